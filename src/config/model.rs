@@ -1,0 +1,162 @@
+//! What a checked configuration says. No invalid value can be written in it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A duration that never ends, written `infinity`.
+pub const INFINITY: Duration = Duration::MAX;
+
+/// Everything the program was told, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect (`listen`).
+    pub listen: Vec<Listen>,
+    /// The admin listener (`admin`), if any.
+    pub admin: Option<Listen>,
+    /// Host names, besides its own address and `localhost`, under which the admin listener may be asked (`admin_names`).
+    pub admin_names: Vec<String>,
+    /// Worker threads (`workers`); default: the cores this process may use.
+    pub workers: usize,
+    /// Where the drain report is written (`report`), besides the log.
+    pub report: Option<PathBuf>,
+    /// `[upstream]`
+    pub upstream: Upstream,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[drain.stop]`
+    pub stop: Plan,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Where a listener binds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A TCP address; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A unix socket, `unix:PATH[,mode=0660]`.
+    Unix {
+        /// The path of the socket.
+        path: PathBuf,
+        /// The permission bits set on it, if given.
+        mode: Option<u32>,
+    },
+}
+
+/// Where an app server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `HOST:PORT`, kept as written: resolved when connecting.
+    Tcp {
+        /// Host name or address literal (without brackets).
+        host: String,
+        /// Port, never 0.
+        port: u16,
+    },
+    /// `unix:PATH`
+    Unix(PathBuf),
+}
+
+/// `[upstream]`: the app server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// The servers (`endpoints`), at least one; used in turn.
+    pub endpoints: Vec<Endpoint>,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the first octet of its response.
+    pub first_byte_timeout: Duration,
+    /// The longest gap between octets of a response.
+    pub between_bytes_timeout: Duration,
+    /// How long an idle connection is kept for reuse.
+    pub idle_timeout: Duration,
+    /// Whether a request may be sent a second time.
+    pub retry: Retry,
+}
+
+/// `upstream.retry`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Once, for GET, HEAD, OPTIONS and TRACE without body, when a reused connection died before any response octet.
+    Idempotent,
+    /// Never, once an octet was written.
+    Never,
+}
+
+/// `[timeouts]`: the client's side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    /// First octet of a request to the end of its head.
+    pub head: Duration,
+    /// The longest gap between octets of a request body.
+    pub body: Duration,
+    /// The least rate of a request body in octets per second, after `body_rate_grace`; 0 switches it off.
+    pub body_rate: u64,
+    /// How long a request body may be slower than `body_rate`.
+    pub body_rate_grace: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle: Duration,
+    /// The longest time without progress while writing to the client.
+    pub send: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// The most octets of a request head.
+    pub head_size: usize,
+    /// The most fields of a request head.
+    pub head_count: usize,
+    /// The most downstream connections; `None`: derived from the descriptor limit.
+    pub connections: Option<usize>,
+    /// The most downstream connections from one address; `None`: off.
+    pub connections_per_address: Option<usize>,
+    /// The age after which a connection is retired; `None`: off.
+    pub connection_age: Option<Duration>,
+}
+
+/// The plan of a drain (`[drain.stop]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Readiness fails this long before listeners close.
+    pub lame_duck: Duration,
+    /// How long a fresh connection may take to send its first octet.
+    pub first_request_grace: Duration,
+    /// How long an idle connection may be used once more.
+    pub idle_grace: Duration,
+    /// How long a connection is read after our FIN.
+    pub linger: Duration,
+    /// From the start of closing to the hard deadline.
+    pub drain_timeout: Duration,
+    /// How long cutting may take.
+    pub cut_timeout: Duration,
+    /// How long finishing may take.
+    pub finish_timeout: Duration,
+    /// Bounds all phases; default: their sum.
+    pub total_timeout: Duration,
+    /// How long after `total_timeout` the watchdog ends the process.
+    pub force_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The access log's form (`access`).
+    pub access: AccessFormat,
+    /// Whether targets are logged with their query (`query`).
+    pub query: bool,
+}
+
+/// The form of the access log on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// One JSON object a line.
+    Json,
+    /// The Apache combined format.
+    Combined,
+    /// No access log.
+    Off,
+}

@@ -1,0 +1,6 @@
+//! The command line: arguments, one call, exit code.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}
