@@ -1,0 +1,60 @@
+//! The rules of the contract that a test build can break, one at a time.
+//!
+//! The race search has to prove that it would notice a loss: with one rule
+//! switched off it must find one. In a release build [`kept`] is the constant
+//! `true` and costs nothing.
+
+/// A rule whose breach loses requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Rule {
+    /// Look for octets once more before an idle connection gets its FIN.
+    LastLook = 1,
+    /// A fresh connection gets time for its first request.
+    FirstRequestGrace,
+    /// The accept queue is emptied before the listener is closed.
+    EmptyAcceptQueue,
+    /// A connection is read after our FIN.
+    Linger,
+    /// The last response says `Connection: close`.
+    CloseAnnounced,
+    /// A pipelined request that has arrived is answered.
+    PipelinedRest,
+    /// A request whose head is half read is served.
+    ServeReading,
+}
+
+impl Rule {
+    /// Every rule with the name that `EBBTIDE_SABOTAGE` takes.
+    pub const NAMES: [(&'static str, Rule); 7] = [
+        ("last-look", Rule::LastLook),
+        ("first-request-grace", Rule::FirstRequestGrace),
+        ("empty-accept-queue", Rule::EmptyAcceptQueue),
+        ("linger", Rule::Linger),
+        ("close-announced", Rule::CloseAnnounced),
+        ("pipelined-rest", Rule::PipelinedRest),
+        ("serve-reading", Rule::ServeReading),
+    ];
+}
+
+/// Whether the rule is kept: always, but in a test build that was told to break it.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub const fn kept(_rule: Rule) -> bool {
+    true
+}
+
+/// Whether the rule is kept: always, but in a test build that was told to break it.
+#[cfg(feature = "sabotage")]
+pub fn kept(rule: Rule) -> bool {
+    use std::sync::OnceLock;
+    static BROKEN: OnceLock<Option<Rule>> = OnceLock::new();
+    let broken = BROKEN.get_or_init(|| {
+        let name = std::env::var("EBBTIDE_SABOTAGE").ok()?;
+        Rule::NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, rule)| *rule)
+    });
+    *broken != Some(rule)
+}

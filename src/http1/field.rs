@@ -1,0 +1,152 @@
+//! Header fields: the names a proxy has to know, and lists of tokens.
+
+/// One field of a message: name and value as they were sent.
+pub type Field<'b> = httparse::Header<'b>;
+
+/// The fields that mean something to a proxy; all others are passed on unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Any field that is passed on as it is.
+    Other,
+    /// `Connection`: hop-by-hop, and names more that are.
+    Connection,
+    /// `Content-Length`
+    ContentLength,
+    /// `Date`
+    Date,
+    /// `Expect`
+    Expect,
+    /// `Forwarded` (RFC 7239)
+    Forwarded,
+    /// `Host`
+    Host,
+    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `HTTP2-Settings`: never passed on.
+    HopByHop,
+    /// `Referer`
+    Referer,
+    /// `TE`
+    Te,
+    /// `Trailer`
+    Trailer,
+    /// `Transfer-Encoding`
+    TransferEncoding,
+    /// `Upgrade`
+    Upgrade,
+    /// `User-Agent`
+    UserAgent,
+    /// `X-Forwarded-For`
+    XForwardedFor,
+    /// `X-Forwarded-Proto`, `-Host`, `-Port`, `-Server`, `X-Real-IP`: what only we may say.
+    XForwardedOther,
+    /// `X-Request-Id`
+    XRequestId,
+    /// `X-Request-Start`
+    XRequestStart,
+}
+
+impl Name {
+    /// Looks a field name up, whatever its case. The length tells most names
+    /// apart before an octet is compared.
+    #[inline]
+    pub fn of(name: &str) -> Name {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            2 if is("te") => Name::Te,
+            4 if is("host") => Name::Host,
+            4 if is("date") => Name::Date,
+            6 if is("expect") => Name::Expect,
+            7 if is("upgrade") => Name::Upgrade,
+            7 if is("trailer") => Name::Trailer,
+            7 if is("referer") => Name::Referer,
+            9 if is("forwarded") => Name::Forwarded,
+            9 if is("x-real-ip") => Name::XForwardedOther,
+            10 if is("connection") => Name::Connection,
+            10 if is("keep-alive") => Name::HopByHop,
+            10 if is("user-agent") => Name::UserAgent,
+            12 if is("x-request-id") => Name::XRequestId,
+            14 if is("content-length") => Name::ContentLength,
+            14 if is("http2-settings") => Name::HopByHop,
+            15 if is("x-forwarded-for") => Name::XForwardedFor,
+            15 if is("x-request-start") => Name::XRequestStart,
+            16 if is("proxy-connection") => Name::HopByHop,
+            16 if is("x-forwarded-host") => Name::XForwardedOther,
+            16 if is("x-forwarded-port") => Name::XForwardedOther,
+            17 if is("transfer-encoding") => Name::TransferEncoding,
+            17 if is("x-forwarded-proto") => Name::XForwardedOther,
+            18 if is("proxy-authenticate") => Name::HopByHop,
+            18 if is("x-forwarded-server") => Name::XForwardedOther,
+            19 if is("proxy-authorization") => Name::HopByHop,
+            _ => Name::Other,
+        }
+    }
+
+    /// Fields that frame, route or authorise a message and may therefore not
+    /// stand in a trailer (RFC 9110 section 6.5.1).
+    pub fn forbidden_in_trailer(self, name: &str) -> bool {
+        const MORE: [&str; 12] = [
+            "age",
+            "authorization",
+            "cache-control",
+            "content-encoding",
+            "content-range",
+            "content-type",
+            "cookie",
+            "max-forwards",
+            "pragma",
+            "range",
+            "set-cookie",
+            "vary",
+        ];
+        !matches!(self, Name::Other | Name::UserAgent | Name::Referer)
+            || MORE.iter().any(|other| name.eq_ignore_ascii_case(other))
+    }
+}
+
+/// The members of a comma-separated list, blank ones left out (RFC 9110 section 5.6.1).
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&octet| octet == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+/// Whether a comma-separated list has the member, whatever its case.
+pub fn has_token(value: &[u8], token: &str) -> bool {
+    tokens(value).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case_and_only_whole() {
+        assert_eq!(Name::of("cOnTeNt-LeNgTh"), Name::ContentLength);
+        assert_eq!(Name::of("content-lengt"), Name::Other);
+        assert_eq!(Name::of("content_length"), Name::Other);
+        assert_eq!(Name::of("proxy-connection"), Name::HopByHop);
+    }
+
+    #[test]
+    fn a_list_is_split_at_commas_and_trimmed() {
+        assert!(has_token(b" keep-alive ,\tClose", "close"));
+        assert!(!has_token(b"closed, not-close", "close"));
+        assert_eq!(tokens(b",, a ,").count(), 1);
+    }
+
+    #[test]
+    fn framing_routing_and_credentials_may_not_come_in_a_trailer() {
+        for name in [
+            "Content-Length",
+            "Transfer-Encoding",
+            "Host",
+            "Authorization",
+            "Set-Cookie",
+        ] {
+            assert!(Name::of(name).forbidden_in_trailer(name), "{name}");
+        }
+        for name in ["Server-Timing", "grpc-status", "Digest"] {
+            assert!(!Name::of(name).forbidden_in_trailer(name), "{name}");
+        }
+    }
+}
