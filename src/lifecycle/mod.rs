@@ -1,1 +1,10 @@
-//! (room: lifecycle)
+//! The process's life: which phase follows which, and what bounds each.
+//!
+//! [`state`] is a pure function: `step(state, event, now)` gives the next state
+//! and what is to be done; all I/O happens around it, in [`crate::server`].
+//! [`watchdog`] ends the process when even that is stuck.
+
+pub mod state;
+pub mod watchdog;
+
+pub use state::{Action, Event, State, step};

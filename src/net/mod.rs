@@ -1,1 +1,21 @@
-//! (room: net)
+//! Sockets: listeners that are bound, shared and closed without a reset, and
+//! the connections that come out of them or go to an app server.
+//!
+//! Owns every socket act of the program behind three types: [`Listener`] (the
+//! process's own copy), [`Acceptor`] (a worker's copy of the same open socket)
+//! and [`Socket`] (an established connection). One listening socket per
+//! address, shared by all workers, never a SO_REUSEPORT group: closing one
+//! member of a group resets what waits in its queue.
+
+mod accept;
+mod close;
+mod connect;
+mod diag;
+mod listener;
+mod socket;
+
+pub use accept::{Acceptor, is_exhaustion};
+pub use close::{Closed, Way, close};
+pub use connect::{ConnectError, connect};
+pub use listener::{BindError, Listener};
+pub use socket::{Peer, Socket};

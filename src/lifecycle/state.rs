@@ -1,0 +1,369 @@
+//! The state machine of a stop, as a pure function.
+//!
+//! | phase | left when | bound |
+//! | --- | --- | --- |
+//! | `starting` | ready | – |
+//! | `serving` | a signal | – |
+//! | `lame_duck` | its pause is over | `lame_duck` |
+//! | `closing` | the listeners are closed | 1 s |
+//! | `draining` | nothing is alive | `drain_timeout`, from the start of closing |
+//! | `cutting` | nothing is alive | `cut_timeout` |
+//! | `finishing` | all is flushed | `finish_timeout` |
+//! | `stopped` | – | – |
+//!
+//! `total_timeout` bounds all of them. A second signal, more than a second
+//! after the first, skips to cutting; the one after that ends the process.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Plan;
+use crate::drain::{Deadline, Phase};
+use crate::limits::{CLOSING_MAX, SAME_SIGNAL};
+
+/// Where the process stands, and the instants that were fixed when its stop began.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The phase.
+    pub phase: Phase,
+    /// When the phase began.
+    pub entered: Instant,
+    /// The stop under way, if there is one.
+    pub stop: Option<Stop>,
+    plan: Plan,
+}
+
+/// A stop under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    /// The first signal.
+    pub began: Instant,
+    /// The end of the present phase, if nothing ends it before.
+    pub bound: Deadline,
+    /// When what is left is cut; fixed when closing begins.
+    pub hard_deadline: Deadline,
+    total: Deadline,
+    second_signal: bool,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Listeners are bound and workers accept.
+    Ready,
+    /// SIGTERM, SIGINT or SIGQUIT.
+    Signal,
+    /// Time has passed: a bound may be over.
+    Tick,
+    /// Every listener is closed.
+    ListenersClosed,
+    /// No connection is alive.
+    Empty,
+    /// Everything is flushed and written.
+    Finished,
+}
+
+/// What is to be done now, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Say which phase follows which; `elapsed` is how long the left one took.
+    Announce {
+        /// The phase that was left.
+        from: Phase,
+        /// The phase that begins.
+        to: Phase,
+        /// How long the left one took.
+        elapsed: Duration,
+    },
+    /// The phase overran its bound: warn, record, go on.
+    Overrun(Phase),
+    /// Connections: serve on, but say that the end is near.
+    TellLameDuck,
+    /// Close the listeners without a reset, and begin to ask connections to end.
+    CloseListeners,
+    /// Connections: end by the rule of your state, at the latest at the deadline.
+    TellDraining(Deadline),
+    /// Connections: end now.
+    TellCut,
+    /// Flush logs, write the report.
+    Finish,
+    /// Nothing is left to do.
+    Exit,
+    /// The third signal: end the process now, whatever is left.
+    Abort,
+}
+
+impl State {
+    /// A process that has not begun to serve.
+    pub fn new(plan: Plan, now: Instant) -> Self {
+        State {
+            phase: Phase::Starting,
+            entered: now,
+            stop: None,
+            plan,
+        }
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub fn next_tick(&self) -> Deadline {
+        self.stop.map_or(Deadline::NEVER, |stop| stop.bound)
+    }
+
+    /// When what is left will be cut, once that is known.
+    pub fn hard_deadline(&self) -> Option<Deadline> {
+        self.stop
+            .filter(|_| self.phase >= Phase::Closing)
+            .map(|stop| stop.hard_deadline)
+    }
+}
+
+/// What follows when `event` happens in `state`. Never goes backwards, and ends
+/// in [`Phase::Stopped`] whatever comes, if ticks come when they are due.
+pub fn step(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
+    let mut machine = Machine {
+        state,
+        actions: Vec::new(),
+        now,
+    };
+    machine.take(event);
+    (machine.state, machine.actions)
+}
+
+struct Machine {
+    state: State,
+    actions: Vec<Action>,
+    now: Instant,
+}
+
+impl Machine {
+    fn take(&mut self, event: Event) {
+        use Phase::*;
+        match (self.state.phase, event) {
+            (Starting, Event::Ready) => self.enter(Serving),
+            (_, Event::Signal) => self.signal(),
+            (Closing, Event::ListenersClosed) => self.enter(Draining),
+            (Draining | Cutting, Event::Empty) => self.enter(Finishing),
+            (Finishing, Event::Finished) => self.enter(Stopped),
+            (_, Event::Tick) => self.tick(),
+            _ => {}
+        }
+    }
+
+    fn signal(&mut self) {
+        let phase = self.state.phase;
+        match &mut self.state.stop {
+            None => self.begin(),
+            Some(stop) if self.now < stop.began + SAME_SIGNAL => {}
+            Some(stop) if stop.second_signal => self.actions.push(Action::Abort),
+            Some(stop) => {
+                stop.second_signal = true;
+                if phase < Phase::Cutting {
+                    self.enter(Phase::Cutting);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let total = Deadline::after(self.now, self.state.plan.total_timeout);
+        self.state.stop = Some(Stop {
+            began: self.now,
+            bound: total,
+            hard_deadline: total,
+            total,
+            second_signal: false,
+        });
+        if self.state.plan.lame_duck.is_zero() {
+            self.enter(Phase::Closing);
+        } else {
+            self.enter(Phase::LameDuck);
+        }
+    }
+
+    fn tick(&mut self) {
+        let Some(stop) = self.state.stop else { return };
+        if !stop.bound.is_over(self.now) {
+            return;
+        }
+        let phase = self.state.phase;
+        if matches!(phase, Phase::Closing | Phase::Cutting | Phase::Finishing) {
+            self.actions.push(Action::Overrun(phase));
+        }
+        match phase {
+            Phase::LameDuck => self.enter(Phase::Closing),
+            Phase::Closing => self.enter(Phase::Draining),
+            Phase::Draining => self.enter(Phase::Cutting),
+            Phase::Cutting => self.enter(Phase::Finishing),
+            Phase::Finishing => self.enter(Phase::Stopped),
+            Phase::Starting | Phase::Serving | Phase::Stopped => {}
+        }
+    }
+
+    /// Leaves the present phase for `to` and fixes the bound of `to`.
+    fn enter(&mut self, to: Phase) {
+        let from = self.state.phase;
+        let elapsed = self.now.saturating_duration_since(self.state.entered);
+        self.actions.push(Action::Announce { from, to, elapsed });
+        self.state.phase = to;
+        self.state.entered = self.now;
+        let plan = &self.state.plan;
+        let within = |length| Deadline::after(self.now, length);
+        if let Some(stop) = &mut self.state.stop {
+            let bound = match to {
+                Phase::LameDuck => within(plan.lame_duck),
+                Phase::Closing => {
+                    stop.hard_deadline = within(plan.drain_timeout).nearer(stop.total);
+                    within(CLOSING_MAX).nearer(stop.hard_deadline)
+                }
+                Phase::Draining => stop.hard_deadline,
+                Phase::Cutting => within(plan.cut_timeout),
+                Phase::Finishing => within(plan.finish_timeout),
+                Phase::Starting | Phase::Serving | Phase::Stopped => Deadline::NEVER,
+            };
+            stop.bound = bound.nearer(stop.total.later(Deadline::at(self.now)));
+        }
+        match to {
+            Phase::LameDuck => self.actions.push(Action::TellLameDuck),
+            Phase::Closing => self.close(),
+            Phase::Cutting => self.cut(from),
+            Phase::Finishing => self.actions.push(Action::Finish),
+            Phase::Stopped => self.actions.push(Action::Exit),
+            Phase::Starting | Phase::Serving | Phase::Draining => {}
+        }
+    }
+
+    /// Connections already accepted are told while the listeners still close.
+    fn close(&mut self) {
+        let deadline = self
+            .state
+            .stop
+            .map_or(Deadline::NEVER, |stop| stop.hard_deadline);
+        self.actions.push(Action::TellDraining(deadline));
+        self.actions.push(Action::CloseListeners);
+    }
+
+    /// A stop cut short in lame duck still closes its listeners.
+    fn cut(&mut self, from: Phase) {
+        if from < Phase::Closing {
+            self.actions.push(Action::CloseListeners);
+        }
+        self.actions.push(Action::TellCut);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(lame_duck: u64) -> Plan {
+        let seconds = Duration::from_secs;
+        Plan {
+            lame_duck: seconds(lame_duck),
+            first_request_grace: seconds(2),
+            idle_grace: seconds(1),
+            linger: seconds(1),
+            drain_timeout: seconds(20),
+            cut_timeout: seconds(2),
+            finish_timeout: seconds(3),
+            total_timeout: seconds(26 + lame_duck),
+            force_timeout: seconds(2),
+        }
+    }
+
+    struct Run {
+        state: State,
+        start: Instant,
+    }
+
+    impl Run {
+        fn serving(lame_duck: u64) -> Run {
+            let start = Instant::now();
+            let (state, _) = step(State::new(plan(lame_duck), start), Event::Ready, start);
+            Run { state, start }
+        }
+
+        fn at(&mut self, millis: u64, event: Event) -> Vec<Action> {
+            let now = self.start + Duration::from_millis(millis);
+            let (state, actions) = step(self.state.clone(), event, now);
+            self.state = state;
+            actions
+        }
+    }
+
+    #[test]
+    fn a_stop_with_nothing_to_do_sleeps_no_bound() {
+        let mut run = Run::serving(0);
+        assert!(run.at(10, Event::Signal).contains(&Action::CloseListeners));
+        run.at(12, Event::ListenersClosed);
+        assert!(run.at(12, Event::Empty).contains(&Action::Finish));
+        assert!(run.at(13, Event::Finished).contains(&Action::Exit));
+        assert_eq!(run.state.phase, Phase::Stopped);
+    }
+
+    #[test]
+    fn phases_follow_each_other_at_their_bounds() {
+        let mut run = Run::serving(5);
+        assert!(run.at(0, Event::Signal).contains(&Action::TellLameDuck));
+        assert!(run.at(4_999, Event::Tick).is_empty());
+        let expected = Deadline::after(run.start, Duration::from_secs(25));
+        assert!(
+            run.at(5_000, Event::Tick)
+                .contains(&Action::TellDraining(expected))
+        );
+        assert!(
+            run.at(6_000, Event::Tick)
+                .contains(&Action::Overrun(Phase::Closing))
+        );
+        assert!(run.at(24_999, Event::Tick).is_empty());
+        assert!(run.at(25_000, Event::Tick).contains(&Action::TellCut));
+        assert!(run.at(27_000, Event::Tick).contains(&Action::Finish));
+        assert!(run.at(30_000, Event::Tick).contains(&Action::Exit));
+    }
+
+    #[test]
+    fn signals_within_a_second_are_one_the_next_cuts_and_the_one_after_aborts() {
+        let mut run = Run::serving(0);
+        run.at(0, Event::Signal);
+        run.at(1, Event::ListenersClosed);
+        assert!(run.at(999, Event::Signal).is_empty());
+        assert!(run.at(1_001, Event::Signal).contains(&Action::TellCut));
+        assert_eq!(run.at(1_002, Event::Signal), [Action::Abort]);
+    }
+
+    #[test]
+    fn a_signal_before_ready_stops_the_start() {
+        let start = Instant::now();
+        let (state, actions) = step(State::new(plan(0), start), Event::Signal, start);
+        assert_eq!(state.phase, Phase::Closing);
+        assert!(actions.contains(&Action::CloseListeners));
+    }
+
+    #[test]
+    fn whatever_comes_the_phase_never_goes_back_and_the_end_is_reached() {
+        let events = [
+            Event::Ready,
+            Event::Signal,
+            Event::Tick,
+            Event::ListenersClosed,
+            Event::Empty,
+            Event::Finished,
+        ];
+        let mut seed = 1u64;
+        for _ in 0..2_000 {
+            let mut run = Run::serving(seed % 3);
+            let mut millis = 0;
+            for _ in 0..40 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let before = run.state.phase;
+                millis += (seed >> 33) % 700;
+                run.at(millis, events[(seed >> 60) as usize % events.len()]);
+                assert!(run.state.phase >= before);
+            }
+            run.at(millis + 1, Event::Signal);
+            for _ in 0..8 {
+                millis += 60_000;
+                run.at(millis, Event::Tick);
+            }
+            assert_eq!(run.state.phase, Phase::Stopped);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Closing a listening socket without resetting anybody.
+//!
+//! `close(2)` on a listener resets every connection in its accept queue, and a
+//! client that was told "connected" may have sent its request already. So new
+//! handshakes are stopped first, those under way complete, the queue is
+//! emptied, and only then the socket is closed. A client whose SYN was dropped
+//! sends it again after about a second and is then refused.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockFilter, SockRef, Socket as RawSocket, Type};
+
+use super::accept::Acceptor;
+use super::diag::{self, CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV};
+use super::listener::{Kind, Listener, identity};
+use super::socket::{Peer, Socket};
+use crate::drain::{Rule, kept};
+use crate::limits::{CLOSE_QUEUE_MAX, CLOSE_QUEUE_MIN};
+
+/// How new handshakes were kept out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A packet filter on the socket dropped bare SYNs; needs CAP_NET_ADMIN.
+    SynFilter,
+    /// The backlog was made one long and plugged with a connection of our own.
+    BacklogPlug,
+    /// The backlog was made one long, but could not be plugged in time.
+    BacklogOnly,
+    /// The path of a unix socket was removed.
+    Unlinked,
+}
+
+impl Way {
+    /// The name used in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Way::SynFilter => "syn-filter",
+            Way::BacklogPlug => "backlog-plug",
+            Way::BacklogOnly => "backlog-only",
+            Way::Unlinked => "unlinked",
+        }
+    }
+}
+
+/// How a listener was closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// How newcomers were kept out.
+    pub way: Way,
+    /// Connections that were still in the queue, and delivered.
+    pub accepted: usize,
+}
+
+/// Closes `listener`, which nobody else accepts from any more, and delivers
+/// what was in its queue. Ends within [`CLOSE_QUEUE_MAX`] and a little.
+pub async fn close(listener: Listener, deliver: impl FnMut(Socket, Peer)) -> io::Result<Closed> {
+    let acceptor = listener.acceptor()?;
+    let mut sweep = Sweep {
+        acceptor,
+        deliver,
+        accepted: 0,
+        began: Instant::now(),
+    };
+    let way = match &listener.kind {
+        Kind::Tcp { address, .. } => close_tcp(&listener, *address, &mut sweep).await?,
+        Kind::Unix { path, identity, .. } => {
+            unlink(path, *identity);
+            sweep.until(|| true).await;
+            Way::Unlinked
+        }
+    };
+    Ok(Closed {
+        way,
+        accepted: sweep.accepted,
+    })
+}
+
+async fn close_tcp<D: FnMut(Socket, Peer)>(
+    listener: &Listener,
+    address: SocketAddr,
+    sweep: &mut Sweep<D>,
+) -> io::Result<Way> {
+    let port = address.port();
+    if SockRef::from(listener)
+        .attach_filter(&drop_bare_syns())
+        .is_ok()
+    {
+        sweep.until(|| no_half_open(port)).await;
+        return Ok(Way::SynFilter);
+    }
+    rustix::net::listen(listener.as_fd(), 0)?;
+    sweep.until(|| no_half_open(port)).await;
+    Ok(if plug(address, sweep).await {
+        Way::BacklogPlug
+    } else {
+        Way::BacklogOnly
+    })
+}
+
+/// Removes the path of a unix socket, if what is there is still ours.
+fn unlink(path: &Path, ours: Option<(u64, u64)>) {
+    if ours.is_some() && identity(path) == ours {
+        // Gone in between is as good as removed.
+        let _gone = std::fs::remove_file(path);
+    }
+}
+
+/// `flags & (SYN|ACK) == SYN`: a bare SYN is dropped, everything else passes.
+/// The filter of a TCP socket sees the packet from the TCP header on.
+fn drop_bare_syns() -> [SockFilter; 5] {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+}
+
+/// Where the kernel does not tell, half-open handshakes get all of the time.
+fn no_half_open(port: u16) -> bool {
+    diag::sockets(port, &[SYN_RECV]).is_ok_and(|half_open| half_open.is_empty())
+}
+
+/// Empties the accept queue.
+struct Sweep<D> {
+    acceptor: Acceptor,
+    deliver: D,
+    accepted: usize,
+    began: Instant,
+}
+
+impl<D: FnMut(Socket, Peer)> Sweep<D> {
+    /// Accepts until the queue is empty and `settled`, at least
+    /// [`CLOSE_QUEUE_MIN`], at most [`CLOSE_QUEUE_MAX`].
+    async fn until(&mut self, settled: impl Fn() -> bool) {
+        if !kept(Rule::EmptyAcceptQueue) {
+            return;
+        }
+        loop {
+            self.accept_all(|_| true).await;
+            let age = self.began.elapsed();
+            if age >= CLOSE_QUEUE_MAX {
+                return;
+            }
+            if age >= CLOSE_QUEUE_MIN && settled() {
+                // What completed between the last accept and that look.
+                self.accept_all(|_| true).await;
+                return;
+            }
+            let pause = Duration::from_millis(2).min(CLOSE_QUEUE_MAX - age);
+            if let Ok(Ok((socket, peer))) =
+                tokio::time::timeout(pause, self.acceptor.accept()).await
+            {
+                self.take(socket, peer);
+            }
+        }
+    }
+
+    /// Accepts what is there, without waiting; delivers what `wanted` says.
+    async fn accept_all(&mut self, wanted: impl Fn(Peer) -> bool) {
+        loop {
+            let accepted = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(match self.acceptor.poll_accept(cx) {
+                    std::task::Poll::Ready(Ok(accepted)) => Some(accepted),
+                    _ => None,
+                })
+            });
+            match accepted.await {
+                Some((socket, peer)) if wanted(peer) => self.take(socket, peer),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    fn take(&mut self, socket: Socket, peer: Peer) {
+        self.accepted += 1;
+        (self.deliver)(socket, peer);
+    }
+}
+
+/// Fills the one place of a backlog of zero with a connection of our own, so
+/// that no newcomer can complete a handshake before the socket is closed.
+/// Whoever was faster is accepted and the plug is tried again.
+async fn plug<D: FnMut(Socket, Peer)>(address: SocketAddr, sweep: &mut Sweep<D>) -> bool {
+    let give_up = Instant::now() + CLOSE_QUEUE_MAX;
+    while Instant::now() < give_up {
+        let Ok((_plug, port)) = connect_to_ourselves(address) else {
+            return false;
+        };
+        for _ in 0..10 {
+            match queue(address.port(), port) {
+                // The queue holds the plug and nothing else: no room for anybody.
+                Some(Queue {
+                    length: 1,
+                    plugged: true,
+                    half_open: 0,
+                }) => return true,
+                Some(Queue { length, .. }) if length > 0 => break,
+                None => return false,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        sweep
+            .accept_all(|peer| !matches!(peer, Peer::Tcp(from) if from.port() == port))
+            .await;
+    }
+    false
+}
+
+struct Queue {
+    length: u32,
+    plugged: bool,
+    half_open: usize,
+}
+
+fn queue(port: u16, plug: u16) -> Option<Queue> {
+    let all = [LISTEN, SYN_RECV, ESTABLISHED, CLOSE_WAIT];
+    let sockets = diag::sockets(port, &all).ok()?;
+    Some(Queue {
+        length: sockets
+            .iter()
+            .filter(|s| s.state == LISTEN)
+            .map(|s| s.queue)
+            .max()
+            .unwrap_or(0),
+        plugged: sockets
+            .iter()
+            .any(|s| s.state == ESTABLISHED && s.remote_port == plug),
+        half_open: sockets.iter().filter(|s| s.state == SYN_RECV).count(),
+    })
+}
+
+/// A connection to our own listener, and its local port.
+fn connect_to_ourselves(address: SocketAddr) -> io::Result<(RawSocket, u16)> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let target = SocketAddr::new(ip, address.port());
+    let socket = RawSocket::new(
+        Domain::for_address(target),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
+    match socket.connect(&target.into()) {
+        Err(error)
+            if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+        {
+            return Err(error);
+        }
+        _ => {}
+    }
+    let local = socket
+        .local_addr()?
+        .as_socket()
+        .map_or(0, |local| local.port());
+    Ok((socket, local))
+}

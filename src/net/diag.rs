@@ -1,0 +1,122 @@
+//! What the kernel knows of a port: sock_diag(7) over netlink.
+//!
+//! Used while a listener closes: are handshakes under way, how long is the
+//! accept queue, has our plug arrived. The dump is filtered in the kernel by
+//! state and port, so it costs the same with ten connections and with a
+//! hundred thousand.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+
+/// `tcp_states.h`
+pub(super) const ESTABLISHED: u8 = 1;
+pub(super) const SYN_RECV: u8 = 3;
+pub(super) const CLOSE_WAIT: u8 = 8;
+pub(super) const LISTEN: u8 = 10;
+
+/// One socket of a dump.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) state: u8,
+    pub(super) remote_port: u16,
+    /// On a listening socket: the length of its accept queue.
+    pub(super) queue: u32,
+}
+
+const HEADER: usize = 16;
+const REQUEST: usize = HEADER + 56;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const REQUEST_DUMP: u16 = 0x301;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const TCP: u8 = 6;
+
+/// The TCP sockets with this local port in one of `states`, IPv4 and IPv6.
+pub(super) fn sockets(port: u16, states: &[u8]) -> io::Result<Vec<Entry>> {
+    let netlink = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    let mask = states.iter().fold(0u32, |mask, state| mask | 1 << state);
+    let mut entries = Vec::new();
+    for family in [AddressFamily::INET, AddressFamily::INET6] {
+        send(&netlink, &request(family, port, mask), SendFlags::empty())?;
+        read_dump(&netlink, &mut entries)?;
+    }
+    Ok(entries)
+}
+
+fn request(family: AddressFamily, port: u16, states: u32) -> [u8; REQUEST] {
+    let mut message = [0u8; REQUEST];
+    message[0..4].copy_from_slice(&(REQUEST as u32).to_ne_bytes());
+    message[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
+    message[HEADER] = family.as_raw() as u8;
+    message[HEADER + 1] = TCP;
+    message[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
+    message[HEADER + 8..HEADER + 10].copy_from_slice(&port.to_be_bytes());
+    message
+}
+
+fn read_dump(netlink: &OwnedFd, entries: &mut Vec<Entry>) -> io::Result<()> {
+    let mut buffer = vec![0u8; 32 * 1024];
+    loop {
+        let (received, _) = recv(netlink, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = &buffer[..received];
+        while rest.len() >= HEADER {
+            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+            let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+            if length < HEADER || length > rest.len() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            match kind {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => return Err(io::Error::other("sock_diag refused the request")),
+                _ => entries.extend(entry(&rest[HEADER..length])),
+            }
+            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+        }
+        if received == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// `struct inet_diag_msg`
+fn entry(message: &[u8]) -> Option<Entry> {
+    let queue = message.get(56..60)?;
+    Some(Entry {
+        state: message[1],
+        remote_port: u16::from_be_bytes([message[6], message[7]]),
+        queue: u32::from_ne_bytes([queue[0], queue[1], queue[2], queue[3]]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn the_queue_of_a_listener_and_its_children_are_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(sockets(port, &[LISTEN]).unwrap()[0].queue, 0);
+        let clients: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+            .collect();
+        assert_eq!(sockets(port, &[LISTEN]).unwrap()[0].queue, 3);
+        let children = sockets(port, &[ESTABLISHED]).unwrap();
+        for client in clients {
+            let local = client.local_addr().unwrap().port();
+            assert!(children.iter().any(|child| child.remote_port == local));
+        }
+        assert!(sockets(port, &[SYN_RECV]).unwrap().is_empty());
+    }
+}

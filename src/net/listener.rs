@@ -1,0 +1,210 @@
+//! Binding, and the process's own copy of a listening socket.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Socket as RawSocket, Type};
+
+use super::accept::Acceptor;
+use crate::config::Listen;
+use crate::limits::BACKLOG;
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A TCP address.
+    #[error("cannot listen on {address}")]
+    Tcp {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A unix socket.
+    #[error("cannot listen on unix:{}", path.display())]
+    Unix {
+        /// The path asked for.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A bound listening socket. Dropping it closes this process's copy at once;
+/// [`super::close`] does it without resetting anybody.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Tcp {
+        socket: TcpListener,
+        address: SocketAddr,
+    },
+    Unix {
+        socket: UnixListener,
+        path: PathBuf,
+        identity: Option<(u64, u64)>,
+    },
+}
+
+impl Listener {
+    /// Binds and listens. Connections are accepted by the kernel from here on.
+    pub fn bind(listen: &Listen) -> Result<Self, BindError> {
+        let kind = match listen {
+            Listen::Tcp(address) => bind_tcp(*address).map_err(|source| BindError::Tcp {
+                address: *address,
+                source,
+            })?,
+            Listen::Unix { path, mode } => {
+                bind_unix(path, *mode).map_err(|source| BindError::Unix {
+                    path: path.clone(),
+                    source,
+                })?
+            }
+        };
+        Ok(Listener { kind })
+    }
+
+    /// Another descriptor of the same open socket, for the runtime of the
+    /// calling thread.
+    pub fn acceptor(&self) -> io::Result<Acceptor> {
+        match &self.kind {
+            Kind::Tcp { socket, .. } => Acceptor::tcp(socket.try_clone()?),
+            Kind::Unix { socket, .. } => Acceptor::unix(socket.try_clone()?),
+        }
+    }
+
+    /// A copy that can be sent to another thread to become an [`Acceptor`] there.
+    pub fn share(&self) -> io::Result<Listener> {
+        let kind = match &self.kind {
+            Kind::Tcp { socket, address } => Kind::Tcp {
+                socket: socket.try_clone()?,
+                address: *address,
+            },
+            Kind::Unix { socket, path, .. } => Kind::Unix {
+                socket: socket.try_clone()?,
+                path: path.clone(),
+                identity: None,
+            },
+        };
+        Ok(Listener { kind })
+    }
+
+    /// The port, where there is one.
+    pub fn port(&self) -> Option<u16> {
+        match &self.kind {
+            Kind::Tcp { address, .. } => Some(address.port()),
+            Kind::Unix { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.kind {
+            Kind::Tcp { address, .. } => address.fmt(f),
+            Kind::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Tcp { socket, .. } => socket.as_fd(),
+            Kind::Unix { socket, .. } => socket.as_fd(),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Accepted sockets inherit it: one system call less for each of them.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let socket = TcpListener::from(socket);
+    let address = socket.local_addr()?;
+    Ok(Kind::Tcp { socket, address })
+}
+
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Kind> {
+    remove_stale(path)?;
+    let socket = UnixListener::bind(path)?;
+    socket.set_nonblocking(true)?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(Kind::Unix {
+        identity: identity(path),
+        socket,
+        path: path.to_path_buf(),
+    })
+}
+
+/// Removes a socket file that a process left behind, never one that is in use
+/// and never anything but a socket.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.file_type().is_socket() => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)
+            }
+            _ => Err(io::ErrorKind::AddrInUse.into()),
+        },
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file is in the way",
+        )),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What tells our socket file from one that somebody put in its place.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path)
+        .ok()
+        .map(|meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_one_in_use_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listen = Listen::Unix {
+            path: path.clone(),
+            mode: Some(0o660),
+        };
+        let first = Listener::bind(&listen).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert!(Listener::bind(&listen).is_err());
+        drop(first);
+        assert!(path.exists());
+        Listener::bind(&listen).unwrap();
+
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Listener::bind(&listen).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+}
