@@ -29,3 +29,43 @@ pub const CLOSE_QUEUE_MAX: Duration = Duration::from_millis(500);
 
 /// The length of an accept queue; the kernel bounds it by `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
+
+/// How often a worker looks at its timers, and how often while it drains.
+pub const TICK: Duration = Duration::from_millis(100);
+/// See [`TICK`].
+pub const DRAIN_TICK: Duration = Duration::from_millis(5);
+
+/// How long a connection waits for a request in a task of its own before it is parked.
+pub const PARK_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a retired idle connection is still read, to count a raced request.
+/// The contract allows 100 ms; a stop with nothing but idle clients that do not
+/// react must fit into 50 ms after their grace.
+pub const RETIRE_LINGER: Duration = Duration::from_millis(30);
+
+/// How long a client that ended its side without having said `Connection: close`
+/// is still waited for: it is more often gone than half closed.
+pub const HALF_CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// A read buffer at first, and one for a body that fills it.
+pub const BUFFER: usize = 8 * 1024;
+/// See [`BUFFER`].
+pub const BULK_BUFFER: usize = 64 * 1024;
+
+/// Buffers of each size that a worker keeps for reuse.
+pub const SPARE_BUFFERS: usize = 64;
+
+/// A body this small is copied behind its head: one piece is cheaper to send than two.
+pub const COPY_MAX: usize = 4 * 1024;
+
+/// The longest response head.
+pub const RESPONSE_HEAD_MAX: usize = 64 * 1024;
+
+/// Interim responses to one request.
+pub const INTERIM_MAX: u32 = 32;
+
+/// Idle upstream connections that a worker keeps for each endpoint.
+pub const POOL_IDLE_MAX: usize = 256;
+
+const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
+const _: () = assert!(COPY_MAX <= BUFFER && BUFFER < BULK_BUFFER);

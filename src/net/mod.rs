@@ -8,6 +8,7 @@
 //! member of a group resets what waits in its queue.
 
 mod accept;
+mod alarm;
 mod close;
 mod connect;
 mod diag;
@@ -15,7 +16,8 @@ mod listener;
 mod socket;
 
 pub use accept::{Acceptor, is_exhaustion};
+pub use alarm::{Alarm, Clock};
 pub use close::{Closed, Way, close};
 pub use connect::{ConnectError, connect};
 pub use listener::{BindError, Listener};
-pub use socket::{Peer, Socket};
+pub use socket::{Peer, Socket, discard, fin, unread};

@@ -139,18 +139,18 @@ impl AsFd for Socket {
 }
 
 /// How many octets the kernel holds to be read from `fd`.
-pub(crate) fn unread(fd: impl AsFd) -> usize {
+pub fn unread(fd: impl AsFd) -> usize {
     rustix::io::ioctl_fionread(fd).map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
 /// Sends FIN on `fd`.
-pub(crate) fn fin(fd: impl AsFd) -> io::Result<()> {
+pub fn fin(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::net::shutdown(fd, Shutdown::Write)?)
 }
 
 /// Reads and forgets what has come on `fd`: how many octets, and whether the
 /// peer has ended its side.
-pub(crate) fn discard(fd: impl AsFd, scratch: &mut [u8]) -> (usize, bool) {
+pub fn discard(fd: impl AsFd, scratch: &mut [u8]) -> (usize, bool) {
     let mut octets = 0;
     loop {
         match rustix::net::recv(&fd, &mut *scratch, RecvFlags::DONTWAIT) {

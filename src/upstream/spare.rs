@@ -1,0 +1,52 @@
+//! Read buffers that a worker uses again and again.
+
+use std::cell::RefCell;
+
+use crate::http1::Buffer;
+use crate::limits::{BUFFER, BULK_BUFFER, SPARE_BUFFERS};
+
+/// A worker's free buffers: small ones for heads and small bodies, large ones
+/// for bodies that fill those.
+#[derive(Default)]
+pub struct Spare {
+    small: RefCell<Vec<Buffer>>,
+    bulk: RefCell<Vec<Buffer>>,
+}
+
+impl Spare {
+    /// A buffer of [`BUFFER`] octets.
+    #[inline]
+    pub fn small(&self) -> Buffer {
+        self.small
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Buffer::with_capacity(BUFFER))
+    }
+
+    /// Exchanges a buffer that a body has filled for a large one with the same octets.
+    pub fn enlarge(&self, buffer: &mut Buffer) {
+        let mut bulk = self
+            .bulk
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Buffer::with_capacity(BULK_BUFFER));
+        bulk.append(buffer.filled());
+        self.give(std::mem::replace(buffer, bulk));
+    }
+
+    /// Takes a buffer back. One of another size is simply freed, so that a huge
+    /// head does not stay with the worker.
+    #[inline]
+    pub fn give(&self, mut buffer: Buffer) {
+        let list = match buffer.capacity() {
+            BUFFER => &self.small,
+            BULK_BUFFER => &self.bulk,
+            _ => return,
+        };
+        let mut list = list.borrow_mut();
+        if list.len() < SPARE_BUFFERS {
+            buffer.clear();
+            list.push(buffer);
+        }
+    }
+}
