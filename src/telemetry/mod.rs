@@ -1,1 +1,12 @@
-//! (room: telemetry)
+//! What the program says about itself: events on stderr, the access log on
+//! stdout, counters, the metrics text and the drain report.
+//!
+//! Owns the writer threads and the shapes of what is written. Promises that no
+//! worker ever waits for a log: what a slow or full output cannot take is
+//! dropped and counted. Does not decide when anything is reported, and serves
+//! nothing over a socket (that is [`crate::admin`]).
+
+pub mod clock;
+pub mod sink;
+
+pub use sink::Sink;
