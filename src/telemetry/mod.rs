@@ -7,6 +7,8 @@
 //! nothing over a socket (that is [`crate::admin`]).
 
 pub mod clock;
+pub mod event;
 pub mod sink;
 
+pub use event::{Event, Events, Level};
 pub use sink::Sink;
