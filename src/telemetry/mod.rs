@@ -6,9 +6,13 @@
 //! dropped and counted. Does not decide when anything is reported, and serves
 //! nothing over a socket (that is [`crate::admin`]).
 
+pub mod access;
 pub mod clock;
 pub mod event;
 pub mod sink;
 
+mod escape;
+
+pub use access::{AccessLog, Record};
 pub use event::{Event, Events, Level};
 pub use sink::Sink;
