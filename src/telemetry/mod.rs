@@ -8,11 +8,15 @@
 
 pub mod access;
 pub mod clock;
+pub mod connections;
+pub mod counters;
 pub mod event;
 pub mod sink;
 
 mod escape;
 
 pub use access::{AccessLog, Record};
+pub use connections::{ConnectionCounts, ConnectionState};
+pub use counters::{CloseReason, Counters, Totals};
 pub use event::{Event, Events, Level};
 pub use sink::Sink;
