@@ -11,6 +11,7 @@ pub mod clock;
 pub mod connections;
 pub mod counters;
 pub mod event;
+pub mod metrics;
 pub mod sink;
 
 mod escape;
@@ -19,4 +20,5 @@ pub use access::{AccessLog, Record};
 pub use connections::{ConnectionCounts, ConnectionState};
 pub use counters::{CloseReason, Counters, Totals};
 pub use event::{Event, Events, Level};
+pub use metrics::MetricsView;
 pub use sink::Sink;
