@@ -12,6 +12,7 @@ pub mod connections;
 pub mod counters;
 pub mod event;
 pub mod metrics;
+pub mod report;
 pub mod sink;
 
 mod escape;
@@ -21,4 +22,5 @@ pub use connections::{ConnectionCounts, ConnectionState};
 pub use counters::{CloseReason, Counters, Totals};
 pub use event::{Event, Events, Level};
 pub use metrics::MetricsView;
+pub use report::{CutRequest, DrainReport};
 pub use sink::Sink;
