@@ -1,1 +1,70 @@
-//! (room: proxy)
+//! One request: what is sent to the app server, what comes back, and what is
+//! said when something fails.
+//!
+//! A request passes through here in this order: [`request`] reads its head and
+//! writes the one the app server will see; [`exchange`] sends it over a pooled
+//! connection and streams both bodies, everything driven inline by the one task
+//! of the downstream connection; [`response`] writes the head the client will
+//! see; [`failure`] maps whatever went wrong to one status and one cause, and
+//! [`respond`] says so.
+//!
+//! Does not know how a connection lives: that is [`crate::serve`].
+
+mod client;
+pub mod exchange;
+pub mod failure;
+mod outbound;
+mod record;
+pub mod request;
+pub mod respond;
+mod response;
+mod target;
+mod upload;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use crate::config::Config;
+use crate::drain::{Orders, Stage};
+use crate::net::Clock;
+use crate::telemetry::{AccessLog, Counters, CutRequest, Events};
+use crate::upstream::{Pool, Spare};
+
+pub use client::Client;
+pub use exchange::{Ended, Exchange};
+pub use failure::Failure;
+pub use request::{Request, RequestIds};
+
+/// What every request of one worker needs.
+pub struct Proxy {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// What everybody is asked to do now.
+    pub orders: Cell<Orders>,
+    /// The worker's clock.
+    pub clock: Rc<Clock>,
+    /// Read buffers.
+    pub spare: Rc<Spare>,
+    /// Connections to the app servers.
+    pub pool: Pool,
+    /// Ids for requests that come without one.
+    pub ids: RequestIds,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// The access log.
+    pub access: RefCell<AccessLog>,
+    /// Events on stderr.
+    pub events: Events,
+    /// Where cut requests are named.
+    pub cuts: SyncSender<CutRequest>,
+}
+
+impl Proxy {
+    /// What is asked now.
+    #[inline]
+    pub fn stage(&self) -> Stage {
+        self.orders.get().stage
+    }
+}
