@@ -17,8 +17,10 @@
 //! | [`lifecycle`] | the process state machine, signals, watchdog |
 //! | [`admin`] | health, status and metrics over HTTP, and their client |
 //! | [`server`] | composition root |
+//! | [`cli`] | arguments, help, `check` |
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod http1;

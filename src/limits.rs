@@ -109,3 +109,30 @@ pub const POOL_IDLE_MAX: usize = 256;
 
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
 const _: () = assert!(COPY_MAX <= BUFFER && BUFFER < BULK_BUFFER);
+/// The bound of the closing phase: how long emptying the accept queues may take.
+/// The sum of a stop's phases counts it beside `drain.stop.drain_timeout`.
+pub const CLOSING: Duration = Duration::from_secs(1);
+
+/// The longest finite duration that may be configured. An instant plus a few
+/// of these can never overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The most worker threads.
+pub const WORKERS_MAX: usize = 1024;
+
+/// The longest path of a unix socket: `sun_path` less its final zero.
+pub const UNIX_PATH_MAX: usize = 107;
+
+/// How long an answer to a request that the hard deadline cut may take to be sent.
+pub const CUT_SEND: Duration = Duration::from_millis(500);
+
+/// How long accepting rests after an error, at first and at most.
+pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(5);
+/// See [`ACCEPT_BACKOFF_MIN`].
+pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// Connections on their way from a closing listener to a worker.
+pub const DELIVERIES: usize = 1024;
+
+/// How often a worker looks through its idle upstream connections.
+pub const POOL_SWEEP: Duration = Duration::from_millis(500);

@@ -1,5 +1,33 @@
 //! Text to a checked [`Config`]: defaults, file, environment, `--set`, flags.
+//!
+//! Owns every name, form and default that an operator can write. Promises that
+//! a [`Config`] holds no invalid value, and that all errors of all sources are
+//! reported at once. Binds nothing and resolves nothing.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | `model` | what a checked configuration says |
+//! | `keys` | the table of keys that drives everything else |
+//! | `form`, `value` | from text to a value in its place |
+//! | `file`, `load` | the sources and their precedence |
+//! | `check` | rules between keys |
+//! | `error`, `suggest`, `show` | what people read |
 
+mod check;
+mod error;
+mod file;
+mod form;
+mod keys;
+mod load;
 mod model;
+mod show;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
 
+pub use error::{Error, Errors, Origin, Problem, Warning};
+pub use keys::{KEYS, Key, Preset, find};
+pub use load::{Flag, Loaded, Sources, admin_address, load};
 pub use model::*;
+pub use show::Span;

@@ -188,6 +188,18 @@ impl Watch {
         *self.0.borrow()
     }
 
+    /// Waits until the stage is at least `stage`; ends at once if it is.
+    pub async fn reaches(&mut self, stage: Stage) {
+        if self
+            .0
+            .wait_for(|orders| orders.stage >= stage)
+            .await
+            .is_err()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the stage is another than `seen`; ends at once if it is.
     /// Never ends once the teller is gone: then nothing can be told any more.
     pub async fn changed_from(&mut self, seen: Stage) -> Orders {

@@ -36,7 +36,12 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         .response(head.minor, head.status, is_head)
         .map_err(crate::http1::framing::FramingError::cause)?;
     let keep_alive = head.minor == 1 && !close && framing != Framing::UntilClose;
-    Ok(Seen { names, nominates, keep_alive, framing })
+    Ok(Seen {
+        names,
+        nominates,
+        keep_alive,
+        framing,
+    })
 }
 
 /// How the body goes to the client.
@@ -87,11 +92,19 @@ pub(super) fn write(
     let keeps_length = is_head || head.status == 304;
     for (field, name) in head.fields.iter().zip(&seen.names) {
         let passes = match name {
-            Name::Connection | Name::HopByHop | Name::Te | Name::TransferEncoding
+            Name::Connection
+            | Name::HopByHop
+            | Name::Te
+            | Name::TransferEncoding
             | Name::Upgrade => false,
             Name::ContentLength => match seen.framing {
                 Framing::Length(_) => true,
-                _ => keeps_length || (seen.framing == Framing::Empty && head.status >= 200 && head.status != 204),
+                _ => {
+                    keeps_length
+                        || (seen.framing == Framing::Empty
+                            && head.status >= 200
+                            && head.status != 204)
+                }
             },
             Name::Trailer => outgoing == Outgoing::Chunks,
             _ => !(seen.nominates && is_nominated(head.fields, &seen.names, field.name)),
@@ -166,7 +179,9 @@ mod tests {
 
     fn written(raw: &str, is_head: bool, minor: u8) -> String {
         let mut fields = storage();
-        let head = parse_response(raw.as_bytes(), &mut fields).unwrap().unwrap();
+        let head = parse_response(raw.as_bytes(), &mut fields)
+            .unwrap()
+            .unwrap();
         let seen = look(&head, is_head).unwrap();
         let mut out = Vec::new();
         let (outgoing, _) = outgoing(seen.framing, minor);

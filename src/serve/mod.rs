@@ -1,1 +1,26 @@
-//! (room: serve)
+//! Downstream connections: how each lives, from accept to close.
+//!
+//! A worker is one thread with one runtime; a connection belongs to the worker
+//! that accepted it and never leaves it. It is always in one of two places:
+//!
+//! ```text
+//!            octets arrive                      silent for a moment
+//!  parked ─────────────────> session ─────────────────────────────────> parked
+//!  (lot: a descriptor,       (a task: reads heads, runs exchanges)
+//!   no task, no buffer)          │ the last response is out
+//!                                └──────────> FIN ──> parked, lingering ──> closed
+//! ```
+//!
+//! [`lot`] holds what is provably between requests: fresh, idle and lingering
+//! connections. [`session`] serves requests. [`worker`] moves connections
+//! between the two, lets its clock tick, and does what the drain asks;
+//! [`accept`] lets new ones in, within the limits that [`admission`] keeps.
+
+mod accept;
+mod admission;
+mod lot;
+mod session;
+mod worker;
+
+pub use admission::Admission;
+pub use worker::{Delivery, Start, Worker, spawn};

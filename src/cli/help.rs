@@ -1,0 +1,125 @@
+//! The long texts of the help, in the manner of a manual page.
+//!
+//! Owns the words only. The list of keys comes from the table of `config`.
+
+use crate::config::{KEYS, Preset};
+
+/// What the program is.
+pub(super) const ABOUT: &str = "\
+ebbtide stands in front of an app server and forwards HTTP requests to it. When it is told to \
+stop, it stops without losing a request: what was accepted is answered, what cannot end in time \
+is cut, and a report says which.";
+
+/// Below the short help.
+pub(super) const AFTER: &str = "\
+Example: ebbtide run --listen :8080 --upstream 127.0.0.1:3000
+More with --help.";
+
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM, SIGINT and SIGQUIT all begin a drain. Signals within 1s of the first
+  count as the same one; a later one cuts what is left; one after that ends the
+  process at once. SIGHUP, SIGUSR1 and SIGUSR2 never end it.";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  all work ended by itself
+  1  it could not start, or the command failed
+  2  wrong usage or configuration
+  3  a request was cut, or a tunnel or stream ended untold, or a third signal
+     or the watchdog ended the process";
+
+/// Below the long help.
+pub(super) fn overview() -> String {
+    format!(
+        "\
+Examples:
+  ebbtide run --listen :8080 --upstream 127.0.0.1:3000
+  ebbtide run --config ebbtide.toml --drain-timeout 50s
+  ebbtide check --config ebbtide.toml
+  ebbtide status --admin unix:/run/ebbtide/admin.sock
+
+{EXIT_STATUS}
+
+{SIGNALS}
+
+See `ebbtide run --help` for all keys, value formats and the environment."
+    )
+}
+
+/// About `run`.
+pub(super) const RUN: &str = "\
+Serve until told to stop. At least one listener and one upstream are needed; everything else has \
+a default. Without --config no file is read.
+
+The access log goes to stdout, everything else to stderr. The line with \"event\":\"ready\" says \
+that all listeners are bound.";
+
+/// About `--listen`.
+pub(super) const LISTEN: &str = "\
+Listen here; may be repeated [key: listen]
+
+HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, or unix:PATH[,mode=0660]. HOST is an IP address \
+or localhost. With port 0 the kernel chooses; the address is in the log. Replaces the list of any \
+other source.";
+
+/// About `--upstream`.
+pub(super) const UPSTREAM: &str = "\
+Forward to this app server; may be repeated [key: upstream.endpoints]
+
+HOST:PORT, http://HOST:PORT, [::1]:PORT, or unix:PATH. One that cannot be reached does not stop \
+the start. Replaces the list of any other source.";
+
+/// About `check`.
+pub(super) const CHECK: &str = "\
+Check the configuration that the same arguments would give `run`, and say how long a stop may \
+take. Nothing is bound, started or connected to. All errors are reported at once, with file, line \
+and key; then the exit status is 2.";
+
+/// About `status`.
+pub(super) const STATUS: &str = "\
+Ask the admin listener of a running process for its phase, its connections and, while it drains, \
+its deadline. The exit status is 1 if it does not answer.";
+
+/// Below the long help of `run` and `check`: where values come from, how they
+/// are written, and the keys.
+pub(super) fn run() -> String {
+    let mut text = format!(
+        "\
+Precedence, lowest first:
+  defaults
+  the file of --config
+  the environment   EBBTIDE_TIMEOUTS__HEAD=10s: upper case, two underscores for
+                    a dot; an unknown EBBTIDE_ variable is an error
+  --set             --set timeouts.head=10s
+  other flags       --drain-timeout 50s
+
+Values:
+  duration  500ms, 30s, 1m30s, 1h, or a number of seconds such as 1.5;
+            infinity where said
+  size      64k, 1m (1024-based), or a number of bytes
+  list      several flags, a TOML array, or comma-separated
+
+{SIGNALS}
+
+{EXIT_STATUS}
+
+Keys:
+",
+    );
+    for key in KEYS {
+        let default = match key.default {
+            Preset::Default("") | Preset::Unset(_) => String::new(),
+            Preset::Default(value) => format!(" [default: {value}]"),
+        };
+        text.push_str(&format!("  {}{default}\n      {}\n", key.name, key.doc));
+    }
+    text.push_str(
+        "
+Examples:
+  ebbtide run --listen :8080 --upstream 127.0.0.1:3000
+  ebbtide run --config ebbtide.toml --drain-timeout 50s
+  EBBTIDE_LISTEN=:8080 EBBTIDE_UPSTREAM__ENDPOINTS=app:3000 ebbtide run",
+    );
+    text
+}

@@ -1,0 +1,179 @@
+//! What several keys together must, or had better, say.
+//!
+//! Owns the rules between keys; a key by itself is checked by its form. Where a
+//! key was refused already, no rule is applied to it: its value is unknown.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use super::error::{Error, Origin, Problem, Warning};
+use super::load::Builder;
+use super::model::{Config, Endpoint, INFINITY, Listen};
+use super::show::Span;
+
+/// Adds the errors that lie between keys.
+pub(super) fn errors(builder: &mut Builder) {
+    // A file that could not be read or parsed may have said anything.
+    let unknown_file = builder
+        .errors
+        .iter()
+        .any(|error| matches!(error.problem, Problem::Unreadable(_) | Problem::Syntax(_)));
+    if !unknown_file {
+        missing(builder);
+    }
+    duplicates(builder);
+    total(builder);
+}
+
+/// Someone must be listened to, and someone must answer.
+fn missing(builder: &mut Builder) {
+    let config = &builder.draft.config;
+    let need = [
+        (
+            "listen",
+            config.listen.is_empty(),
+            "--listen ADDRESS, EBBTIDE_LISTEN",
+        ),
+        (
+            "upstream.endpoints",
+            config.upstream.endpoints.is_empty(),
+            "--upstream ADDRESS, EBBTIDE_UPSTREAM__ENDPOINTS",
+        ),
+    ];
+    for (key, empty, how) in need {
+        if empty && !refused(&builder.errors, key) {
+            let text =
+                format!("none given, at least one is needed; use {how} or `{key}` in a file");
+            let origin = builder.origins.get(key).cloned().unwrap_or(Origin::Whole);
+            builder.error(origin, key, Problem::Conflict(text));
+        }
+    }
+}
+
+/// The same place cannot be bound twice.
+fn duplicates(builder: &mut Builder) {
+    let config = &builder.draft.config;
+    let listeners = config.listen.iter().map(|listen| ("listen", listen));
+    let admin = config.admin.iter().map(|listen| ("admin", listen));
+    let mut seen = HashSet::new();
+    let mut twice = Vec::new();
+    for (key, listen) in listeners.chain(admin) {
+        let place = match listen {
+            Listen::Tcp(address) if address.port() == 0 => continue,
+            Listen::Tcp(address) => address.to_string(),
+            Listen::Unix { path, .. } => path.display().to_string(),
+        };
+        if !seen.insert(place) {
+            twice.push((key, format!("{listen} is listened on twice")));
+        }
+    }
+    for (key, text) in twice {
+        let origin = builder.origins.get(key).cloned().unwrap_or(Origin::Whole);
+        builder.error(origin, key, Problem::Conflict(text));
+    }
+}
+
+/// A total below the sum of its phases would cut a phase short unsaid.
+fn total(builder: &mut Builder) {
+    const KEY: &str = "drain.stop.total_timeout";
+    const PARTS: [&str; 4] = [
+        "drain.stop.lame_duck",
+        "drain.stop.drain_timeout",
+        "drain.stop.cut_timeout",
+        "drain.stop.finish_timeout",
+    ];
+    let Some(total) = builder.draft.total_timeout else {
+        return;
+    };
+    let sum = builder.draft.config.stop.sum();
+    if total >= sum || PARTS.iter().any(|key| refused(&builder.errors, key)) {
+        return;
+    }
+    let text = format!(
+        "{} is less than the phases take together, {} (lame_duck + 1s closing + drain_timeout + \
+         cut_timeout + finish_timeout); raise it or leave it out",
+        Span(total),
+        Span(sum),
+    );
+    let origin = builder.origins.get(KEY).cloned().unwrap_or(Origin::Whole);
+    builder.error(origin, KEY, Problem::Conflict(text));
+}
+
+fn refused(errors: &[Error], key: &str) -> bool {
+    errors.iter().any(|error| error.key.as_deref() == Some(key))
+}
+
+/// What is legal but may surprise.
+pub(super) fn warnings(config: &Config) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |key, text| warnings.push(Warning { key, text });
+    let stop = &config.stop;
+    let first_byte = config.upstream.first_byte_timeout;
+    if stop.drain_timeout < first_byte {
+        let waits = match first_byte {
+            INFINITY => "for ever".to_owned(),
+            time => Span(time).to_string(),
+        };
+        warn(
+            "drain.stop.drain_timeout",
+            format!(
+                "{} is less than upstream.first_byte_timeout: a request that may wait {waits} for \
+                 its response is cut after {} of a stop",
+                Span(stop.drain_timeout),
+                Span(stop.drain_timeout),
+            ),
+        );
+    }
+    let graces = [
+        ("drain.stop.first_request_grace", stop.first_request_grace),
+        ("drain.stop.idle_grace", stop.idle_grace),
+    ];
+    for (key, grace) in graces {
+        if grace > stop.drain_timeout {
+            let text = format!("{} is longer than drain.stop.drain_timeout", Span(grace));
+            warn(key, format!("{text}, which ends it"));
+        }
+    }
+    let limits = &config.limits;
+    if let (Some(address), Some(all)) = (limits.connections_per_address, limits.connections)
+        && address > all
+    {
+        let text = format!("{address} is more than limits.connections: it has no effect");
+        warn("limits.connections_per_address", text);
+    }
+    if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_))) {
+        warn(
+            "admin_names",
+            "there is no TCP admin listener: it has no effect".to_owned(),
+        );
+    }
+    for endpoint in &config.upstream.endpoints {
+        if config
+            .listen
+            .iter()
+            .any(|listen| leads_to(endpoint, listen))
+        {
+            let text = format!("{endpoint} is our own listener: requests would go in circles");
+            warn("upstream.endpoints", text);
+        }
+    }
+    warnings
+}
+
+/// Whether a connect to `endpoint` certainly ends at `listen`.
+fn leads_to(endpoint: &Endpoint, listen: &Listen) -> bool {
+    match (endpoint, listen) {
+        (Endpoint::Unix(theirs), Listen::Unix { path: ours, .. }) => theirs == ours,
+        (Endpoint::Tcp { host, port }, Listen::Tcp(ours)) => {
+            let host = if host == "localhost" {
+                "127.0.0.1"
+            } else {
+                host
+            };
+            host.parse()
+                .is_ok_and(|ip| SocketAddr::new(ip, *port) == *ours)
+                || (ours.ip().is_unspecified() && host == "127.0.0.1" && *port == ours.port())
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,414 @@
+//! The table of all keys: name, form, default, meaning.
+//!
+//! Owns every name and every default. The file, the environment, `--set`, the
+//! flags, the help text, the suggestions and the reference file are all driven
+//! by [`KEYS`]: a key is added here and nowhere else. What follows from
+//! several keys together is checked in `check`, not here.
+
+use std::time::Duration;
+
+use super::form::Form;
+use super::form::Form::{
+    Connections, Count, CountOrOff, Endpoints, File, Flag, Listener, Listeners, Names, Rate, Size,
+    Time, TimeOrOff, Word,
+};
+use super::model::{AccessFormat, Config, Limits, Log, Plan, Retry, Timeouts, Upstream};
+use crate::limits;
+
+/// A configuration that is being built, later sources over earlier ones.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    /// What has been said so far.
+    pub(super) config: Config,
+    /// `drain.stop.total_timeout`, if it was given: without it, the sum.
+    pub(super) total_timeout: Option<Duration>,
+}
+
+/// One configuration key.
+#[derive(Debug)]
+pub struct Key {
+    /// The dotted name, `timeouts.head`.
+    pub name: &'static str,
+    /// The value that holds if nobody says anything.
+    pub default: Preset,
+    /// What it is for, with unit and bounds, in one sentence.
+    pub doc: &'static str,
+    /// The form of its value and the place it is kept.
+    pub(super) form: Form,
+}
+
+/// What a key says before anyone sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// This value.
+    Default(&'static str),
+    /// Nothing; `doc` says what that means. A value could look like this.
+    Unset(&'static str),
+}
+
+use Preset::{Default as Is, Unset};
+
+/// At least this, since the wait would end before it began.
+const SOME: Duration = Duration::from_millis(1);
+/// Nothing at all is fine too.
+const NONE: Duration = Duration::ZERO;
+
+const fn key(name: &'static str, default: Preset, form: Form, doc: &'static str) -> Key {
+    Key {
+        name,
+        default,
+        doc,
+        form,
+    }
+}
+
+/// A duration that must end.
+const fn time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
+    Time {
+        least,
+        infinity: false,
+        set,
+    }
+}
+
+/// A duration that may be `infinity`.
+const fn open_time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
+    Time {
+        least,
+        infinity: true,
+        set,
+    }
+}
+
+/// Every key, in the order in which people are shown them.
+pub static KEYS: &[Key] = &[
+    key(
+        "listen",
+        Unset(":8080"),
+        Listeners(|d, v| d.config.listen = v),
+        "Where clients connect; at least one. HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, \
+         or unix:PATH[,mode=0660].",
+    ),
+    key(
+        "admin",
+        Unset("unix:/run/ebbtide/admin.sock"),
+        Listener(|d, v| d.config.admin = Some(v)),
+        "Where health, metrics and status are asked for; none if not set. A unix socket may do \
+         everything, TCP may only read.",
+    ),
+    key(
+        "admin_names",
+        Is(""),
+        Names(|d, v| d.config.admin_names = v),
+        "Host names by which a TCP admin listener may be asked, besides its address and localhost.",
+    ),
+    key(
+        "workers",
+        Unset("2"),
+        Count {
+            least: 1,
+            most: limits::WORKERS_MAX,
+            set: |d, v| d.config.workers = v,
+        },
+        "Worker threads, 1 to 1024; if not set, one for each core that this process may use.",
+    ),
+    key(
+        "report",
+        Unset("/var/log/ebbtide/drain-report.json"),
+        File(|d, v| d.config.report = Some(v)),
+        "A file that gets the drain report when the process ends, besides the log.",
+    ),
+    key(
+        "upstream.endpoints",
+        Unset("127.0.0.1:3000"),
+        Endpoints(|d, v| d.config.upstream.endpoints = v),
+        "The app servers, used in turn; at least one. HOST:PORT, http://HOST:PORT or unix:PATH.",
+    ),
+    key(
+        "upstream.connect_timeout",
+        Is("5s"),
+        time(SOME, |d, v| d.config.upstream.connect_timeout = v),
+        "How long a connect to the app may take.",
+    ),
+    key(
+        "upstream.first_byte_timeout",
+        Is("60s"),
+        open_time(SOME, |d, v| d.config.upstream.first_byte_timeout = v),
+        "From the end of a request to the first byte of its response; may be infinity.",
+    ),
+    key(
+        "upstream.between_bytes_timeout",
+        Is("60s"),
+        open_time(SOME, |d, v| d.config.upstream.between_bytes_timeout = v),
+        "The longest gap between bytes of a response; may be infinity.",
+    ),
+    key(
+        "upstream.idle_timeout",
+        Is("1.5s"),
+        time(NONE, |d, v| d.config.upstream.idle_timeout = v),
+        "How long an idle connection to the app is kept; stay below the app's own keep-alive.",
+    ),
+    key(
+        "upstream.retry",
+        Is("idempotent"),
+        Word(&[
+            ("idempotent", |d| {
+                d.config.upstream.retry = Retry::Idempotent
+            }),
+            ("never", |d| d.config.upstream.retry = Retry::Never),
+        ]),
+        "Whether a safe request is sent once more when a reused connection died unanswered: \
+         idempotent or never.",
+    ),
+    key(
+        "timeouts.head",
+        Is("10s"),
+        time(SOME, |d, v| d.config.timeouts.head = v),
+        "From the first byte of a request to the end of its head.",
+    ),
+    key(
+        "timeouts.body",
+        Is("30s"),
+        time(SOME, |d, v| d.config.timeouts.body = v),
+        "The longest gap between bytes of a request body.",
+    ),
+    key(
+        "timeouts.body_rate",
+        Is("500"),
+        Rate(|d, v| d.config.timeouts.body_rate = v),
+        "The least rate of a request body in bytes per second; 0 switches it off.",
+    ),
+    key(
+        "timeouts.body_rate_grace",
+        Is("20s"),
+        time(NONE, |d, v| d.config.timeouts.body_rate_grace = v),
+        "How long a request body may be slower than that.",
+    ),
+    key(
+        "timeouts.idle",
+        Is("75s"),
+        time(NONE, |d, v| d.config.timeouts.idle = v),
+        "How long a client's connection may be idle between requests; stay above the keep-alive \
+         of a proxy in front.",
+    ),
+    key(
+        "timeouts.send",
+        Is("30s"),
+        time(SOME, |d, v| d.config.timeouts.send = v),
+        "The longest time without progress while writing to a client.",
+    ),
+    key(
+        "limits.head_size",
+        Is("64k"),
+        Size {
+            least: 1 << 10,
+            most: 1 << 20,
+            set: |d, v| d.config.limits.head_size = v,
+        },
+        "The most bytes of a request head, 1k to 1m.",
+    ),
+    key(
+        "limits.head_count",
+        Is("100"),
+        Count {
+            least: 1,
+            most: limits::HEAD_COUNT_MAX,
+            set: |d, v| d.config.limits.head_count = v,
+        },
+        "The most fields of a request head, 1 to 256.",
+    ),
+    key(
+        "limits.connections",
+        Unset("10000"),
+        Connections(|d, v| d.config.limits.connections = Some(v)),
+        "The most connections of clients; if not set, what the limit of open files allows.",
+    ),
+    key(
+        "limits.connections_per_address",
+        Is("off"),
+        CountOrOff(|d, v| d.config.limits.connections_per_address = v),
+        "The most connections from one address; off sets no limit.",
+    ),
+    key(
+        "limits.connection_age",
+        Is("off"),
+        TimeOrOff {
+            least: Duration::from_secs(1),
+            set: |d, v| d.config.limits.connection_age = v,
+        },
+        "The age after which a connection is closed at its next pause, 1s or more; off keeps it.",
+    ),
+    key(
+        "drain.stop.lame_duck",
+        Is("0s"),
+        time(NONE, |d, v| d.config.stop.lame_duck = v),
+        "How long readiness fails before the listeners close.",
+    ),
+    key(
+        "drain.stop.first_request_grace",
+        Is("2s"),
+        time(NONE, |d, v| d.config.stop.first_request_grace = v),
+        "How long a fresh connection may take to send its first byte.",
+    ),
+    key(
+        "drain.stop.idle_grace",
+        Is("1s"),
+        time(NONE, |d, v| d.config.stop.idle_grace = v),
+        "How long an idle connection may be used once more; 0 closes it at once.",
+    ),
+    key(
+        "drain.stop.linger",
+        Is("1s"),
+        time(NONE, |d, v| d.config.stop.linger = v),
+        "How long a connection is still read after we closed our side.",
+    ),
+    key(
+        "drain.stop.drain_timeout",
+        Is("20s"),
+        open_time(NONE, |d, v| d.config.stop.drain_timeout = v),
+        "How long requests may take to end once listeners close; then they are cut. May be \
+         infinity.",
+    ),
+    key(
+        "drain.stop.cut_timeout",
+        Is("2s"),
+        time(NONE, |d, v| d.config.stop.cut_timeout = v),
+        "How long cutting may take.",
+    ),
+    key(
+        "drain.stop.finish_timeout",
+        Is("3s"),
+        time(NONE, |d, v| d.config.stop.finish_timeout = v),
+        "How long finishing (logs, report) may take.",
+    ),
+    key(
+        "drain.stop.total_timeout",
+        Unset("26s"),
+        time(NONE, |d, v| d.total_timeout = Some(v)),
+        "Bounds all phases; if not set, their sum: lame_duck + 1s closing + drain_timeout + \
+         cut_timeout + finish_timeout. May not be less.",
+    ),
+    key(
+        "drain.stop.force_timeout",
+        Is("2s"),
+        time(NONE, |d, v| d.config.stop.force_timeout = v),
+        "How long after total_timeout the watchdog ends the process.",
+    ),
+    key(
+        "log.access",
+        Is("json"),
+        Word(&[
+            ("json", |d| d.config.log.access = AccessFormat::Json),
+            ("combined", |d| d.config.log.access = AccessFormat::Combined),
+            ("off", |d| d.config.log.access = AccessFormat::Off),
+        ]),
+        "The access log on stdout: json, combined or off.",
+    ),
+    key(
+        "log.query",
+        Is("false"),
+        Flag(|d, v| d.config.log.query = v),
+        "Whether logged targets keep their query, which may hold secrets.",
+    ),
+];
+
+/// The key of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+impl Key {
+    /// Its environment variable, `EBBTIDE_TIMEOUTS__HEAD`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!(
+            "{VARIABLE_PREFIX}{}",
+            self.name.to_uppercase().replace('.', "__")
+        )
+    }
+}
+
+/// What the names of our environment variables begin with.
+pub(super) const VARIABLE_PREFIX: &str = "EBBTIDE_";
+
+impl Draft {
+    /// Every default in its place; what has none is empty.
+    pub(super) fn with_defaults() -> Self {
+        let mut draft = Self::blank();
+        for key in KEYS {
+            if let Preset::Default(text) = key.default {
+                let values = super::form::pieces(text);
+                let set = key.form.set(&mut draft, &values);
+                debug_assert!(
+                    set.is_ok(),
+                    "the default of {} is refused: {set:?}",
+                    key.name
+                );
+            }
+        }
+        draft
+    }
+
+    /// A place for each value. What stands here is overwritten by the table,
+    /// except what has no default.
+    fn blank() -> Self {
+        let t = Duration::ZERO;
+        Self {
+            config: Config {
+                listen: Vec::new(),
+                admin: None,
+                admin_names: Vec::new(),
+                workers: std::thread::available_parallelism()
+                    .map_or(1, |cores| cores.get().min(limits::WORKERS_MAX)),
+                report: None,
+                upstream: Upstream {
+                    endpoints: Vec::new(),
+                    connect_timeout: t,
+                    first_byte_timeout: t,
+                    between_bytes_timeout: t,
+                    idle_timeout: t,
+                    retry: Retry::Never,
+                },
+                timeouts: Timeouts {
+                    head: t,
+                    body: t,
+                    body_rate: 0,
+                    body_rate_grace: t,
+                    idle: t,
+                    send: t,
+                },
+                limits: Limits {
+                    head_size: 0,
+                    head_count: 0,
+                    connections: None,
+                    connections_per_address: None,
+                    connection_age: None,
+                },
+                stop: Plan {
+                    lame_duck: t,
+                    first_request_grace: t,
+                    idle_grace: t,
+                    linger: t,
+                    drain_timeout: t,
+                    cut_timeout: t,
+                    finish_timeout: t,
+                    total_timeout: t,
+                    force_timeout: t,
+                },
+                log: Log {
+                    access: AccessFormat::Off,
+                    query: false,
+                },
+            },
+            total_timeout: None,
+        }
+    }
+
+    /// The configuration, with what follows from the rest filled in.
+    pub(super) fn finish(self) -> Config {
+        let mut config = self.config;
+        config.stop.total_timeout = self.total_timeout.unwrap_or_else(|| config.stop.sum());
+        config
+    }
+}

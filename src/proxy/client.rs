@@ -1,0 +1,85 @@
+//! The downstream side of a request, as the request sees it.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::http1::Buffer;
+use crate::net::{Peer, Socket};
+use crate::telemetry::CloseReason;
+
+/// A downstream connection while it serves requests.
+pub struct Client {
+    /// The socket.
+    pub socket: Socket,
+    /// What was read from it and not yet used.
+    pub buffer: Buffer,
+    /// Who it is.
+    pub peer: Peer,
+    /// The peer's address without port, as text; empty for a unix socket.
+    pub address: Box<str>,
+    /// The local port, or 0.
+    pub port: u16,
+    /// The client has sent FIN.
+    pub ended: bool,
+    /// Older than `limits.connection_age`: to be retired at the next response.
+    pub aged: bool,
+}
+
+/// What looking after a client that has nothing to send has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// It is there, or has just half closed.
+    There,
+    /// It has just sent FIN.
+    Ended,
+    /// The connection is dead.
+    Gone,
+}
+
+impl Client {
+    /// Looks whether the client is still there while it has nothing to send.
+    /// Reads on into the buffer, as far as there is room: what a client sends
+    /// ahead is a pipelined request. Costs no system call while nothing comes.
+    pub(super) fn poll_sight(&mut self, cx: &mut Context<'_>) -> Sight {
+        while !self.ended {
+            let room = self.buffer.spare();
+            if room.is_empty() {
+                break;
+            }
+            match self.socket.poll_read(cx, room) {
+                Poll::Ready(Ok(0)) => {
+                    self.ended = true;
+                    return Sight::Ended;
+                }
+                Poll::Ready(Ok(n)) => self.buffer.fill(n),
+                Poll::Ready(Err(_)) => return Sight::Gone,
+                Poll::Pending => break,
+            }
+        }
+        Sight::There
+    }
+
+    /// Reads more into the buffer; 0 is the client's FIN.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = std::task::ready!(self.socket.poll_read(cx, self.buffer.spare()))?;
+        self.buffer.fill(read);
+        self.ended |= read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Whether octets of a further request have been received.
+    pub(super) fn has_more(&self) -> bool {
+        !self.buffer.is_empty() || self.socket.unread() > 0
+    }
+}
+
+/// How the connection goes on after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It may serve another.
+    Keep,
+    /// FIN, then read what still comes: a lingering close.
+    Linger(CloseReason),
+    /// Close at once: the client has gone, or must see that its response was cut.
+    Drop(CloseReason),
+}

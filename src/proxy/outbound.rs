@@ -1,0 +1,117 @@
+//! What is to be written next to a socket: some octets of our own, some that
+//! lie in a read buffer, some of our own again.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use crate::http1::Buffer;
+use crate::net::Socket;
+
+/// One piece of a message on its way out. The octets before it are given with
+/// each call, because a request's head has to outlive its first attempt.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    /// Octets at the front of the buffer to be written.
+    ready: usize,
+    /// Octets at the front of the buffer that are used up afterwards.
+    spent: usize,
+    /// What follows them.
+    pub(super) suffix: Vec<u8>,
+    /// Octets of all three that the kernel has taken.
+    sent: usize,
+}
+
+impl Outbound {
+    /// The next `ready` octets of the buffer are to be written; `spent` go with them.
+    #[inline]
+    pub(super) fn set(&mut self, ready: usize, spent: usize) {
+        debug_assert!(self.ready == 0 && self.spent == 0 && ready <= spent);
+        self.ready = ready;
+        self.spent = spent;
+    }
+
+    /// Begins with the first octet again, on another socket.
+    pub(super) fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Whether nothing has been given to the kernel yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// Whether there is anything to write but the octets before.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready == 0 && self.suffix.is_empty()
+    }
+
+    /// Writes until everything is written; adds what the kernel took to `moved`.
+    #[inline]
+    pub(super) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+        prefix: &[u8],
+        buffer: &mut Buffer,
+        moved: &mut u64,
+    ) -> Poll<io::Result<()>> {
+        let total = prefix.len() + self.ready + self.suffix.len();
+        while self.sent < total {
+            let body = &buffer.filled()[..self.ready];
+            let taken = if self.sent == 0 && prefix.len() == total {
+                ready!(socket.poll_write(cx, prefix))?
+            } else {
+                let mut pieces = [IoSlice::new(&[]); 3];
+                let count = remaining([prefix, body, &self.suffix], self.sent, &mut pieces);
+                match &pieces[..count] {
+                    [one] => ready!(socket.poll_write(cx, one))?,
+                    many => ready!(socket.poll_write_vectored(cx, many))?,
+                }
+            };
+            if taken == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += taken;
+            *moved += taken as u64;
+        }
+        buffer.consume(self.spent);
+        self.suffix.clear();
+        self.ready = 0;
+        self.spent = 0;
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What of `parts` is left after `sent` octets, empty parts left out.
+fn remaining<'a>(parts: [&'a [u8]; 3], sent: usize, pieces: &mut [IoSlice<'a>; 3]) -> usize {
+    let mut skip = sent;
+    let mut count = 0;
+    for part in parts {
+        let rest = &part[skip.min(part.len())..];
+        skip = skip.saturating_sub(part.len());
+        if !rest.is_empty() {
+            pieces[count] = IoSlice::new(rest);
+            count += 1;
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_always_the_tail_of_the_whole() {
+        let parts: [&[u8]; 3] = [b"head", b"", b"tail!"];
+        let whole: Vec<u8> = parts.concat();
+        for sent in 0..=whole.len() {
+            let mut pieces = [IoSlice::new(&[]); 3];
+            let count = remaining(parts, sent, &mut pieces);
+            let left: Vec<u8> = pieces[..count].iter().flat_map(|p| p.to_vec()).collect();
+            assert_eq!(left, whole[sent..]);
+            assert!(pieces[..count].iter().all(|piece| !piece.is_empty()));
+        }
+    }
+}

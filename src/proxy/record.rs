@@ -1,0 +1,190 @@
+//! What is written down of a request when it is over.
+
+use std::time::Instant;
+
+use super::client::Client;
+use super::request::Request;
+use super::{Failure, Proxy};
+use crate::drain::Stage;
+use crate::telemetry::{CutRequest, Event, Level, Record};
+
+/// What the exchange knows at its end.
+pub(super) struct Summary<'a> {
+    pub(super) status: u16,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) first_byte: Option<Instant>,
+    pub(super) upstream: &'a str,
+    pub(super) retries: u8,
+    pub(super) handed: bool,
+    pub(super) failure: Option<&'a Failure>,
+}
+
+/// Counts the request, logs it, says what went wrong, and names it if it was cut.
+#[inline]
+pub(super) fn record(proxy: &Proxy, client: &Client, request: &Request, summary: &Summary<'_>) {
+    proxy.counters.request(summary.status);
+    let mut access = proxy.access.borrow_mut();
+    if access.is_on() {
+        access.record(&Record {
+            ts: request.wall,
+            request_id: request.id(),
+            remote: remote(client),
+            method: request.method(),
+            host: request.host(),
+            target: request.target(),
+            protocol: protocol(request.minor),
+            status: summary.status,
+            bytes_in: summary.bytes_in,
+            bytes_out: summary.bytes_out,
+            duration: request.began.elapsed(),
+            first_byte: summary
+                .first_byte
+                .map(|at| at.saturating_duration_since(request.began)),
+            upstream: summary.upstream,
+            retries: summary.retries,
+            referer: request.referer(),
+            user_agent: request.user_agent(),
+            error: summary.failure.map(Failure::word),
+            drain: proxy.stage() > Stage::Open,
+        });
+    }
+    drop(access);
+    if let Some(failure) = summary.failure {
+        complain(proxy, client, request, summary, failure);
+    }
+}
+
+fn complain(
+    proxy: &Proxy,
+    client: &Client,
+    request: &Request,
+    summary: &Summary<'_>,
+    failure: &Failure,
+) {
+    if let Failure::Cut = failure {
+        proxy.counters.cut();
+        name_cut(proxy, cut_of(proxy, client, request, summary));
+    } else if failure.is_ours() {
+        let event = Event::new(Level::Warn, "request_failed")
+            .with("cause", failure.cause())
+            .with("status", summary.status)
+            .with("method", lossy(request.method()))
+            .with("target", shown_target(proxy, request.target()))
+            .with("client", client.peer.to_string())
+            .with("upstream", summary.upstream.to_owned())
+            .with("request_id", lossy(request.id()));
+        proxy.events.emit(event);
+    }
+}
+
+fn cut_of(proxy: &Proxy, client: &Client, request: &Request, summary: &Summary<'_>) -> CutRequest {
+    CutRequest {
+        method: lossy(request.method()),
+        target: shown_target(proxy, request.target()),
+        client: client.peer.to_string(),
+        upstream: summary.upstream.to_owned(),
+        age_ms: u64::try_from(request.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        bytes_in: summary.bytes_in,
+        bytes_out: summary.bytes_out,
+        request_id: lossy(request.id()),
+        protocol: protocol(request.minor).to_owned(),
+        sent_upstream: summary.handed,
+        status: (summary.status != 0).then_some(summary.status),
+    }
+}
+
+/// Logs a cut request and hands it to the drain report.
+pub(super) fn name_cut(proxy: &Proxy, cut: CutRequest) {
+    proxy.events.emit(cut.event());
+    // The report lists no more than the queue holds; it counts all.
+    let _listed = proxy.cuts.try_send(cut);
+}
+
+/// The target as logs show it: without its query, unless told otherwise.
+pub(super) fn shown_target(proxy: &Proxy, target: &[u8]) -> String {
+    let end = if proxy.config.log.query {
+        target.len()
+    } else {
+        target
+            .iter()
+            .position(|&octet| octet == b'?')
+            .unwrap_or(target.len())
+    };
+    lossy(&target[..end])
+}
+
+pub(super) fn lossy(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+pub(super) fn remote(client: &Client) -> &str {
+    if client.address.is_empty() {
+        "unix:"
+    } else {
+        &client.address
+    }
+}
+
+pub(super) fn protocol(minor: u8) -> &'static str {
+    if minor == 0 { "HTTP/1.0" } else { "HTTP/1.1" }
+}
+
+/// The same for a request whose head was never understood: of it nothing is
+/// known but who sent it.
+pub(super) fn record_refusal(
+    proxy: &Proxy,
+    client: &Client,
+    failure: &Failure,
+    status: u16,
+    began: Instant,
+) {
+    proxy.counters.request(status);
+    let mut access = proxy.access.borrow_mut();
+    let age = began.elapsed();
+    if access.is_on() {
+        access.record(&Record {
+            ts: std::time::SystemTime::now()
+                .checked_sub(age)
+                .unwrap_or(std::time::UNIX_EPOCH),
+            request_id: b"",
+            remote: remote(client),
+            method: b"",
+            host: b"",
+            target: b"",
+            protocol: "HTTP/1.1",
+            status,
+            bytes_in: client.buffer.len() as u64,
+            bytes_out: 0,
+            duration: age,
+            first_byte: None,
+            upstream: "",
+            retries: 0,
+            referer: None,
+            user_agent: None,
+            error: Some(failure.word()),
+            drain: proxy.stage() > Stage::Open,
+        });
+    }
+    drop(access);
+    if let Failure::Cut = failure {
+        proxy.counters.cut();
+        let cut = CutRequest {
+            client: client.peer.to_string(),
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            bytes_in: client.buffer.len() as u64,
+            protocol: "HTTP/1.1".to_owned(),
+            status: Some(status),
+            ..CutRequest::default()
+        };
+        name_cut(proxy, cut);
+    } else if !matches!(failure, Failure::HeadTimeout) {
+        let event = Event::new(Level::Info, "request_refused")
+            .with("cause", failure.cause())
+            .with("status", status)
+            .with("client", client.peer.to_string());
+        proxy
+            .events
+            .limited("request_refused", std::time::Duration::from_secs(1), event);
+    }
+}

@@ -1,0 +1,71 @@
+//! Letting new connections in.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::worker::Worker;
+use crate::drain::{Stage, Watch};
+use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
+use crate::net::{Acceptor, is_exhaustion};
+use crate::telemetry::{Event, Level};
+
+/// Accepts until draining begins; then the queue is left to whoever closes the
+/// listener. An error never ends it: it waits a little longer each time.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    mut acceptor: Acceptor,
+    port: u16,
+    mut watch: Watch,
+) {
+    let mut backoff = ACCEPT_BACKOFF_MIN;
+    loop {
+        let next = async {
+            room(&worker).await;
+            acceptor.accept().await
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = watch.reaches(Stage::Draining) => return,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                backoff = ACCEPT_BACKOFF_MIN;
+                worker.admit(socket, peer, port);
+            }
+            Err(error) => {
+                let why = if is_exhaustion(&error) {
+                    "out of resources"
+                } else {
+                    "listener"
+                };
+                let event = Event::new(Level::Error, "accept_failed")
+                    .with("why", why)
+                    .with("error", error.to_string())
+                    .with("retry_ms", backoff.as_millis() as u64);
+                worker
+                    .proxy
+                    .events
+                    .limited("accept_failed", Duration::from_secs(5), event);
+                worker.make_room();
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+/// Waits while there are as many connections as there may be; newcomers wait in
+/// the kernel's queue. Whoever has been idle longest makes room for them.
+async fn room(worker: &Worker) {
+    while worker.admission.is_full() {
+        let event = Event::new(Level::Warn, "connection_limit_reached");
+        worker
+            .proxy
+            .events
+            .limited("connection_limit", Duration::from_secs(5), event);
+        worker.make_room();
+        // Another worker's idle connections may be the only ones there are.
+        let _passed = tokio::time::timeout(ACCEPT_BACKOFF_MAX, worker.admission.freed()).await;
+    }
+}

@@ -1,0 +1,126 @@
+//! How many connections there may be, in all and from one address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::net::Peer;
+
+/// The connection limits, shared by all workers.
+#[derive(Debug)]
+pub struct Admission {
+    limit: usize,
+    count: AtomicUsize,
+    freed: Notify,
+    per_address: Option<PerAddress>,
+}
+
+#[derive(Debug)]
+struct PerAddress {
+    limit: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Admission {
+    /// At most `limit` connections, at most `per_address` of them from one address.
+    pub fn new(limit: usize, per_address: Option<usize>) -> Arc<Self> {
+        let per_address = per_address.map(|limit| PerAddress {
+            limit,
+            counts: Mutex::default(),
+        });
+        let count = AtomicUsize::new(0);
+        Arc::new(Admission {
+            limit,
+            count,
+            freed: Notify::new(),
+            per_address,
+        })
+    }
+
+    /// Whether another connection would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= self.limit
+    }
+
+    /// Waits until somebody has left; may end without that.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Counts a connection in. It is counted even beyond the limit, because it
+    /// is there; `Err` says that its address has too many.
+    pub(super) fn enter(self: &Arc<Self>, peer: Peer) -> Result<Permit, Permit> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let ip = peer.ip().filter(|_| self.per_address.is_some());
+        let permit = Permit {
+            admission: Arc::clone(self),
+            ip,
+        };
+        let (Some(ip), Some(per_address)) = (ip, &self.per_address) else {
+            return Ok(permit);
+        };
+        let mut counts = per_address
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        *count += 1;
+        if *count > per_address.limit {
+            Err(permit)
+        } else {
+            Ok(permit)
+        }
+    }
+}
+
+/// A connection's place; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    admission: Arc<Admission>,
+    ip: Option<IpAddr>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let before = self.admission.count.fetch_sub(1, Ordering::Relaxed);
+        if before >= self.admission.limit {
+            self.admission.freed.notify_waiters();
+        }
+        let (Some(ip), Some(per_address)) = (self.ip, &self.admission.per_address) else {
+            return;
+        };
+        let mut counts = per_address
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gets_its_places_back_when_its_connections_end() {
+        let admission = Admission::new(10, Some(1));
+        let peer = Peer::Tcp("192.0.2.1:5".parse().unwrap());
+        let first = admission.enter(peer).unwrap();
+        let second = admission.enter(peer).unwrap_err();
+        assert!(
+            admission
+                .enter(Peer::Tcp("192.0.2.2:5".parse().unwrap()))
+                .is_ok()
+        );
+        drop((first, second));
+        assert!(admission.enter(peer).is_ok());
+    }
+}

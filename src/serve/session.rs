@@ -1,0 +1,239 @@
+//! A connection while it serves requests.
+//!
+//! | state | begins with | ends with |
+//! | --- | --- | --- |
+//! | fresh, idle | accept, a response | an octet; parked after a moment of silence |
+//! | reading | the first octet of a request | its whole head, or a refusal |
+//! | active | the head | the last octet of the response |
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use super::worker::Worker;
+use crate::drain::{Guard, Rule, Stage, kept};
+use crate::http1::HeadError;
+use crate::http1::head::{first_line_len, may_be_complete, parse_request, storage};
+use crate::limits::PARK_AFTER;
+use crate::net::Alarm;
+use crate::proxy::exchange::refuse;
+use crate::proxy::request::{Arrival, Origin, plan};
+use crate::proxy::{Client, Ended, Exchange, Failure, Proxy, Request};
+use crate::telemetry::{CloseReason, ConnectionState};
+
+/// How a session ends.
+pub(super) enum End {
+    /// Nothing is under way: the connection can be parked.
+    Park,
+    /// The last response is out: FIN, and linger.
+    Linger(CloseReason),
+    /// Close at once.
+    Drop(CloseReason),
+}
+
+/// One connection being served.
+pub(super) struct Session<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) alarm: &'a Alarm,
+    pub(super) client: &'a mut Client,
+    pub(super) guard: &'a Guard<ConnectionState>,
+    /// When it was accepted, on the worker's clock.
+    pub(super) accepted: u64,
+}
+
+enum Head {
+    Whole(Request),
+    Refused(Failure),
+    Left,
+}
+
+impl Session<'_> {
+    /// Serves requests until there is a reason to stop.
+    pub(super) async fn run(&mut self) -> End {
+        let proxy = &self.worker.proxy;
+        let mut buffers = (Vec::new(), Vec::new());
+        loop {
+            if let Some(end) = self.wait().await {
+                return end;
+            }
+            self.guard.shift(ConnectionState::H1Reading);
+            let began = proxy.clock.refresh();
+            let arrival = Arrival {
+                began,
+                wall: SystemTime::now(),
+            };
+            let ended = match self
+                .read_head(arrival, std::mem::take(&mut buffers.0))
+                .await
+            {
+                Head::Left => Ended::Drop(CloseReason::Client),
+                Head::Refused(failure) => {
+                    refuse(proxy, self.alarm, self.client, &failure, began).await
+                }
+                Head::Whole(request) => {
+                    self.guard.shift(ConnectionState::H1Active);
+                    let head = std::mem::take(&mut buffers.1);
+                    let exchange = Exchange::new(proxy, self.alarm, self.client, request, head);
+                    let ended;
+                    (ended, buffers.0, buffers.1) = exchange.run().await;
+                    ended
+                }
+            };
+            match ended {
+                Ended::Keep => self.guard.shift(ConnectionState::H1Idle),
+                Ended::Linger(reason) => return End::Linger(reason),
+                Ended::Drop(reason) => return End::Drop(reason),
+            }
+        }
+    }
+
+    /// Waits for the first octet of a request; says how the session ends if none comes.
+    async fn wait(&mut self) -> Option<End> {
+        self.skip_blank_lines();
+        if !self.client.buffer.is_empty() {
+            return None;
+        }
+        if self.client.ended {
+            return Some(End::Drop(CloseReason::Client));
+        }
+        self.alarm.set(PARK_AFTER);
+        poll_fn(|cx| {
+            self.alarm.attach(cx);
+            loop {
+                match self.client.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Some(End::Drop(CloseReason::Client))),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Some(End::Drop(CloseReason::Error))),
+                    Poll::Pending if self.alarm.is_due() => return Poll::Ready(Some(End::Park)),
+                    Poll::Pending if self.worker.proxy.stage() >= Stage::Draining => {
+                        return Poll::Ready(Some(End::Park));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+                self.skip_blank_lines();
+                if !self.client.buffer.is_empty() {
+                    return Poll::Ready(None);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Empty lines before a request are nothing (RFC 9112 section 2.2).
+    fn skip_blank_lines(&mut self) {
+        let blank = |octet: &&u8| matches!(octet, b'\r' | b'\n');
+        let lines = self.client.buffer.filled().iter().take_while(blank).count();
+        self.client.buffer.consume(lines);
+    }
+
+    /// Reads a request head within `timeouts.head`.
+    async fn read_head(&mut self, arrival: Arrival, mut out: Vec<u8>) -> Head {
+        self.alarm.set(self.worker.proxy.config.timeouts.head);
+        self.client.aged = self.is_aged();
+        let mut seen = 0;
+        poll_fn(|cx| {
+            self.alarm.attach(cx);
+            loop {
+                let octets = self.client.buffer.filled();
+                if seen == 0 || may_be_complete(octets, seen) {
+                    if let Some(head) = self.take_head(arrival, &mut out) {
+                        return Poll::Ready(head);
+                    }
+                }
+                seen = self.client.buffer.len();
+                if let Some(failure) = self.make_room() {
+                    return Poll::Ready(Head::Refused(failure));
+                }
+                if self.worker.proxy.stage() == Stage::Cut {
+                    return Poll::Ready(Head::Refused(Failure::Cut));
+                }
+                if !kept(Rule::ServeReading) && self.worker.proxy.stage() == Stage::Draining {
+                    return Poll::Ready(Head::Left);
+                }
+                match self.client.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Head::Left),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending if self.alarm.is_due() => {
+                        return Poll::Ready(Head::Refused(Failure::HeadTimeout));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// The head at the front of the buffer, if it is all there.
+    fn take_head(&mut self, arrival: Arrival, out: &mut Vec<u8>) -> Option<Head> {
+        let proxy = &self.worker.proxy;
+        let client = &mut *self.client;
+        let mut fields = storage();
+        let head = match parse_request(client.buffer.filled(), &mut fields) {
+            Ok(None) => return None,
+            Ok(Some(head)) => head,
+            Err(error) => return Some(Head::Refused(refusal(error))),
+        };
+        if let Some(failure) = beyond(proxy, head.len, head.fields.len()) {
+            return Some(Head::Refused(failure));
+        }
+        let origin = Origin {
+            client: &client.address,
+            port: client.port,
+            scheme: "http",
+        };
+        let length = head.len;
+        let fallback = &self.worker.fallback_host;
+        let planned = plan(
+            &head,
+            &origin,
+            &proxy.ids,
+            fallback,
+            arrival,
+            std::mem::take(out),
+        );
+        client.buffer.consume(length);
+        Some(match planned {
+            Ok(request) => Head::Whole(request),
+            Err(failure) => Head::Refused(failure),
+        })
+    }
+
+    /// Lets the buffer grow up to the limit of a head, or says what is too long.
+    fn make_room(&mut self) -> Option<Failure> {
+        let buffer = &mut self.client.buffer;
+        let limit = self.worker.proxy.config.limits.head_size;
+        if buffer.len() >= limit {
+            let line = first_line_len(buffer.filled());
+            return Some(if line >= buffer.len() {
+                Failure::TargetTooLong
+            } else {
+                Failure::HeadTooLarge
+            });
+        }
+        if buffer.is_full() {
+            buffer.grow((buffer.capacity() * 2).min(limit));
+        }
+        None
+    }
+
+    fn is_aged(&self) -> bool {
+        let proxy = &self.worker.proxy;
+        proxy.config.limits.connection_age.is_some_and(|age| {
+            u128::from(proxy.clock.now().saturating_sub(self.accepted)) >= age.as_millis()
+        })
+    }
+}
+
+fn refusal(error: HeadError) -> Failure {
+    match error {
+        HeadError::Malformed(what) => Failure::BadRequest(what),
+        HeadError::TooManyFields => Failure::HeadTooLarge,
+        HeadError::Version => Failure::Version,
+    }
+}
+
+/// Whether a head that is well formed is more than allowed.
+fn beyond(proxy: &Proxy, length: usize, fields: usize) -> Option<Failure> {
+    let limits = &proxy.config.limits;
+    (length > limits.head_size || fields > limits.head_count).then_some(Failure::HeadTooLarge)
+}

@@ -1,0 +1,506 @@
+//! A worker: one thread, one runtime, and the connections that live on it.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
+
+use super::accept::accept;
+use super::admission::{Admission, Permit};
+use super::lot::{Happened, Lot, Parked};
+use super::session::{End, Session};
+use crate::config::{AccessFormat, Config};
+use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept};
+use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
+use crate::net::{Alarm, Clock, Listener, Peer, Socket};
+use crate::proxy::{Client, Failure, Proxy, RequestIds, exchange::refuse};
+use crate::telemetry::access::Format;
+use crate::telemetry::{
+    AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
+};
+use crate::upstream::{Pool, Spare};
+
+/// Everything a worker is started with.
+pub struct Start {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its part of the drain.
+    pub branch: Branch<ConnectionState>,
+    /// Its copies of the listeners.
+    pub listeners: Vec<Listener>,
+    /// Connections that a closing listener still had.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// Dropped when it accepts no more.
+    pub accepting: mpsc::Sender<()>,
+    /// The connection limits.
+    pub admission: Arc<Admission>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// Where access log lines go.
+    pub access: Sink,
+    /// Events on stderr.
+    pub events: Events,
+    /// Where cut requests are named.
+    pub cuts: SyncSender<CutRequest>,
+}
+
+/// A connection accepted elsewhere.
+pub struct Delivery {
+    /// The connection.
+    pub fd: OwnedFd,
+    /// Who it is.
+    pub peer: Peer,
+    /// The listener's port, or 0.
+    pub port: u16,
+    /// Keeps the drain open while the connection travels.
+    pub hold: Hold<ConnectionState>,
+}
+
+/// Starts a worker's thread. It ends when the sender of its deliveries is dropped.
+pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<io::Result<()>>> {
+    let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+    thread.spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(LocalOptions::default())?;
+        runtime.block_on(run(start))
+    })
+}
+
+/// A worker's shared state. Lives on its thread.
+pub struct Worker {
+    pub(super) proxy: Proxy,
+    pub(super) admission: Arc<Admission>,
+    /// What an HTTP/1.0 request without `Host` is asked for.
+    pub(super) fallback_host: Box<str>,
+    shard: Rc<Shard<ConnectionState>>,
+    seats: RefCell<Slab<Rc<Alarm>>>,
+    lot: RefCell<Lot>,
+    scratch: RefCell<Box<[u8]>>,
+    /// Wakes the tick: there is something to look after again, or it has become urgent.
+    stir: Notify,
+    resting: Cell<bool>,
+}
+
+async fn run(start: Start) -> io::Result<()> {
+    let Start {
+        branch,
+        listeners,
+        mut deliveries,
+        accepting,
+        ..
+    } = start;
+    let (shard, watch) = branch.open();
+    let clock = Clock::new();
+    let spare = Rc::new(Spare::default());
+    let upstream = &start.config.upstream;
+    let pool = Pool::new(
+        &upstream.endpoints,
+        upstream.idle_timeout,
+        Rc::clone(&clock),
+        Rc::clone(&spare),
+    );
+    let format = match start.config.log.access {
+        AccessFormat::Json => Format::Json,
+        AccessFormat::Combined => Format::Combined,
+        AccessFormat::Off => Format::Off,
+    };
+    let fallback_host = pool.name(pool.pick()).into();
+    let proxy = Proxy {
+        orders: Cell::new(watch.orders()),
+        clock,
+        spare,
+        pool,
+        ids: RequestIds::new(),
+        counters: start.counters,
+        access: RefCell::new(AccessLog::new(format, start.config.log.query, start.access)),
+        events: start.events,
+        cuts: start.cuts,
+        config: start.config,
+    };
+    let worker = Rc::new(Worker {
+        proxy,
+        admission: start.admission,
+        fallback_host,
+        shard,
+        seats: RefCell::default(),
+        lot: RefCell::new(Lot::new()?),
+        scratch: RefCell::new(vec![0; 16 * 1024].into()),
+        stir: Notify::new(),
+        resting: Cell::new(false),
+    });
+    for listener in listeners {
+        let (acceptor, port) = (listener.acceptor()?, listener.port().unwrap_or(0));
+        let (worker, watch, accepting) = (Rc::clone(&worker), watch.clone(), accepting.clone());
+        spawn_local(async move {
+            accept(worker, acceptor, port, watch).await;
+            drop(accepting);
+        });
+    }
+    drop(accepting);
+    spawn_local(Rc::clone(&worker).follow(watch));
+    spawn_local(Rc::clone(&worker).tick());
+    spawn_local(Rc::clone(&worker).look_after_lot());
+    while let Some(delivery) = deliveries.recv().await {
+        if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer) {
+            worker.admit(socket, delivery.peer, delivery.port);
+        }
+        drop(delivery.hold);
+    }
+    worker.proxy.access.borrow_mut().flush();
+    Ok(())
+}
+
+impl Worker {
+    /// Takes a new connection in.
+    pub(super) fn admit(self: &Rc<Self>, socket: Socket, peer: Peer, port: u16) {
+        self.proxy.clock.refresh();
+        let guard = self.shard.guard(ConnectionState::H1Fresh);
+        let accepted = self.proxy.clock.now();
+        match self.admission.enter(peer) {
+            Ok(permit) => self.serve(
+                socket,
+                Kept {
+                    peer,
+                    port,
+                    accepted,
+                    guard,
+                    permit,
+                },
+            ),
+            Err(permit) => {
+                self.turn_away(
+                    socket,
+                    Kept {
+                        peer,
+                        port,
+                        accepted,
+                        guard,
+                        permit,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Serves a connection in a task of its own until it is parked or closed.
+    fn serve(self: &Rc<Self>, socket: Socket, kept: Kept) {
+        let worker = Rc::clone(self);
+        self.seat(async move |alarm| {
+            let mut client = worker.client(socket, &kept);
+            let mut session = Session {
+                worker: &worker,
+                alarm: &alarm,
+                client: &mut client,
+                guard: &kept.guard,
+                accepted: kept.accepted,
+            };
+            let end = session.run().await;
+            worker.after(client, kept, end);
+        });
+    }
+
+    /// One address has too many connections: say so, and close.
+    fn turn_away(self: &Rc<Self>, socket: Socket, kept: Kept) {
+        let worker = Rc::clone(self);
+        self.seat(async move |alarm| {
+            let mut client = worker.client(socket, &kept);
+            let began = worker.proxy.clock.refresh();
+            let failure = Failure::Overloaded("too many connections from this address");
+            let ended = refuse(&worker.proxy, &alarm, &mut client, &failure, began).await;
+            let end = match ended {
+                crate::proxy::Ended::Linger(reason) => End::Linger(reason),
+                crate::proxy::Ended::Drop(reason) => End::Drop(reason),
+                crate::proxy::Ended::Keep => End::Drop(CloseReason::Limit),
+            };
+            worker.after(client, kept, end);
+        });
+    }
+
+    /// Runs a task that has an alarm, and is woken by it and by the drain.
+    fn seat<F>(self: &Rc<Self>, task: F)
+    where
+        F: AsyncFnOnce(Rc<Alarm>) + 'static,
+    {
+        let alarm = Rc::new(Alarm::new(Rc::clone(&self.proxy.clock)));
+        let key = self.seats.borrow_mut().insert(Rc::clone(&alarm));
+        self.wake_tick();
+        let worker = Rc::clone(self);
+        spawn_local(async move {
+            task(alarm).await;
+            worker.seats.borrow_mut().remove(key);
+        });
+    }
+
+    fn client(&self, socket: Socket, kept: &Kept) -> Client {
+        let address = kept.peer.ip().map_or_else(String::new, |ip| ip.to_string());
+        Client {
+            socket,
+            buffer: self.proxy.spare.small(),
+            peer: kept.peer,
+            address: address.into(),
+            port: kept.port,
+            ended: false,
+            aged: false,
+        }
+    }
+
+    /// Parks, retires or closes a connection whose session is over.
+    fn after(&self, client: Client, kept: Kept, end: End) {
+        let Client { socket, buffer, .. } = client;
+        self.proxy.spare.give(buffer);
+        let now = self.proxy.clock.now();
+        match end {
+            End::Drop(reason) => self.proxy.counters.closed(reason),
+            End::Linger(reason) => {
+                self.proxy.counters.closed(reason);
+                if socket.fin().is_ok() && crate::drain::kept(Rule::Linger) {
+                    kept.guard.shift(ConnectionState::H1Closing);
+                    let until = now.saturating_add(millis(self.proxy.config.stop.linger));
+                    self.park(socket, kept, now, until);
+                }
+            }
+            End::Park => {
+                let until = self.patience(kept.guard.kind(), kept.accepted, now);
+                self.park(socket, kept, now, until);
+            }
+        }
+    }
+
+    fn park(&self, socket: Socket, kept: Kept, since: u64, until: u64) {
+        let Kept {
+            peer,
+            port,
+            accepted,
+            guard,
+            permit,
+        } = kept;
+        let Ok(fd) = socket.release() else { return };
+        let parked = Parked {
+            fd,
+            peer,
+            port,
+            accepted,
+            since,
+            until,
+            guard,
+            permit,
+            retired: false,
+        };
+        if self.lot.borrow_mut().park(parked).is_err() {
+            self.proxy.counters.closed(CloseReason::Error);
+        }
+        self.wake_tick();
+    }
+
+    /// How long a connection of this state may go on waiting, by the clock.
+    fn patience(&self, state: ConnectionState, accepted: u64, since: u64) -> u64 {
+        let config = &self.proxy.config;
+        let Orders {
+            stage,
+            since: began,
+            ..
+        } = self.proxy.orders.get();
+        if stage >= Stage::Draining {
+            let began = self.proxy.clock.millis(began);
+            let (from, grace) = match state {
+                ConnectionState::H1Fresh if !kept(Rule::FirstRequestGrace) => (0, Duration::ZERO),
+                ConnectionState::H1Fresh => (accepted, config.stop.first_request_grace),
+                _ => (since, config.stop.idle_grace),
+            };
+            return from.max(began).saturating_add(millis(grace));
+        }
+        let idle = since.saturating_add(millis(config.timeouts.idle));
+        let age = config.limits.connection_age.map_or(u64::MAX, millis);
+        idle.min(accepted.saturating_add(age).max(since))
+    }
+
+    /// Does what the drain asks, whenever that changes.
+    async fn follow(self: Rc<Self>, mut watch: Watch) {
+        let mut stage = Stage::Open;
+        loop {
+            let orders = watch.changed_from(stage).await;
+            stage = orders.stage;
+            self.proxy.clock.refresh();
+            self.proxy.orders.set(orders);
+            if stage >= Stage::Draining {
+                self.retime();
+            }
+            for (_, alarm) in self.seats.borrow().iter() {
+                alarm.ring();
+            }
+            self.stir.notify_one();
+        }
+    }
+
+    /// Gives every parked connection the time that the drain leaves it.
+    fn retime(self: &Rc<Self>) {
+        let cut = self.proxy.stage() == Stage::Cut;
+        let leaving = self.lot.borrow_mut().extract(|parked| {
+            if parked.state() != ConnectionState::H1Closing {
+                parked.until = self.patience(parked.state(), parked.accepted, parked.since);
+            }
+            cut
+        });
+        for parked in leaving {
+            if parked.state() != ConnectionState::H1Closing && parked.has_octets() {
+                self.unpark(parked);
+            } else if parked.state() != ConnectionState::H1Closing {
+                self.proxy.counters.closed(CloseReason::Drain);
+            }
+        }
+    }
+
+    fn unpark(self: &Rc<Self>, parked: Parked) {
+        let Parked {
+            fd,
+            peer,
+            port,
+            accepted,
+            guard,
+            permit,
+            ..
+        } = parked;
+        match Socket::adopt(fd, peer) {
+            Ok(socket) => self.serve(
+                socket,
+                Kept {
+                    peer,
+                    port,
+                    accepted,
+                    guard,
+                    permit,
+                },
+            ),
+            Err(_) => self.proxy.counters.closed(CloseReason::Error),
+        }
+    }
+
+    /// Lets time pass: rings alarms, retires who waited too long, hands over the log.
+    async fn tick(self: Rc<Self>) {
+        let mut swept = 0;
+        let mut pooled = false;
+        loop {
+            let draining = self.proxy.stage() >= Stage::Draining;
+            if self.seats.borrow().is_empty() && self.lot.borrow().len() == 0 && !pooled {
+                self.resting.set(true);
+                self.stir.notified().await;
+            } else {
+                let pause = if draining { DRAIN_TICK } else { TICK };
+                let _stirred = tokio::time::timeout(pause, self.stir.notified()).await;
+            }
+            self.resting.set(false);
+            self.proxy.clock.refresh();
+            let now = self.proxy.clock.now();
+            for (_, alarm) in self.seats.borrow().iter() {
+                if alarm.is_due() {
+                    alarm.ring();
+                }
+            }
+            self.retire_due(now);
+            if now.saturating_sub(swept) >= millis(POOL_SWEEP) {
+                swept = now;
+                pooled = self.proxy.pool.sweep();
+            } else {
+                pooled = true;
+            }
+            self.proxy.access.borrow_mut().flush();
+        }
+    }
+
+    /// A tick that rests is woken once; one that ticks looks by itself.
+    fn wake_tick(&self) {
+        if self.resting.replace(false) {
+            self.stir.notify_one();
+        }
+    }
+
+    /// Retires parked connections whose time is over, after a last look.
+    fn retire_due(self: &Rc<Self>, now: u64) {
+        let linger = now + millis(RETIRE_LINGER);
+        let reason = if self.proxy.stage() >= Stage::Draining {
+            CloseReason::Drain
+        } else {
+            CloseReason::Idle
+        };
+        let leaving = self.lot.borrow_mut().extract(|parked| {
+            if parked.until > now {
+                return false;
+            }
+            if parked.state() == ConnectionState::H1Closing {
+                return true;
+            }
+            if kept(Rule::LastLook) && parked.has_octets() {
+                return true;
+            }
+            self.proxy.counters.closed(reason);
+            parked.retire(now, linger);
+            !kept(Rule::Linger)
+        });
+        for parked in leaving {
+            if parked.state() != ConnectionState::H1Closing {
+                self.unpark(parked);
+            }
+        }
+    }
+
+    /// Retires whoever has been idle longest, to make room for a newcomer.
+    pub(super) fn make_room(&self) {
+        let now = self.proxy.clock.now();
+        if let Some(parked) = self.lot.borrow_mut().longest_idle() {
+            parked.until = now;
+            self.stir.notify_one();
+        }
+    }
+
+    /// Serves parked connections on which something happens.
+    async fn look_after_lot(self: Rc<Self>) {
+        loop {
+            poll_fn(|cx| self.lot.borrow().poll_ready(cx)).await;
+            self.proxy.clock.refresh();
+            while self.lot.borrow_mut().fetch() {
+                let mut waking = Vec::new();
+                let counters = &self.proxy.counters;
+                let scratch = &mut self.scratch.borrow_mut()[..];
+                self.lot
+                    .borrow_mut()
+                    .each(scratch, |happened| match happened {
+                        Happened::Wakes(parked) => waking.push(parked),
+                        Happened::Left(parked) => {
+                            drop(parked);
+                            counters.closed(CloseReason::Client);
+                        }
+                        Happened::Raced => counters.raced(),
+                        Happened::Closed => {}
+                    });
+                for parked in waking {
+                    self.unpark(parked);
+                }
+            }
+        }
+    }
+}
+
+/// What stays with a connection whether it is parked or served.
+struct Kept {
+    peer: Peer,
+    port: u16,
+    accepted: u64,
+    guard: Guard<ConnectionState>,
+    permit: Permit,
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
