@@ -1,1 +1,17 @@
-//! (room: admin)
+//! Health, metrics and status over HTTP.
+//!
+//! Owns the admin listener and what is served on it. Promises that it answers
+//! in every phase, from the control thread, whatever the workers do. Does not
+//! know where the facts come from: they are given as a [`View`].
+
+pub mod bind;
+pub mod server;
+pub mod status;
+
+mod routes;
+#[cfg(test)]
+mod tests;
+
+pub use bind::{AdminListener, bind};
+pub use server::{View, serve};
+pub use status::Status;
