@@ -1,4 +1,4 @@
-//! The server over real sockets; timeouts over an in-memory pipe.
+//! Server and client together, over real sockets; timeouts over an in-memory pipe.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use super::bind::bind;
+use super::client::{Client, ClientError, Style};
 use super::routes::Origin;
 use super::server::{Activity, Connection, View, may_ask, serve};
 use super::status::{Status, example};
@@ -25,10 +26,12 @@ use crate::telemetry::{Events, Sink};
 
 const HOST: &str = "Host: localhost\r\n";
 
-/// Draining, unless made to serve.
+/// Draining, unless made to serve; counts how often it was asked.
 #[derive(Default)]
 struct Facts {
     serving: Cell<bool>,
+    asked: Cell<u32>,
+    asked_twice: Notify,
 }
 
 impl View for Facts {
@@ -39,6 +42,10 @@ impl View for Facts {
         self.serving.get()
     }
     fn status(&self) -> Status {
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get() == 2 {
+            self.asked_twice.notify_one();
+        }
         example()
     }
     fn metrics(&self) -> String {
@@ -300,5 +307,29 @@ fn an_idle_connection_is_closed_after_its_time() {
             taken >= ADMIN_IDLE_TIMEOUT && taken < ADMIN_IDLE_TIMEOUT * 2,
             "{taken:?}"
         );
+    });
+}
+
+#[test]
+fn the_client_watches_a_drain_until_the_process_is_gone() {
+    run(false, async {
+        let listener = bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+        let client = Client::new(listener.address()).unwrap();
+        let facts = Rc::new(Facts::default());
+        let until = Rc::clone(&facts);
+        spawn_local(serve(listener, facts, Vec::new(), events(), async move {
+            until.asked_twice.notified().await;
+        }));
+        let mut out = Vec::new();
+        client.watch(Style::Lines, &mut out).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[0].starts_with("draining, 12.3 s to the hard deadline; h1 active 3"));
+        assert_eq!(lines[2], "the process is gone");
+        assert!(matches!(
+            client.fetch().await,
+            Err(ClientError::Connect { .. })
+        ));
     });
 }
