@@ -10,7 +10,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 fn is_plain(octets: &[u8]) -> bool {
     // No early exit: so that the compiler makes vector code of it.
     octets.iter().fold(true, |plain, &o| {
-        plain & (o >= 0x20) & (o < 0x7f) & (o != b'"') & (o != b'\\')
+        plain & (0x20..0x7f).contains(&o) & (o != b'"') & (o != b'\\')
     })
 }
 

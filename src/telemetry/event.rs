@@ -1,13 +1,12 @@
 //! Events: what happens to the process, one structured line each.
 //!
-//! Owns the form of a line, JSON for machines or text for a terminal, and the
-//! limit on repeated warnings. Promises that emitting never waits for the
-//! output. Does not log requests (see [`super::access`]) and has no levels to
+//! Owns the shape of an event and the limit on repeated warnings. Promises that
+//! emitting never waits for the output. Does not log requests (see
+//! [`super::access`]), does not write lines (see `line`), and has no levels to
 //! switch off: an event that nobody needs should not exist.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::clock::ClockText;
+use super::line::{json_line, text_line};
 use super::sink::{Health, Sink};
 use crate::drain::Phase;
 use crate::limits::{EVENT_QUEUE_MAX, LIMITED_EVENT_KEYS_MAX};
@@ -45,17 +44,17 @@ impl Level {
 /// Something that happened, with its circumstances in the order they were given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    level: Level,
-    name: &'static str,
-    fields: Vec<Field>,
+    pub(super) level: Level,
+    pub(super) name: &'static str,
+    pub(super) fields: Vec<Field>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Field {
-    key: Cow<'static, str>,
-    value: Value,
+pub(super) struct Field {
+    pub(super) key: Cow<'static, str>,
+    pub(super) value: Value,
     /// Too long for a terminal.
-    detail: bool,
+    pub(super) detail: bool,
 }
 
 impl Event {
@@ -298,80 +297,6 @@ fn with_suppressed(event: Event, suppressed: u64) -> Event {
         event
     } else {
         event.with("suppressed", suppressed)
-    }
-}
-
-fn json_line(now: SystemTime, event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    out.extend_from_slice(b"{\"ts\":\"");
-    ClockText::default().push_rfc3339(now, &mut out);
-    out.extend_from_slice(b"\",\"level\":\"");
-    out.extend_from_slice(event.level.name().as_bytes());
-    out.extend_from_slice(b"\",\"event\":\"");
-    out.extend_from_slice(event.name.as_bytes());
-    out.push(b'"');
-    for field in &event.fields {
-        let _ = write!(
-            Octets(&mut out),
-            ",{}:{}",
-            Value::from(&*field.key),
-            field.value
-        );
-    }
-    out.extend_from_slice(b"}\n");
-    out
-}
-
-fn text_line(now: SystemTime, event: &Event, colour: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128);
-    ClockText::default().push_time_of_day(now, &mut out);
-    out.extend_from_slice(b"  ");
-    let (word, code) = match event.level {
-        Level::Info => ("", ""),
-        Level::Warn => ("WARN", "\x1b[33m"),
-        Level::Error => ("ERROR", "\x1b[31m"),
-    };
-    let mut text = Octets(&mut out);
-    let _ = match (word, colour) {
-        ("", _) => Ok(()),
-        (word, true) => write!(text, "{code}{word}\x1b[0m  "),
-        (word, false) => write!(text, "{word}  "),
-    };
-    let _ = text.write_str(event.name);
-    for (place, field) in event
-        .fields
-        .iter()
-        .filter(|field| !field.detail)
-        .enumerate()
-    {
-        let space = if place == 0 { "  " } else { " " };
-        let _ = write!(text, "{space}{}=", field.key);
-        let _ = match &field.value {
-            Value::String(value) => write_word(&mut text, value),
-            value => write_word(&mut text, &value.to_string()),
-        };
-    }
-    out.push(b'\n');
-    out
-}
-
-/// Writes a value so that it cannot break the line or steer the terminal.
-fn write_word(out: &mut Octets<'_>, value: &str) -> std::fmt::Result {
-    let is_word = |c: char| !c.is_whitespace() && !c.is_control() && c != '"';
-    let is_structure = value.starts_with(['{', '[']) && !value.contains(char::is_control);
-    if is_structure || (!value.is_empty() && value.chars().all(is_word)) {
-        return out.write_str(value);
-    }
-    write!(out, "{value:?}")
-}
-
-/// Formats into octets, which never fails.
-struct Octets<'a>(&'a mut Vec<u8>);
-
-impl std::fmt::Write for Octets<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ pub mod report;
 pub mod sink;
 
 mod escape;
+mod line;
 
 pub use access::{AccessLog, Record};
 pub use connections::{ConnectionCounts, ConnectionState};

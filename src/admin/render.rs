@@ -1,0 +1,124 @@
+//! A status document for a person.
+//!
+//! Owns the texts of `ebbtide status`. Promises that nothing the other side
+//! says can steer the terminal.
+
+use std::fmt::Write;
+
+use super::status::Status;
+
+const STATES: [&str; 7] = [
+    "fresh",
+    "reading",
+    "active",
+    "idle",
+    "closing",
+    "websocket",
+    "opaque",
+];
+
+/// Several lines, with the connections as a table.
+pub(super) fn page(status: &Status) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "phase       {}{}",
+        printable(&status.phase),
+        time_left(status)
+    );
+    let _ = writeln!(
+        out,
+        "process     pid {}, generation {}, version {}",
+        status.pid,
+        status.generation,
+        printable(&status.version)
+    );
+    let _ = writeln!(
+        out,
+        "requests    {} answered, {} raced, {} cut\n",
+        status.requests, status.raced, status.cut
+    );
+    out.push_str("connections");
+    for state in STATES {
+        let _ = write!(out, "  {state:>7}");
+    }
+    out.push('\n');
+    let rows = status.connections.rows();
+    for protocol in ["h1", "h2", "tunnel"] {
+        let _ = write!(out, "{protocol:<11}");
+        for state in STATES {
+            let width = state.len().max(7);
+            let count = rows.iter().find(|row| (row.0, row.1) == (protocol, state));
+            let _ = match count {
+                Some((_, _, count)) => write!(out, "  {count:>width$}"),
+                None => write!(out, "  {:>width$}", "-"),
+            };
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// One line, for a log of what happens.
+pub(super) fn line(status: &Status) -> String {
+    let mut out = format!("{}{}", printable(&status.phase), time_left(status));
+    for (protocol, state, count) in status.connections.rows() {
+        if count > 0 {
+            let _ = write!(out, "; {protocol} {state} {count}");
+        }
+    }
+    let _ = writeln!(
+        out,
+        "; requests {}, raced {}, cut {}",
+        status.requests, status.raced, status.cut
+    );
+    out
+}
+
+fn time_left(status: &Status) -> String {
+    status.deadline_ms.map_or_else(String::new, |left| {
+        format!(
+            ", {}.{} s to the hard deadline",
+            left / 1000,
+            left % 1000 / 100
+        )
+    })
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::example;
+
+    #[test]
+    fn a_page_says_where_the_process_stands() {
+        assert_eq!(
+            page(&example()),
+            "phase       draining, 12.3 s to the hard deadline\n\
+             process     pid 4242, generation 1, version 0.1.0\n\
+             requests    1000 answered, 1 raced, 0 cut\n\
+             \n\
+             connections    fresh  reading   active     idle  closing  websocket   opaque\n\
+             h1                 0        0        3       12        0          -        -\n\
+             h2                 -        -        0        0        0          -        -\n\
+             tunnel             -        -        -        -        -          0        0\n"
+        );
+    }
+
+    #[test]
+    fn a_line_names_only_what_is_there() {
+        let status = Status {
+            deadline_ms: None,
+            phase: "ser\x1bving".into(),
+            ..example()
+        };
+        assert_eq!(
+            line(&status),
+            "serving; h1 active 3; h1 idle 12; requests 1000, raced 1, cut 0\n"
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! The status document.
+//!
+//! Owns its shape, for the server that writes it and the client that reads it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::telemetry::ConnectionCounts;
+
+/// What `/status` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// Which process this is, counted across upgrades.
+    pub generation: u32,
+    /// The name of the phase.
+    pub phase: String,
+    /// Milliseconds left to the hard deadline, if there is one.
+    pub deadline_ms: Option<u64>,
+    /// Open connections.
+    pub connections: ConnectionCounts,
+    /// Requests answered so far.
+    pub requests: u64,
+    /// Requests that arrived on an idle connection after our FIN.
+    pub raced: u64,
+    /// Requests ended by the hard deadline.
+    pub cut: u64,
+}
+
+#[cfg(test)]
+pub(super) fn example() -> Status {
+    let mut connections = ConnectionCounts::default();
+    connections.h1.active = 3;
+    connections.h1.idle = 12;
+    Status {
+        version: "0.1.0".into(),
+        pid: 4242,
+        generation: 1,
+        phase: "draining".into(),
+        deadline_ms: Some(12_345),
+        connections,
+        requests: 1000,
+        raced: 1,
+        cut: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_shape_of_the_interface() {
+        assert_eq!(
+            serde_json::to_string(&example()).unwrap(),
+            "{\"version\":\"0.1.0\",\"pid\":4242,\"generation\":1,\"phase\":\"draining\",\
+             \"deadline_ms\":12345,\"connections\":{\"h1\":{\"fresh\":0,\"reading\":0,\
+             \"active\":3,\"idle\":12,\"closing\":0},\"h2\":{\"active\":0,\"idle\":0,\
+             \"closing\":0},\"tunnel\":{\"websocket\":0,\"opaque\":0}},\"requests\":1000,\
+             \"raced\":1,\"cut\":0}"
+        );
+        let serving = Status {
+            deadline_ms: None,
+            ..example()
+        };
+        let text = serde_json::to_string(&serving).unwrap();
+        assert!(text.contains("\"deadline_ms\":null"));
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), serving);
+    }
+}
