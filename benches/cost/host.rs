@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,15 +17,19 @@ pub(crate) const PROXY_CORE: usize = 0;
 /// The load generator and the backend share the other.
 pub(crate) const LOAD_CORE: usize = 1;
 
-/// Whether the proxy and its load can be kept apart.
-pub(crate) fn has_two_cores() -> Result<bool, Error> {
-    let cores = sched_getaffinity(None)?;
-    Ok(cores.is_set(PROXY_CORE) && cores.is_set(LOAD_CORE))
+/// Whether the proxy and its load can be kept apart. Asked once, before the
+/// first pinning: a pinned thread sees only the core it was given.
+pub(crate) fn has_two_cores() -> bool {
+    static TWO_CORES: LazyLock<bool> = LazyLock::new(|| {
+        sched_getaffinity(None)
+            .is_ok_and(|cores| cores.is_set(PROXY_CORE) && cores.is_set(LOAD_CORE))
+    });
+    *TWO_CORES
 }
 
 /// Pins the calling thread, where there are two cores to choose from.
 pub(crate) fn pin_to(core: usize) -> Result<(), Error> {
-    if has_two_cores()? {
+    if has_two_cores() {
         let mut cores = CpuSet::new();
         cores.set(core);
         sched_setaffinity(None, &cores)?;

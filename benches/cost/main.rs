@@ -81,7 +81,9 @@ enum Measurement {
 struct Options {
     #[arg(value_enum, default_value = "all")]
     measurement: Measurement,
-    /// The binary to measure, instead of the one built beside this bench.
+    /// The binary to measure, instead of the one built beside this bench. That
+    /// one has the release profile, but also the `sabotage` feature of the tests;
+    /// for figures to publish, give the result of `cargo build --release`.
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_ebbtide"))]
     binary: PathBuf,
     /// Most user-space instructions per request.

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{ChildStderr, Command};
 
 use rustix::process::Signal;
 
@@ -119,6 +119,8 @@ fn count(
 
 struct Tracer {
     strace: Process,
+    /// Held open: strace reports new threads here, and a closed pipe would end it.
+    messages: BufReader<ChildStderr>,
     summary: PathBuf,
 }
 
@@ -131,17 +133,23 @@ impl Tracer {
             .args(["-f", "-c", "-p", &pid.to_string(), "-o"])
             .arg(&summary);
         let (strace, stderr) = Process::start_with_stderr(&mut command)?;
+        let mut messages = BufReader::new(stderr);
         let mut line = String::new();
-        BufReader::new(stderr).read_line(&mut line)?;
+        messages.read_line(&mut line)?;
         if !line.contains("attached") {
             return Err(format!("strace could not attach (root may be needed): {line}").into());
         }
-        Ok(Self { strace, summary })
+        Ok(Self {
+            strace,
+            messages,
+            summary,
+        })
     }
 
     fn detach(self) -> Result<Vec<Counted>, Error> {
         // It ends as if killed by the signal, which is no failure.
         self.strace.stop_by(Signal::INT)?;
+        drop(self.messages);
         let summary = fs::read_to_string(self.summary)?;
         Ok(summary.lines().filter_map(parse_line).collect())
     }
