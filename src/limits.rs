@@ -55,9 +55,6 @@ pub const CHUNK_LINE_MAX: usize = 1024;
 /// The longest trailer section.
 pub const TRAILER_MAX: usize = 8 * 1024;
 
-/// How long closing the listeners may take, all of them together.
-pub const CLOSING_MAX: Duration = Duration::from_secs(1);
-
 /// Signals within this time of the first are the same request: foreman,
 /// terminals and control groups deliver two.
 pub const SAME_SIGNAL: Duration = Duration::from_secs(1);
@@ -132,7 +129,19 @@ pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(5);
 pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// Connections on their way from a closing listener to a worker.
-pub const DELIVERIES: usize = 1024;
+pub const DELIVERIES: usize = 8192;
 
 /// How often a worker looks through its idle upstream connections.
 pub const POOL_SWEEP: Duration = Duration::from_millis(500);
+
+/// How often the control thread looks after its logs.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How long the last lines may take to be written when everything else is over.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Descriptors that are not for connections: listeners, logs, the admin
+/// interface, and each worker's own.
+pub const DESCRIPTORS_RESERVED: usize = 32;
+/// See [`DESCRIPTORS_RESERVED`].
+pub const DESCRIPTORS_PER_WORKER: usize = 4;

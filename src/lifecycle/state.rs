@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Plan;
 use crate::drain::{Deadline, Phase};
-use crate::limits::{CLOSING_MAX, SAME_SIGNAL};
+use crate::limits::{CLOSING, SAME_SIGNAL};
 
 /// Where the process stands, and the instants that were fixed when its stop began.
 #[derive(Clone, Debug)]
@@ -212,7 +212,7 @@ impl Machine {
                 Phase::LameDuck => within(plan.lame_duck),
                 Phase::Closing => {
                     stop.hard_deadline = within(plan.drain_timeout).nearer(stop.total);
-                    within(CLOSING_MAX).nearer(stop.hard_deadline)
+                    within(CLOSING).nearer(stop.hard_deadline)
                 }
                 Phase::Draining => stop.hard_deadline,
                 Phase::Cutting => within(plan.cut_timeout),

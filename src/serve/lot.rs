@@ -81,8 +81,9 @@ const EVENTS: usize = 256;
 
 impl Lot {
     /// An empty lot, watched by the runtime of this thread.
+    #[expect(deprecated, reason = "an OwnedFd is all that the unsafe replacement asks for")]
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = AsyncFd::register(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+        let epoll = AsyncFd::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
         Ok(Lot {
             epoll,
             entries: Slab::new(),

@@ -1,0 +1,256 @@
+//! The control loop: turns what happens into events of the state machine, and
+//! its actions into deeds.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::close::{Deliverer, close};
+use super::overview::Overview;
+use super::signals::{Asked, Signals};
+use super::start::Workers;
+use super::stop::{self, Remains, Stopping};
+use crate::admin::{self, AdminListener};
+use crate::config::Config;
+use crate::drain::{Deadline, Orders, Phase, Stage};
+use crate::lifecycle::watchdog::Watchdog;
+use crate::lifecycle::{Action, Event as Happened, step};
+use crate::limits::HOUSEKEEPING;
+use crate::net::Listener;
+use crate::telemetry::{Event, Events, Level};
+
+type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What the control thread holds.
+pub(super) struct Control {
+    config: Arc<Config>,
+    overview: Rc<Overview>,
+    events: Events,
+    signals: Signals,
+    listeners: Vec<Listener>,
+    workers: Option<Workers>,
+    watchdog: Watchdog,
+    stopping: Stopping,
+    /// Closing the listeners, while it is under way.
+    closing: Option<Running>,
+    /// Stopping the workers, while it is under way.
+    finishing: Option<Running>,
+    admin: Option<oneshot::Sender<()>>,
+    signals_seen: u32,
+    exit: Option<Exit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// All phases are through.
+    Stopped,
+    /// A third signal.
+    Aborted,
+}
+
+impl Control {
+    pub(super) fn new(
+        config: Arc<Config>,
+        overview: Rc<Overview>,
+        workers: Workers,
+        listeners: Vec<Listener>,
+        admin: Option<AdminListener>,
+        signals: Signals,
+        events: Events,
+    ) -> io::Result<Self> {
+        let admin = admin.map(|listener| {
+            let (stop, stopped) = oneshot::channel::<()>();
+            let view = Rc::clone(&overview);
+            let stopped = async {
+                let _dropped = stopped.await;
+            };
+            let names = config.admin_names.clone();
+            tokio::task::spawn_local(admin::serve(listener, view, names, events.clone(), stopped));
+            stop
+        });
+        Ok(Control {
+            watchdog: Watchdog::start(stop::expire)?,
+            config,
+            overview,
+            events,
+            signals,
+            listeners,
+            workers: Some(workers),
+            stopping: Stopping::default(),
+            closing: None,
+            finishing: None,
+            admin,
+            signals_seen: 0,
+            exit: None,
+        })
+    }
+
+    /// Runs to the end of the process; returns its exit status.
+    pub(super) async fn run(mut self) -> u8 {
+        self.happened(Happened::Ready);
+        self.events.emit(Event::ready());
+        let exit = loop {
+            let event = self.next().await;
+            if let Some(event) = event {
+                self.happened(event);
+            }
+            if let Some(exit) = self.exit {
+                break exit;
+            }
+        };
+        let remains = Remains {
+            overview: &self.overview,
+            config: &self.config,
+            events: &self.events,
+            aborted: exit == Exit::Aborted,
+        };
+        let status = self.stopping.conclude(&remains).await;
+        // Last of all: whoever watches has seen every phase.
+        drop(self.admin.take());
+        status
+    }
+
+    /// The next thing that matters to the state machine, or nothing but time.
+    async fn next(&mut self) -> Option<Happened> {
+        let (phase, tick) = {
+            let state = self.overview.state.borrow();
+            (state.phase, state.next_tick())
+        };
+        let emptying = matches!(phase, Phase::Draining | Phase::Cutting);
+        tokio::select! {
+            biased;
+            asked = self.signals.next() => self.asked(asked),
+            () = done(&mut self.closing) => Some(Happened::ListenersClosed),
+            () = done(&mut self.finishing) => Some(Happened::Finished),
+            () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
+            () = due(tick) => Some(Happened::Tick),
+            () = tokio::time::sleep(HOUSEKEEPING) => {
+                self.events.tick();
+                self.events.watch(&self.overview.access);
+                None
+            }
+        }
+    }
+
+    fn asked(&mut self, asked: Asked) -> Option<Happened> {
+        match asked {
+            Asked::Stop(name) => {
+                self.signals_seen += 1;
+                self.stopping.reason.get_or_insert(name);
+                let event = Event::new(Level::Info, "signal").with("signal", name);
+                self.events.emit(event.with("count", self.signals_seen));
+                Some(Happened::Signal)
+            }
+            Asked::Nothing(name) => {
+                let event = Event::new(Level::Warn, "signal_ignored").with("signal", name);
+                self.events.emit(event.with("message", "this version has no use for it"));
+                None
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Happened) {
+        let now = Instant::now();
+        let state = self.overview.state.borrow().clone();
+        let stopping = state.stop.is_some();
+        let (state, actions) = step(state, event, now);
+        if let (false, Some(stop)) = (stopping, state.stop) {
+            self.overview.shutdown_start.set(Some(SystemTime::now()));
+            let longest = self.config.stop.longest();
+            self.watchdog.arm(Deadline::after(stop.began, longest));
+        }
+        *self.overview.state.borrow_mut() = state;
+        for action in actions {
+            self.act(action, now);
+        }
+    }
+
+    fn act(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::Announce { from, to, elapsed } => {
+                let remaining = self.overview.connections();
+                self.events.emit(Event::phase(from, to, elapsed, &remaining));
+                if from > Phase::Serving {
+                    self.stopping.report.add_phase(from, elapsed);
+                }
+            }
+            Action::Overrun(phase) => self.overrun(phase),
+            Action::TellLameDuck => self.tell(Stage::LameDuck, now, Deadline::NEVER),
+            Action::TellDraining(deadline) => self.tell(Stage::Draining, now, deadline),
+            Action::TellCut => self.tell(Stage::Cut, now, Deadline::at(now)),
+            Action::CloseListeners => self.close_listeners(),
+            Action::Finish => self.finishing = Some(self.finish()),
+            Action::Exit => self.exit = Some(Exit::Stopped),
+            Action::Abort => self.exit = Some(Exit::Aborted),
+        }
+    }
+
+    fn tell(&self, stage: Stage, now: Instant, deadline: Deadline) {
+        // A cut does not begin the drain anew.
+        let since = match stage {
+            Stage::Cut => self.stopping.since.get().unwrap_or(now),
+            _ => now,
+        };
+        self.stopping.since.set(Some(since));
+        self.overview.scope.tell(Orders { stage, since, deadline });
+    }
+
+    fn overrun(&mut self, phase: Phase) {
+        let remaining = self.overview.connections();
+        let left = remaining.total();
+        let message = format!("{phase} took longer than it may; {left} connections are left");
+        self.overview.count_error(phase);
+        self.events.emit(
+            Event::new(Level::Warn, "phase_overrun")
+                .with("phase", phase.name())
+                .with("message", message.clone())
+                .with_struct("remaining", &remaining),
+        );
+        self.stopping.report.add_error(phase, message);
+    }
+
+    fn close_listeners(&mut self) {
+        let Some(workers) = &mut self.workers else { return };
+        let (_closed, nobody) = tokio::sync::mpsc::channel(1);
+        let accepting = std::mem::replace(&mut workers.accepting, nobody);
+        let deliverer = Deliverer {
+            overview: Rc::clone(&self.overview),
+            workers: workers.deliveries.clone(),
+            events: self.events.clone(),
+        };
+        let listeners = std::mem::take(&mut self.listeners);
+        self.closing = Some(Box::pin(close(listeners, accepting, Rc::new(deliverer))));
+    }
+
+    /// Ends the workers: they leave when nothing can be delivered any more.
+    fn finish(&mut self) -> Running {
+        self.closing = None;
+        let Some(workers) = self.workers.take() else { return Box::pin(async {}) };
+        let Workers { deliveries, threads, cuts, .. } = workers;
+        drop(deliveries);
+        self.stopping.cuts = Some(cuts);
+        Box::pin(stop::join(threads))
+    }
+}
+
+/// Ends when what is under way is done; never if nothing is.
+async fn done(running: &mut Option<Running>) {
+    match running {
+        Some(future) => {
+            future.await;
+            *running = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(deadline: Deadline) {
+    match deadline.instant() {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,172 @@
+//! From a configuration to a serving process.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use super::control::Control;
+use super::descriptors;
+use super::overview::Overview;
+use super::platform;
+use super::signals::Signals;
+use crate::admin;
+use crate::config::{Config, Loaded};
+use crate::drain::Scope;
+use crate::lifecycle::State;
+use crate::limits::{ACCESS_LOG_QUEUE_MAX, DELIVERIES, LAST_WORDS, REPORT_CUT_MAX};
+use crate::net::{BindError, Listener};
+use crate::serve::{self, Admission, Delivery, Start};
+use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink};
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The admin listener.
+    #[error("cannot listen on admin {address}")]
+    Admin {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread, a runtime, a signal handler.
+    #[error("cannot {what}")]
+    System {
+        /// What could not be done.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { what, source }
+}
+
+/// Serves until a signal has ended the process; returns its exit status.
+pub fn run(loaded: Loaded) -> Result<u8, StartError> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(system("start the control runtime"))?;
+    runtime.block_on(async {
+        // Before anything else: a signal during the start must not be lost.
+        let signals = Signals::register().map_err(system("register signals"))?;
+        let control = start(loaded, signals).await?;
+        Ok(control.run().await)
+    })
+}
+
+/// The workers' side of what the control thread holds.
+pub(super) struct Workers {
+    pub(super) deliveries: Vec<mpsc::Sender<Delivery>>,
+    pub(super) accepting: mpsc::Receiver<()>,
+    pub(super) threads: Vec<JoinHandle<io::Result<()>>>,
+    pub(super) cuts: std::sync::mpsc::Receiver<CutRequest>,
+}
+
+async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> {
+    let events = Events::stderr().map_err(system("write to stderr"))?;
+    let access =
+        Sink::stdout("access_log", ACCESS_LOG_QUEUE_MAX).map_err(system("write to stdout"))?;
+    let fits = descriptors::connections(loaded.config.workers);
+    let config = Arc::new(loaded.config);
+    let bound = bind(&config);
+    let (listeners, admin) = match bound {
+        Ok(bound) => bound,
+        Err(error) => {
+            events.flush(Instant::now() + LAST_WORDS);
+            return Err(error);
+        }
+    };
+    let overview = Rc::new(Overview {
+        scope: Scope::new(Instant::now()),
+        counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
+        access: access.clone(),
+        state: RefCell::new(State::new(config.stop.clone(), Instant::now())),
+        shutdown_start: Cell::new(None),
+        errors: RefCell::default(),
+    });
+    let limit = config.limits.connections.unwrap_or(fits);
+    let workers = start_workers(&config, &overview, &listeners, &events, limit)?;
+    for warning in &loaded.warnings {
+        let event = Event::new(Level::Warn, "config_warning");
+        events.emit(event.with("key", warning.key).with("message", warning.to_string()));
+    }
+    announce(&config, &events);
+    for listener in &listeners {
+        events.emit(Event::listening(listener.to_string(), "http"));
+    }
+    if let Some(admin) = &admin {
+        events.emit(Event::listening(admin.address(), "admin"));
+    }
+    Control::new(config, overview, workers, listeners, admin, signals, events)
+        .map_err(system("start the watchdog"))
+}
+
+type Bound = (Vec<Listener>, Option<admin::AdminListener>);
+
+fn bind(config: &Config) -> Result<Bound, StartError> {
+    let listeners = config.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+    let admin = config
+        .admin
+        .as_ref()
+        .map(|listen| {
+            admin::bind(listen)
+                .map_err(|source| StartError::Admin { address: listen.to_string(), source })
+        })
+        .transpose()?;
+    Ok((listeners, admin))
+}
+
+fn start_workers(
+    config: &Arc<Config>,
+    overview: &Overview,
+    listeners: &[Listener],
+    events: &Events,
+    limit: usize,
+) -> Result<Workers, StartError> {
+    let admission = Admission::new(limit, config.limits.connections_per_address);
+    let (accepts, accepting) = mpsc::channel(1);
+    let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
+    let mut deliveries = Vec::new();
+    let mut threads = Vec::new();
+    for (index, counters) in overview.counters.iter().enumerate() {
+        let (sender, receiver) = mpsc::channel(DELIVERIES);
+        let shared = listeners.iter().map(Listener::share).collect::<io::Result<_>>();
+        let start = Start {
+            config: Arc::clone(config),
+            branch: overview.scope.branch(),
+            listeners: shared.map_err(system("share a listener"))?,
+            deliveries: receiver,
+            accepting: accepts.clone(),
+            admission: Arc::clone(&admission),
+            counters: Arc::clone(counters),
+            access: overview.access.clone(),
+            events: events.clone(),
+            cuts: cut.clone(),
+        };
+        threads.push(serve::spawn(index, start).map_err(system("start a worker"))?);
+        deliveries.push(sender);
+    }
+    Ok(Workers { deliveries, accepting, threads, cuts })
+}
+
+/// One line that names what a stop takes and what it must fit into.
+fn announce(config: &Config, events: &Events) {
+    let mut event = Event::new(Level::Info, "stop_plan").with("message", config.stop.sum_line());
+    if let Some((platform, seconds)) = platform::grace() {
+        event = event.with("platform", platform).with("platform_default_grace_s", seconds);
+    }
+    events.emit(event);
+}

@@ -1,0 +1,112 @@
+//! The end of the process: its workers, its report, its exit status.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::overview::{FIRST_GENERATION, Overview};
+use crate::config::Config;
+use crate::drain::Phase;
+use crate::limits::LAST_WORDS;
+use crate::telemetry::{CutRequest, DrainReport, Event, Events, Level};
+
+/// All work ended by itself.
+const CLEAN: u8 = 0;
+/// A request was cut, or something other than an empty process ended it.
+const CUT: u8 = 3;
+
+/// What a stop gathers on its way.
+pub(super) struct Stopping {
+    pub(super) report: DrainReport,
+    pub(super) cuts: Option<Receiver<CutRequest>>,
+    pub(super) reason: Option<&'static str>,
+    /// When draining began.
+    pub(super) since: Cell<Option<Instant>>,
+}
+
+impl Default for Stopping {
+    fn default() -> Self {
+        let report = DrainReport::new(FIRST_GENERATION, String::new());
+        Stopping { report, cuts: None, reason: None, since: Cell::new(None) }
+    }
+}
+
+/// What is left to look at when the last phase is over.
+pub(super) struct Remains<'a> {
+    pub(super) overview: &'a Overview,
+    pub(super) config: &'a Config,
+    pub(super) events: &'a Events,
+    pub(super) aborted: bool,
+}
+
+impl Stopping {
+    /// Writes the drain report, the last line of all, and decides the exit status.
+    pub(super) async fn conclude(&mut self, remains: &Remains<'_>) -> u8 {
+        let overview = remains.overview;
+        let totals = overview.totals();
+        let report = &mut self.report;
+        report.reason = self.reason.unwrap_or("unknown").to_owned();
+        report.set_totals(&totals);
+        for cut in self.cuts.iter().flat_map(Receiver::try_iter) {
+            report.add_cut(cut);
+        }
+        report.cut_total = totals.cut;
+        report.unfinished = overview.scope.census().total();
+        if let Some(stop) = overview.state.borrow().stop {
+            report.total_ms = u64::try_from(stop.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        }
+        if remains.aborted {
+            report.add_error(overview.phase(), "ended by a further signal");
+        }
+        let cut = report.cut_total > 0 || report.unfinished > 0 || remains.aborted;
+        let status = if cut { CUT } else { CLEAN };
+        report.exit_status = i32::from(status);
+        if let Some(path) = &remains.config.report {
+            if let Err(error) = report.write_atomically(path) {
+                overview.count_error(Phase::Finishing);
+                let event = Event::new(Level::Error, "report_failed");
+                let event = event.with("path", path.display().to_string());
+                remains.events.emit(event.with("error", error.to_string()));
+                report.add_error(Phase::Finishing, format!("cannot write the report: {error}"));
+            }
+        }
+        remains.events.tick();
+        remains.events.watch(&overview.access);
+        remains.events.emit(report.event());
+        let until = Instant::now() + LAST_WORDS;
+        overview.access.flush(until);
+        remains.events.flush(until);
+        status
+    }
+}
+
+/// Waits for the workers' threads without blocking the control thread.
+pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
+    let (done, joined) = oneshot::channel();
+    let joiner = std::thread::Builder::new().name("joiner".into()).spawn(move || {
+        for thread in threads {
+            // A worker that panicked has nothing more to say than its message.
+            let _panicked = thread.join();
+        }
+        let _nobody_waits = done.send(());
+    });
+    if joiner.is_ok() {
+        let _joined = joined.await;
+    }
+}
+
+/// What the watchdog does when a stop has outlived all its bounds: the
+/// runtimes may be stuck, so nothing of theirs is used.
+#[expect(clippy::exit, reason = "the one way out when a thread is stuck")]
+pub(super) fn expire() {
+    use std::io::Write as _;
+    let line = "{\"level\":\"error\",\"event\":\"watchdog\",\"message\":\"the stop has outlived all \
+                its bounds; the process is ended\"}\n";
+    // Nobody to tell if stderr is gone too.
+    let _unheard = io::stderr().write_all(line.as_bytes());
+    std::process::exit(i32::from(CUT));
+}
