@@ -131,3 +131,15 @@ fn one_seed_gives_one_row() {
     assert_ne!(row(7), row(8));
     assert!(row(9).iter().all(|span| *span <= ms(5)));
 }
+
+#[test]
+fn a_narrow_client_is_slow_but_not_for_ever() {
+    for octets in [4096, 16_384, 65_536] {
+        let origin = Origin::new();
+        let mut client = Client::connect_narrow(origin.place(), octets);
+        let begun = Instant::now();
+        client.get("/bytes/300000");
+        assert_eq!(client.response().body, pattern(300_000));
+        eprintln!("{octets}: {:?}", begun.elapsed());
+    }
+}

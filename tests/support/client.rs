@@ -184,7 +184,7 @@ impl Client {
     /// The end of the connection, and what came before it.
     pub(crate) fn rest(&mut self) -> (End, Vec<u8>) {
         let mut got = Vec::new();
-        let end = self.wire.to_end(&mut got);
+        let end = self.wire.until_end(&mut got);
         (end, got)
     }
 
@@ -274,7 +274,7 @@ impl Client {
                 self.wire.exactly(len, &mut body).map(|()| Vec::new())
             }
             Framing::Chunked => self.wire.chunked(&mut body),
-            Framing::Close => match self.wire.to_end(&mut body) {
+            Framing::Close => match self.wire.until_end(&mut body) {
                 End::Eof => Ok(Vec::new()),
                 end => Err(end),
             },

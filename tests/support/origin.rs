@@ -132,6 +132,10 @@ impl Origin {
             }
             unix => unix,
         };
+        Origin::over(listener, place, handler)
+    }
+
+    fn over(listener: Socket, place: Place, handler: Arc<Handler>) -> Origin {
         let shared = Arc::new(Shared::default());
         let ours = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -213,6 +217,57 @@ impl Drop for Origin {
             let _ = sock.shutdown(std::net::Shutdown::Both);
         }
         let _ = self.place.socket().connect(&self.place.sock_addr());
+    }
+}
+
+/// A listening address that nobody can reach yet: its accept queue is full, so that
+/// every connect waits.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    listener: Socket,
+    place: Place,
+    waiting: Vec<Socket>,
+}
+
+impl Crowd {
+    /// Listens, and fills the queue.
+    pub(crate) fn new() -> Crowd {
+        let place = Place::parse("127.0.0.1:0");
+        let listener = place.socket();
+        listener.bind(&place.sock_addr()).expect("the crowd binds");
+        listener.listen(0).expect("the crowd listens");
+        let addr = listener
+            .local_addr()
+            .expect("an address")
+            .as_socket()
+            .expect("TCP");
+        let place = Place::Tcp(addr);
+        let mut waiting = Vec::new();
+        loop {
+            let sock = place.socket();
+            let connected = sock.connect_timeout(&place.sock_addr(), Duration::from_millis(200));
+            if connected.is_err() {
+                return Crowd {
+                    listener,
+                    place,
+                    waiting,
+                };
+            }
+            waiting.push(sock);
+            assert!(waiting.len() < 64, "the queue does not fill");
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Lets the crowd in, and whoever tries again.
+    pub(crate) fn open(self) -> Origin {
+        drop(self.waiting);
+        self.listener.listen(128).expect("a longer queue");
+        Origin::over(self.listener, self.place, Arc::new(standard))
     }
 }
 
@@ -298,7 +353,7 @@ impl OriginConn {
 
     /// Waits for the proxy to end the connection.
     pub(crate) fn wait_end(&mut self) -> End {
-        self.wire.to_end(&mut Vec::new())
+        self.wire.until_end(&mut Vec::new())
     }
 }
 
@@ -532,6 +587,6 @@ fn die(conn: &mut OriginConn, framing: &str) -> Result<Next, End> {
 fn early(conn: &mut OriginConn, len: usize) -> Result<Next, End> {
     conn.answer("200 OK", pattern(len))?;
     let mut rest = Vec::new();
-    conn.wire.to_end(&mut rest);
+    conn.wire.until_end(&mut rest);
     Ok(Next::Close)
 }

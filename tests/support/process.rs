@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::origin::Origin;
 use super::wire::Place;
-use super::{PATIENCE, admin, within};
+use super::{PATIENCE, admin, pause, within};
 
 /// Where the access log goes.
 #[derive(Debug)]
@@ -426,6 +426,32 @@ impl Proxy {
         before
     }
 
+    /// Sends a signal to a process that may have ended meanwhile.
+    pub(crate) fn try_signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Stops the process in its tracks for as long as `while_frozen` takes and sends
+    /// SIGTERM at its end: whatever the test does meanwhile has happened in the kernel
+    /// before the process hears of the signal. It goes on `thaw` later. The moment just
+    /// before the signal.
+    pub(crate) fn terminate_frozen(&self, thaw: Duration, while_frozen: impl FnOnce()) -> Instant {
+        self.signal(Signal::STOP);
+        let state = || {
+            self.proc("stat")
+                .rsplit_once(')')
+                .map(|(_, rest)| rest.trim().starts_with('T'))
+        };
+        within(PATIENCE, "the process to stand still", || {
+            state().filter(|stopped| *stopped)
+        });
+        while_frozen();
+        let at = self.terminate();
+        pause(thaw);
+        self.signal(Signal::CONT);
+        at
+    }
+
     /// Sends SIGTERM; the moment just before.
     pub(crate) fn terminate(&self) -> Instant {
         self.signal(Signal::TERM)
@@ -502,6 +528,14 @@ impl Proxy {
 
     fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the child's /proc")
+    }
+
+    /// The phases that were entered so far, in order.
+    pub(crate) fn phases(&self) -> Vec<String> {
+        self.events("phase")
+            .iter()
+            .map(|event| event.text("to_phase").to_owned())
+            .collect()
     }
 
     /// Waits until `/status` counts `n` at a path.

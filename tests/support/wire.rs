@@ -262,7 +262,7 @@ impl Wire {
     }
 
     /// Reads to the end of the connection.
-    pub(crate) fn to_end(&mut self, into: &mut Vec<u8>) -> End {
+    pub(crate) fn until_end(&mut self, into: &mut Vec<u8>) -> End {
         loop {
             into.append(&mut self.ahead);
             if let Err(end) = self.fill() {
