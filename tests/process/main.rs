@@ -10,4 +10,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
+mod degrade;
+mod errors;
+mod forward;
+mod framing;
+mod headers;
+mod listener;
+mod race;
+mod retry;
+mod stop_deadline;
+mod stop_h1;
+mod stop_process;
+mod storm;
 mod support_itself;
