@@ -1,0 +1,26 @@
+//! The real binary meets a scripted app server and raw clients: every promise and
+//! every HTTP/1 row of the drain contract is a named test.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that cannot go on fails its test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod degrade;
+mod errors;
+mod forward;
+mod framing;
+mod headers;
+mod listener;
+mod race;
+mod retry;
+mod stop_deadline;
+mod stop_h1;
+mod stop_process;
+mod storm;
+mod support_itself;
