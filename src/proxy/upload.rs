@@ -23,7 +23,7 @@ pub(super) struct Upload {
     pub(super) state: State,
     /// Octets of the request that the kernel took on this connection.
     pub(super) written: u64,
-    /// Octets of the request's body that were read from the client.
+    /// Octets of the request's body, its chunk framing included, that were taken from the client.
     pub(super) received: u64,
     rate: Rate,
 }
@@ -126,6 +126,7 @@ impl Upload {
                 .ok_or(Failure::ClientBody(BodyError("bad trailer section")))?;
             spent += trailer;
         }
+        self.received += spent as u64;
         self.out.set(progress.produced, spent);
         if spent > 0 {
             return Ok(true);
@@ -146,7 +147,6 @@ impl Upload {
         match client.poll_fill(cx) {
             Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Err(Failure::ClientGone),
             Poll::Ready(Ok(n)) => {
-                self.received += n as u64;
                 self.rate.moved(self.received, rules.timeouts)?;
                 if n == room && client.buffer.capacity() == BUFFER && self.is_long() {
                     rules.spare.enlarge(&mut client.buffer);

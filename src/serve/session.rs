@@ -39,6 +39,9 @@ pub(super) struct Session<'a> {
     pub(super) guard: &'a Guard<ConnectionState>,
     /// When it was accepted, on the worker's clock.
     pub(super) accepted: u64,
+    /// It was parked and octets woke it. The runtime has still to see them for
+    /// itself, so the first look in vain is no reason to park it again.
+    pub(super) woken: bool,
 }
 
 enum Head {
@@ -97,6 +100,7 @@ impl Session<'_> {
             return Some(End::Drop(CloseReason::Client));
         }
         self.alarm.set(PARK_AFTER);
+        let woken = std::mem::take(&mut self.woken);
         poll_fn(|cx| {
             self.alarm.attach(cx);
             loop {
@@ -105,7 +109,7 @@ impl Session<'_> {
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Some(End::Drop(CloseReason::Error))),
                     Poll::Pending if self.alarm.is_due() => return Poll::Ready(Some(End::Park)),
-                    Poll::Pending if self.worker.proxy.stage() >= Stage::Draining => {
+                    Poll::Pending if !woken && self.worker.proxy.stage() >= Stage::Draining => {
                         return Poll::Ready(Some(End::Park));
                     }
                     Poll::Pending => return Poll::Pending,

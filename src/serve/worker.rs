@@ -178,6 +178,7 @@ impl Worker {
                     guard,
                     permit,
                 },
+                false,
             ),
             Err(permit) => {
                 self.turn_away(
@@ -195,7 +196,7 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own until it is parked or closed.
-    fn serve(self: &Rc<Self>, socket: Socket, kept: Kept) {
+    fn serve(self: &Rc<Self>, socket: Socket, kept: Kept, woken: bool) {
         let worker = Rc::clone(self);
         self.seat(async move |alarm| {
             let mut client = worker.client(socket, &kept);
@@ -205,6 +206,7 @@ impl Worker {
                 client: &mut client,
                 guard: &kept.guard,
                 accepted: kept.accepted,
+                woken,
             };
             let end = session.run().await;
             worker.after(client, kept, end);
@@ -382,6 +384,7 @@ impl Worker {
                     guard,
                     permit,
                 },
+                true,
             ),
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
