@@ -135,8 +135,13 @@ pub fn environment() -> Vec<(String, String)> {
                 value.to_string_lossy().into(),
             )
         })
-        .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_"))
+        .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_") && !is_for_tests(name))
         .collect()
+}
+
+/// What breaks a rule in a test build; to any other build it is an unknown variable.
+fn is_for_tests(name: &str) -> bool {
+    cfg!(feature = "sabotage") && name == crate::drain::SABOTAGE
 }
 
 impl RunArgs {

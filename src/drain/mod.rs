@@ -22,5 +22,5 @@ pub use deadline::Deadline;
 pub use guard::{Guard, Hold, Shard};
 pub use outcome::Outcome;
 pub use phase::Phase;
-pub use rule::{Rule, kept};
+pub use rule::{Rule, SABOTAGE, kept};
 pub use scope::{Branch, Orders, Scope, Stage, Watch};

@@ -37,6 +37,9 @@ impl Rule {
     ];
 }
 
+/// The environment variable that names the rule a test build breaks.
+pub const SABOTAGE: &str = "EBBTIDE_SABOTAGE";
+
 /// Whether the rule is kept: always, but in a test build that was told to break it.
 #[cfg(not(feature = "sabotage"))]
 #[inline(always)]
@@ -50,7 +53,7 @@ pub fn kept(rule: Rule) -> bool {
     use std::sync::OnceLock;
     static BROKEN: OnceLock<Option<Rule>> = OnceLock::new();
     let broken = BROKEN.get_or_init(|| {
-        let name = std::env::var("EBBTIDE_SABOTAGE").ok()?;
+        let name = std::env::var(SABOTAGE).ok()?;
         Rule::NAMES
             .iter()
             .find(|(known, _)| *known == name)

@@ -575,8 +575,15 @@ impl<'a> Exchange<'a> {
         if silent {
             return Ended::Drop(reason);
         }
+        // An app server that is down is no reason to lose the client's connection.
+        let keep = failure.is_ours()
+            && self.request.persistent
+            && self.request.minor == 1
+            && self.upload.skip(&mut self.client.buffer)
+            && self.proxy.stage() == Stage::Open;
         let before = self.head.len();
-        let status = respond::write(failure, self.handed, self.request.is_head, &mut self.head);
+        let (handed, is_head) = (self.handed, self.request.is_head);
+        let status = respond::write(failure, handed, is_head, !keep, &mut self.head);
         self.head_octets = (self.head.len() - before) as u64;
         self.status = Some(status);
         let cut = matches!(failure, Failure::Cut);
@@ -593,10 +600,10 @@ impl<'a> Exchange<'a> {
             &mut self.sent,
         )
         .await;
-        if sent {
-            Ended::Linger(reason)
-        } else {
-            Ended::Drop(reason)
+        match sent {
+            true if keep => Ended::Keep,
+            true => Ended::Linger(reason),
+            false => Ended::Drop(reason),
         }
     }
 
@@ -719,7 +726,7 @@ pub async fn refuse(
     began: Instant,
 ) -> Ended {
     let mut head = Vec::new();
-    let status = respond::write(failure, false, false, &mut head);
+    let status = respond::write(failure, false, false, true, &mut head);
     alarm.set(if matches!(failure, Failure::Cut) {
         CUT_SEND
     } else {

@@ -35,6 +35,12 @@ impl Outbound {
         self.sent = 0;
     }
 
+    /// What was ready is not sent any more, but used up.
+    pub(super) fn give_up(&mut self, buffer: &mut Buffer) {
+        buffer.consume(self.spent);
+        *self = Outbound::default();
+    }
+
     /// Whether nothing has been given to the kernel yet.
     pub(super) fn is_untouched(&self) -> bool {
         self.sent == 0

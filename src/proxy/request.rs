@@ -135,7 +135,7 @@ pub fn plan(
     writer.host(host);
     writer.fields(head, &seen);
     writer.framing(framing, &seen);
-    writer.forwarding(origin, host, arrival.wall, &seen);
+    writer.forwarding(origin, host, arrival.wall);
     writer.id(seen.id, ids);
     writer.out.extend_from_slice(b"\r\n");
     Ok(Request {
@@ -162,7 +162,6 @@ struct Seen<'b> {
     framing: FramingFields<'b>,
     host: Option<&'b [u8]>,
     id: Option<&'b [u8]>,
-    start: Option<&'b [u8]>,
     /// Some `Connection` field names others than `close` and `keep-alive`.
     nominates: bool,
     close: bool,
@@ -178,7 +177,6 @@ impl<'b> Seen<'b> {
             framing: FramingFields::default(),
             host: None,
             id: None,
-            start: None,
             nominates: false,
             close: false,
             keep_alive: false,
@@ -200,7 +198,6 @@ impl<'b> Seen<'b> {
                 Name::Connection => seen.connection(field.value),
                 Name::Te => seen.trailers |= has_token(field.value, "trailers"),
                 Name::XRequestId => seen.id = Some(field.value),
-                Name::XRequestStart => seen.start = Some(field.value),
                 _ => {}
             }
         }
@@ -317,7 +314,7 @@ impl Writer {
 
     /// What only the proxy knows. Whatever the client claimed of this was left out.
     #[inline]
-    fn forwarding(&mut self, origin: &Origin<'_>, host: &[u8], wall: SystemTime, seen: &Seen<'_>) {
+    fn forwarding(&mut self, origin: &Origin<'_>, host: &[u8], wall: SystemTime) {
         if !origin.client.is_empty() {
             self.field(b"X-Forwarded-For", origin.client.as_bytes());
             self.field(b"X-Real-IP", origin.client.as_bytes());
@@ -328,21 +325,15 @@ impl Writer {
             let mut digits = itoa::Buffer::new();
             self.field(b"X-Forwarded-Port", digits.format(origin.port).as_bytes());
         }
-        self.out.extend_from_slice(b"X-Request-Start: ");
-        match seen.start {
-            // Whoever stands before us saw the request first.
-            Some(start) => {
-                self.put(start);
-            }
-            None => {
-                let since = wall
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or_default();
-                self.out.extend_from_slice(b"t=");
-                let mut digits = itoa::Buffer::new();
-                self.put(digits.format(since.as_millis() as u64).as_bytes());
-            }
-        }
+        let since = wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.out.extend_from_slice(b"X-Request-Start: t=");
+        self.put(
+            itoa::Buffer::new()
+                .format(since.as_millis() as u64)
+                .as_bytes(),
+        );
         self.out.extend_from_slice(b"\r\n");
     }
 

@@ -2,9 +2,16 @@
 
 use super::failure::Failure;
 
-/// Writes the whole response for a failure, head and body. Its connection is
-/// closed after it: what the client sends next may not be what it seems.
-pub fn write(failure: &Failure, handed: bool, is_head: bool, out: &mut Vec<u8>) -> u16 {
+/// Writes the whole response for a failure, head and body. With `close` it
+/// says that the connection ends: what the client sends next may not be what it
+/// seems.
+pub fn write(
+    failure: &Failure,
+    handed: bool,
+    is_head: bool,
+    close: bool,
+    out: &mut Vec<u8>,
+) -> u16 {
     let status = failure.status(handed);
     let reason = http::StatusCode::from_u16(status)
         .ok()
@@ -23,7 +30,10 @@ pub fn write(failure: &Failure, handed: bool, is_head: bool, out: &mut Vec<u8>) 
     if status == 405 {
         head.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n");
     }
-    head.push_str("Connection: close\r\n\r\n");
+    if close {
+        head.push_str("Connection: close\r\n");
+    }
+    head.push_str("\r\n");
     out.extend_from_slice(head.as_bytes());
     if !is_head {
         out.extend_from_slice(body.as_bytes());
@@ -37,7 +47,7 @@ mod tests {
 
     fn text(failure: &Failure, handed: bool) -> String {
         let mut out = Vec::new();
-        write(failure, handed, false, &mut out);
+        write(failure, handed, false, true, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -9,7 +9,7 @@ use super::outbound::Outbound;
 use super::response::write_trailer;
 use crate::config::Timeouts;
 use crate::http1::body::BodyError;
-use crate::http1::{Decoder, Emit, Framing};
+use crate::http1::{Buffer, Decoder, Emit, Framing};
 use crate::limits::{BUFFER, BULK_BUFFER};
 use crate::upstream::{Connection, Spare};
 
@@ -62,6 +62,21 @@ impl Upload {
         self.written = 0;
         self.head_sent = false;
         self.state = State::Upstream;
+    }
+
+    /// Skips the rest of the request if all of it is buffered; then the
+    /// connection is at the start of the next request. `false` if it is not.
+    pub(super) fn skip(&mut self, buffer: &mut Buffer) -> bool {
+        self.out.give_up(buffer);
+        while !self.decoder.is_done() {
+            match self.decoder.decode(buffer.filled_mut(), Emit::Data) {
+                Ok(progress) if progress.consumed > 0 || progress.done => {
+                    buffer.consume(progress.consumed + progress.trailer.unwrap_or(0));
+                }
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Whether the request's octets end where the buffer begins now.

@@ -81,7 +81,10 @@ const EVENTS: usize = 256;
 
 impl Lot {
     /// An empty lot, watched by the runtime of this thread.
-    #[expect(deprecated, reason = "an OwnedFd is all that the unsafe replacement asks for")]
+    #[expect(
+        deprecated,
+        reason = "an OwnedFd is all that the unsafe replacement asks for"
+    )]
     pub(super) fn new() -> io::Result<Self> {
         let epoll = AsyncFd::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
         Ok(Lot {

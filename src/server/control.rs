@@ -147,7 +147,8 @@ impl Control {
             }
             Asked::Nothing(name) => {
                 let event = Event::new(Level::Warn, "signal_ignored").with("signal", name);
-                self.events.emit(event.with("message", "this version has no use for it"));
+                self.events
+                    .emit(event.with("message", "this version has no use for it"));
                 None
             }
         }
@@ -173,7 +174,8 @@ impl Control {
         match action {
             Action::Announce { from, to, elapsed } => {
                 let remaining = self.overview.connections();
-                self.events.emit(Event::phase(from, to, elapsed, &remaining));
+                self.events
+                    .emit(Event::phase(from, to, elapsed, &remaining));
                 if from > Phase::Serving {
                     self.stopping.report.add_phase(from, elapsed);
                 }
@@ -196,7 +198,11 @@ impl Control {
             _ => now,
         };
         self.stopping.since.set(Some(since));
-        self.overview.scope.tell(Orders { stage, since, deadline });
+        self.overview.scope.tell(Orders {
+            stage,
+            since,
+            deadline,
+        });
     }
 
     fn overrun(&mut self, phase: Phase) {
@@ -214,7 +220,9 @@ impl Control {
     }
 
     fn close_listeners(&mut self) {
-        let Some(workers) = &mut self.workers else { return };
+        let Some(workers) = &mut self.workers else {
+            return;
+        };
         let (_closed, nobody) = tokio::sync::mpsc::channel(1);
         let accepting = std::mem::replace(&mut workers.accepting, nobody);
         let deliverer = Deliverer {
@@ -229,8 +237,15 @@ impl Control {
     /// Ends the workers: they leave when nothing can be delivered any more.
     fn finish(&mut self) -> Running {
         self.closing = None;
-        let Some(workers) = self.workers.take() else { return Box::pin(async {}) };
-        let Workers { deliveries, threads, cuts, .. } = workers;
+        let Some(workers) = self.workers.take() else {
+            return Box::pin(async {});
+        };
+        let Workers {
+            deliveries,
+            threads,
+            cuts,
+            ..
+        } = workers;
         drop(deliveries);
         self.stopping.cuts = Some(cuts);
         Box::pin(stop::join(threads))

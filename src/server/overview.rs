@@ -70,7 +70,9 @@ impl View for Overview {
 
     fn status(&self) -> Status {
         let state = self.state.borrow();
-        let left = state.hard_deadline().and_then(|deadline| deadline.left(Instant::now()));
+        let left = state
+            .hard_deadline()
+            .and_then(|deadline| deadline.left(Instant::now()));
         let totals = self.totals();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

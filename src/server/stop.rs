@@ -31,7 +31,12 @@ pub(super) struct Stopping {
 impl Default for Stopping {
     fn default() -> Self {
         let report = DrainReport::new(FIRST_GENERATION, String::new());
-        Stopping { report, cuts: None, reason: None, since: Cell::new(None) }
+        Stopping {
+            report,
+            cuts: None,
+            reason: None,
+            since: Cell::new(None),
+        }
     }
 }
 
@@ -71,7 +76,10 @@ impl Stopping {
                 let event = Event::new(Level::Error, "report_failed");
                 let event = event.with("path", path.display().to_string());
                 remains.events.emit(event.with("error", error.to_string()));
-                report.add_error(Phase::Finishing, format!("cannot write the report: {error}"));
+                report.add_error(
+                    Phase::Finishing,
+                    format!("cannot write the report: {error}"),
+                );
             }
         }
         remains.events.tick();
@@ -87,13 +95,15 @@ impl Stopping {
 /// Waits for the workers' threads without blocking the control thread.
 pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
     let (done, joined) = oneshot::channel();
-    let joiner = std::thread::Builder::new().name("joiner".into()).spawn(move || {
-        for thread in threads {
-            // A worker that panicked has nothing more to say than its message.
-            let _panicked = thread.join();
-        }
-        let _nobody_waits = done.send(());
-    });
+    let joiner = std::thread::Builder::new()
+        .name("joiner".into())
+        .spawn(move || {
+            for thread in threads {
+                // A worker that panicked has nothing more to say than its message.
+                let _panicked = thread.join();
+            }
+            let _nobody_waits = done.send(());
+        });
     if joiner.is_ok() {
         let _joined = joined.await;
     }

@@ -475,15 +475,11 @@ pub(crate) fn standard(conn: &mut OriginConn, request: &Request) -> Result<Next,
             Ok(Next::Close)
         }
         "bytes" => {
-            let body = pattern(number());
-            conn.answer(
-                "200 OK",
-                if request.method == "HEAD" {
-                    &[]
-                } else {
-                    &body[..]
-                },
-            )
+            if request.method == "HEAD" {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", number());
+                return conn.send(head).map(|()| Next::KeepAlive);
+            }
+            conn.answer("200 OK", pattern(number()))
         }
         "think" => {
             pause(Duration::from_millis(number() as u64));
