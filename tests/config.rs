@@ -51,10 +51,7 @@ head_count = 1000
     std::fs::write(dir.path().join("ebbtide.toml"), file).unwrap();
     let output = ebbtide(
         dir.path(),
-        &[
-            ("EBBTIDE_DRAIN_TIMEOUT", "5s"),
-            ("EBBTIDE_LOG__QUERY", "maybe"),
-        ],
+        &[("EBBTIDE_DRAIN_TIMEOUT", "5s"), ("EBBTIDE_LOG__QUERY", "maybe")],
         &[
             "check",
             "--config",
@@ -115,30 +112,18 @@ fn each_source_overrides_the_ones_below_it() {
         let args = [vec!["check"], NEEDED.to_vec(), more].concat();
         let output = ebbtide(dir.path(), environment, &args);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        assert!(
-            stdout(&output).contains(want),
-            "{want} is not in\n{}",
-            stdout(&output)
-        );
+        assert!(stdout(&output).contains(want), "{want} is not in\n{}", stdout(&output));
     }
 }
 
 #[test]
 fn check_names_who_is_served_and_how_long_a_stop_takes() {
-    let args = [
-        &["check", "--admin", "unix:/tmp/a", "--lame-duck", "5s"][..],
-        &NEEDED,
-    ]
-    .concat();
+    let args = [&["check", "--admin", "unix:/tmp/a", "--lame-duck", "5s"][..], &NEEDED].concat();
     let output = ebbtide(here(), &[], &args);
     let found = stdout(&output);
     assert!(found.starts_with("ok\n"), "{found}");
-    for part in [
-        "127.0.0.1:0\n",
-        "unix:/tmp/a\n",
-        "127.0.0.1:3000\n",
-        "at most 31s (+2s watchdog)",
-    ] {
+    for part in ["127.0.0.1:0\n", "unix:/tmp/a\n", "127.0.0.1:3000\n", "at most 31s (+2s watchdog)"]
+    {
         assert!(found.contains(part), "{part} is not in\n{found}");
     }
     assert_eq!(output.status.code(), Some(0));
@@ -148,11 +133,7 @@ fn check_names_who_is_served_and_how_long_a_stop_takes() {
 fn a_drain_shorter_than_a_response_is_a_warning_and_no_error() {
     let check = |first_byte: &str| {
         let set = format!("upstream.first_byte_timeout={first_byte}");
-        let output = ebbtide(
-            here(),
-            &[],
-            &[&["check", "--set", &set][..], &NEEDED].concat(),
-        );
+        let output = ebbtide(here(), &[], &[&["check", "--set", &set][..], &NEEDED].concat());
         assert_eq!(output.status.code(), Some(0));
         stderr(&output)
     };
@@ -164,17 +145,8 @@ fn a_drain_shorter_than_a_response_is_a_warning_and_no_error() {
 fn check_binds_nothing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = ebbtide(
-        here(),
-        &[],
-        &[
-            "check",
-            "--listen",
-            &address,
-            "--upstream",
-            "no.such.host:80",
-        ],
-    );
+    let output =
+        ebbtide(here(), &[], &["check", "--listen", &address, "--upstream", "no.such.host:80"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
@@ -212,35 +184,18 @@ fn no_file_is_read_unless_one_is_named() {
 fn the_shipped_files_are_accepted() {
     let shortest = ebbtide(here(), &[], &["check", "--config", "config/ebbtide.toml"]);
     assert_eq!(shortest.status.code(), Some(0), "{}", stderr(&shortest));
-    let args = [
-        &["check", "--config", "config/ebbtide.reference.toml"][..],
-        &NEEDED,
-    ]
-    .concat();
+    let args = [&["check", "--config", "config/ebbtide.reference.toml"][..], &NEEDED].concat();
     let reference = ebbtide(here(), &[], &args);
     assert_eq!(reference.status.code(), Some(0), "{}", stderr(&reference));
 }
 
 #[test]
 fn wrong_usage_has_status_two_and_help_has_none() {
-    for args in [
-        &[][..],
-        &["sail"],
-        &["check", "--sails", "2"],
-        &["run", "--listen"],
-    ] {
-        assert_eq!(
-            ebbtide(here(), &[], args).status.code(),
-            Some(2),
-            "{args:?}"
-        );
+    for args in [&[][..], &["sail"], &["check", "--sails", "2"], &["run", "--listen"]] {
+        assert_eq!(ebbtide(here(), &[], args).status.code(), Some(2), "{args:?}");
     }
     for args in [&["--help"][..], &["--version"], &["run", "--help"]] {
-        assert_eq!(
-            ebbtide(here(), &[], args).status.code(),
-            Some(0),
-            "{args:?}"
-        );
+        assert_eq!(ebbtide(here(), &[], args).status.code(), Some(0), "{args:?}");
     }
 }
 
@@ -269,18 +224,13 @@ fn help_mentions_every_flag_every_key_and_every_exit_status() {
         (&["status", "--help"], vec!["--json", "--watch", "--admin"]),
         (
             &["--help"],
-            vec![
-                "run", "check", "status", "  0  ", "  1  ", "  2  ", "  3  ", "SIGQUIT",
-            ],
+            vec!["run", "check", "status", "  0  ", "  1  ", "  2  ", "  3  ", "SIGQUIT"],
         ),
     ];
     for (args, parts) in cases {
         let found = stdout(&ebbtide(here(), &[], args));
         for part in parts {
-            assert!(
-                found.contains(part),
-                "{part} is not in the help of {args:?}"
-            );
+            assert!(found.contains(part), "{part} is not in the help of {args:?}");
         }
     }
 }

@@ -1,10 +1,7 @@
 //! The layering as data, held by a test: which room of `src/` may use which, and a
 //! few conventions that no lint knows.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot read the source fails"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot read the source fails")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,49 +14,13 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("config", &["limits"]),
     ("net", &["drain", "limits", "config", "telemetry"]),
     ("http1", &["limits"]),
-    (
-        "upstream",
-        &["http1", "net", "config", "drain", "telemetry", "limits"],
-    ),
-    (
-        "proxy",
-        &[
-            "upstream",
-            "http1",
-            "net",
-            "drain",
-            "config",
-            "telemetry",
-            "limits",
-        ],
-    ),
-    (
-        "serve",
-        &[
-            "proxy",
-            "upstream",
-            "http1",
-            "net",
-            "drain",
-            "config",
-            "telemetry",
-            "limits",
-        ],
-    ),
+    ("upstream", &["http1", "net", "config", "drain", "telemetry", "limits"]),
+    ("proxy", &["upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
+    ("serve", &["proxy", "upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
     ("lifecycle", &["drain", "telemetry", "config", "limits"]),
-    (
-        "admin",
-        &[
-            "lifecycle",
-            "upstream",
-            "drain",
-            "telemetry",
-            "config",
-            "limits",
-        ],
-    ),
+    ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
     ("server", &["*"]),
-    ("cli", &["config", "server", "admin", "telemetry", "limits"]),
+    ("cli", &["config", "drain", "server", "admin", "telemetry", "limits"]),
     ("main", &["*"]),
 ];
 
@@ -78,22 +39,14 @@ fn every_room_uses_only_the_rooms_it_may() {
 fn every_room_is_in_the_table() {
     assert_none(&each_file(|file| {
         let known = ROOMS.iter().any(|(room, _)| *room == file.room) || file.room == "lib";
-        if known {
-            Vec::new()
-        } else {
-            vec![format!("room `{}` is not in the table", file.room)]
-        }
+        if known { Vec::new() } else { vec![format!("room `{}` is not in the table", file.room)] }
     }));
 }
 
 #[test]
 fn only_the_handoff_may_be_unsafe() {
     assert_none(&each_file(|file| {
-        if file.room == UNSAFE_ROOM {
-            Vec::new()
-        } else {
-            words(&file.code, "unsafe")
-        }
+        if file.room == UNSAFE_ROOM { Vec::new() } else { words(&file.code, "unsafe") }
     }));
 }
 
@@ -105,11 +58,7 @@ fn no_task_is_spawned_that_nobody_counts() {
 #[test]
 fn every_file_says_at_its_top_what_it_is() {
     assert_none(&each_file(|file| {
-        if file.text.starts_with("//!") {
-            Vec::new()
-        } else {
-            vec!["no `//!` at the top".into()]
-        }
+        if file.text.starts_with("//!") { Vec::new() } else { vec!["no `//!` at the top".into()] }
     }));
 }
 
@@ -117,20 +66,13 @@ fn every_file_says_at_its_top_what_it_is() {
 fn every_file_is_about_one_thing() {
     assert_none(&each_file(|file| {
         let lines = file.text.lines().count();
-        if lines <= LINES_MAX {
-            Vec::new()
-        } else {
-            vec![format!("{lines} lines")]
-        }
+        if lines <= LINES_MAX { Vec::new() } else { vec![format!("{lines} lines")] }
     }));
 }
 
 #[test]
 fn the_table_has_no_circle_below_the_root() {
-    for (room, uses) in ROOMS
-        .iter()
-        .filter(|(room, _)| !["server", "main"].contains(room))
-    {
+    for (room, uses) in ROOMS.iter().filter(|(room, _)| !["server", "main"].contains(room)) {
         for used in *uses {
             let back = allowed(used);
             assert!(!back.contains(room), "{room} and {used} use each other");
@@ -186,15 +128,9 @@ mod the_scanner {
 
     #[test]
     fn sees_unsafe_and_spawn() {
-        assert_eq!(
-            words(&strip("fn f() { unsafe { g() } }"), "unsafe").len(),
-            1
-        );
+        assert_eq!(words(&strip("fn f() { unsafe { g() } }"), "unsafe").len(), 1);
         assert_eq!(words(&strip("#![deny(unsafe_code)]"), "unsafe").len(), 0);
-        assert_eq!(
-            calls(&strip("tokio::spawn(async {});"), "tokio::spawn(").len(),
-            1
-        );
+        assert_eq!(calls(&strip("tokio::spawn(async {});"), "tokio::spawn(").len(), 1);
     }
 }
 
@@ -214,25 +150,11 @@ fn each_file(look: impl Fn(&SourceFile) -> Vec<String>) -> Vec<String> {
     let mut found = Vec::new();
     for path in paths {
         let short = path.strip_prefix(&root).unwrap().to_owned();
-        let first = short
-            .components()
-            .next()
-            .unwrap()
-            .as_os_str()
-            .to_string_lossy()
-            .into_owned();
+        let first = short.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
         let room = first.trim_end_matches(".rs").to_owned();
-        let file = SourceFile {
-            room,
-            code: strip(&text),
-            text,
-        };
-        found.extend(
-            look(&file)
-                .into_iter()
-                .map(|what| format!("{}: {what}", short.display())),
-        );
+        let file = SourceFile { room, code: strip(&text), text };
+        found.extend(look(&file).into_iter().map(|what| format!("{}: {what}", short.display())));
     }
     found
 }
@@ -253,10 +175,7 @@ fn assert_none(found: &[String]) {
 }
 
 fn allowed(room: &str) -> &'static [&'static str] {
-    ROOMS
-        .iter()
-        .find(|(name, _)| *name == room)
-        .map_or(&[], |(_, uses)| uses)
+    ROOMS.iter().find(|(name, _)| *name == room).map_or(&[], |(_, uses)| uses)
 }
 
 /// The edges of `code` that the table does not have.
@@ -266,12 +185,8 @@ fn forbidden_edges(room: &str, code: &str) -> Vec<String> {
         return Vec::new();
     }
     let used = used_rooms(code);
-    let wrong = used
-        .iter()
-        .filter(|used| *used != room && !uses.contains(&used.as_str()));
-    wrong
-        .map(|used| format!("`{room}` uses `{used}`"))
-        .collect()
+    let wrong = used.iter().filter(|used| *used != room && !uses.contains(&used.as_str()));
+    wrong.map(|used| format!("`{room}` uses `{used}`")).collect()
 }
 
 /// The rooms named after `crate::` or `ebbtide::`, groups taken apart.
@@ -332,9 +247,7 @@ fn words(code: &str, needle: &str) -> Vec<String> {
 
 /// The lines on which `needle` stands.
 fn calls(code: &str, needle: &str) -> Vec<String> {
-    code.match_indices(needle)
-        .map(|(at, _)| place(code, at, needle))
-        .collect()
+    code.match_indices(needle).map(|(at, _)| place(code, at, needle)).collect()
 }
 
 fn place(code: &str, at: usize, needle: &str) -> String {
@@ -389,11 +302,7 @@ fn quoted(text: &str) -> usize {
 }
 
 fn raw_string(text: &str, before: Option<char>) -> Option<usize> {
-    let hashes = text
-        .strip_prefix('r')?
-        .chars()
-        .take_while(|c| *c == '#')
-        .count();
+    let hashes = text.strip_prefix('r')?.chars().take_while(|c| *c == '#').count();
     if before.is_some_and(|c| is_word(c) && c != 'b') {
         return None;
     }
@@ -408,11 +317,9 @@ fn raw_string(text: &str, before: Option<char>) -> Option<usize> {
 fn character(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1);
     match chars.next() {
-        Some((_, '\\')) => text[2..]
-            .char_indices()
-            .skip(1)
-            .find(|(_, c)| *c == '\'')
-            .map_or(0, |(at, _)| at + 3),
+        Some((_, '\\')) => {
+            text[2..].char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 3)
+        }
         Some(_) => match chars.next() {
             Some((at, '\'')) => at + 1,
             _ => 0,

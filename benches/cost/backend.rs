@@ -16,14 +16,12 @@ pub(crate) fn start() -> Result<SocketAddr, Error> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let addr = listener.local_addr()?;
     let mut backend = Backend::new(listener)?;
-    thread::Builder::new()
-        .name("backend".into())
-        .spawn(move || {
-            let outcome = host::pin_to(host::LOAD_CORE).and_then(|()| backend.serve());
-            if let Err(error) = outcome {
-                eprintln!("cost: the backend ended: {error}");
-            }
-        })?;
+    thread::Builder::new().name("backend".into()).spawn(move || {
+        let outcome = host::pin_to(host::LOAD_CORE).and_then(|()| backend.serve());
+        if let Err(error) = outcome {
+            eprintln!("cost: the backend ended: {error}");
+        }
+    })?;
     Ok(addr)
 }
 
@@ -43,11 +41,7 @@ impl Backend {
     fn new(listener: TcpListener) -> Result<Self, Error> {
         let poller = Poller::new()?;
         poller.add(&listener, key(listener.as_raw_fd())?)?;
-        Ok(Self {
-            listener,
-            poller,
-            connections: Vec::new(),
-        })
+        Ok(Self { listener, poller, connections: Vec::new() })
     }
 
     fn serve(&mut self) -> Result<(), Error> {
@@ -71,10 +65,7 @@ impl Backend {
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        self.connections[slot] = Some(Connection {
-            stream,
-            unanswered: Vec::new(),
-        });
+        self.connections[slot] = Some(Connection { stream, unanswered: Vec::new() });
         Ok(())
     }
 
@@ -82,9 +73,7 @@ impl Backend {
     /// other side will report it.
     fn answer(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        let open = connection
-            .as_mut()
-            .is_some_and(|it| it.answer().unwrap_or(false));
+        let open = connection.as_mut().is_some_and(|it| it.answer().unwrap_or(false));
         if !open {
             *connection = None;
         }

@@ -31,20 +31,14 @@ impl Candidate {
     fn new(name: &'static str, process: Process, addr: SocketAddr) -> Result<Self, Error> {
         let mut load = Load::connect(addr, CONNECTIONS)?;
         load.run(Until::Requests(WARM_UP))?;
-        Ok(Self {
-            name,
-            process,
-            load,
-            figures: Vec::new(),
-        })
+        Ok(Self { name, process, load, figures: Vec::new() })
     }
 
     fn measure_window(&mut self) -> Result<(), Error> {
         let before = host::cpu_time(self.process.id())?;
         let requests = self.load.run(Until::Elapsed(WINDOW))?;
         let spent = host::cpu_time(self.process.id())? - before;
-        self.figures
-            .push(spent.as_secs_f64() * 1e6 / requests as f64);
+        self.figures.push(spent.as_secs_f64() * 1e6 / requests as f64);
         Ok(())
     }
 }
@@ -83,10 +77,7 @@ pub(crate) fn measure_direct() -> Result<Verdict, Error> {
 }
 
 fn report(candidates: &[Candidate]) {
-    println!(
-        "  {:<20} {:>8} {:>8} {:>8}",
-        "", "quartile", "median", "quartile"
-    );
+    println!("  {:<20} {:>8} {:>8} {:>8}", "", "quartile", "median", "quartile");
     for candidate in candidates {
         print_line(&format!("{} (us)", candidate.name), &candidate.figures);
     }

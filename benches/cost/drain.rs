@@ -21,10 +21,7 @@ pub(crate) fn measure(binary: &Path, wanted: usize) -> Result<Verdict, Error> {
     let limit = host::raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS);
     let connections = wanted.min(usize::try_from(limit).unwrap_or(usize::MAX));
     let upstream = backend::start()?;
-    let launch = Launch {
-        settings: &[IDLE_GRACE_SETTING],
-        ..Launch::plain(binary, upstream)
-    };
+    let launch = Launch { settings: &[IDLE_GRACE_SETTING], ..Launch::plain(binary, upstream) };
     let (process, addr) = launch.start()?;
     let load = Load::connect_and_ask(addr, connections)?;
     memory::settled_memory(process.id())?;
@@ -38,14 +35,8 @@ pub(crate) fn measure(binary: &Path, wanted: usize) -> Result<Verdict, Error> {
 
     let beyond = time.as_secs_f64() - IDLE_GRACE.as_secs_f64();
     println!("stop with {connections} idle connections (of {wanted} wanted)");
-    println!(
-        "  SIGTERM to exit, less idle_grace {:>8.1} ms",
-        beyond * 1e3
-    );
+    println!("  SIGTERM to exit, less idle_grace {:>8.1} ms", beyond * 1e3);
     let verdict = Verdict::of(closed.reset == 0);
-    println!(
-        "  closed in order {}, reset {}  {verdict}",
-        closed.in_order, closed.reset
-    );
+    println!("  closed in order {}, reset {}  {verdict}", closed.in_order, closed.reset);
     Ok(verdict)
 }

@@ -51,13 +51,7 @@ pub(crate) fn starting_on<T>(core: usize, start: impl FnOnce() -> T) -> Result<T
 /// children; returns it.
 pub(crate) fn raise_descriptor_limit() -> Result<u64, Error> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
@@ -74,9 +68,7 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Error> {
 /// Proportional set size of a process, in bytes.
 pub(crate) fn memory(pid: u32) -> Result<u64, Error> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let kilobytes = text
-        .lines()
-        .find_map(|line| first_number(line.strip_prefix("Pss:")?));
+    let kilobytes = text.lines().find_map(|line| first_number(line.strip_prefix("Pss:")?));
     Ok(kilobytes.ok_or("smaps_rollup has no Pss")? * 1024)
 }
 
@@ -99,9 +91,7 @@ pub(crate) fn require_program(program: &str) -> Result<PathBuf, Error> {
 
 /// An empty directory for one measurement's files, inside the build directory.
 pub(crate) fn scratch(name: &str) -> io::Result<PathBuf> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("cost")
-        .join(name);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cost").join(name);
     if directory.exists() {
         fs::remove_dir_all(&directory)?;
     }

@@ -25,9 +25,7 @@ pub(crate) fn measure(binary: &Path, bound: u64) -> Result<Verdict, Error> {
     for access_log in ["off", "json"] {
         let run = |requests| count(&valgrind, binary, upstream, access_log, requests);
         let (short, long) = (run(SHORT)?, run(LONG)?);
-        let spent = long
-            .checked_sub(short)
-            .ok_or("the longer run took fewer instructions")?;
+        let spent = long.checked_sub(short).ok_or("the longer run took fewer instructions")?;
         let per_request = spent / (LONG - SHORT);
         let kept = Verdict::of(per_request <= bound);
         println!("  access log {access_log:<5} {per_request:>8}  {kept}");
@@ -47,17 +45,8 @@ fn count(
     let profile = host::scratch("instructions")?.join("callgrind.out");
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
     out_file.push(&profile);
-    let under = vec![
-        valgrind.into(),
-        "--quiet".into(),
-        "--tool=callgrind".into(),
-        out_file,
-    ];
-    let launch = Launch {
-        access_log,
-        under,
-        ..Launch::plain(binary, upstream)
-    };
+    let under = vec![valgrind.into(), "--quiet".into(), "--tool=callgrind".into(), out_file];
+    let launch = Launch { access_log, under, ..Launch::plain(binary, upstream) };
     let (process, addr) = launch.start()?;
     let mut load = Load::connect(addr, CONNECTIONS)?;
     load.run(Until::Requests(requests))?;

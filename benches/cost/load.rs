@@ -48,12 +48,7 @@ pub(crate) struct Closed {
 impl Load {
     /// No connection yet.
     pub(crate) fn new(addr: SocketAddr) -> Result<Self, Error> {
-        Ok(Self {
-            addr,
-            poller: Poller::new()?,
-            clients: Vec::new(),
-            sent: 0,
-        })
+        Ok(Self { addr, poller: Poller::new()?, clients: Vec::new(), sent: 0 })
     }
 
     /// `count` connections that have sent nothing.
@@ -79,11 +74,7 @@ impl Load {
             load.send(client)?;
         }
         load.drive(first, |load, _| {
-            if load.clients.len() < count {
-                load.open().map(Some)
-            } else {
-                Ok(None)
-            }
+            if load.clients.len() < count { load.open().map(Some) } else { Ok(None) }
         })?;
         Ok(load)
     }
@@ -163,11 +154,7 @@ impl Load {
         stream.set_nodelay(true)?;
         let index = self.clients.len();
         self.poller.add(&stream, index as u64)?;
-        self.clients.push(Client {
-            stream,
-            number: message::number(0),
-            received: Vec::new(),
-        });
+        self.clients.push(Client { stream, number: message::number(0), received: Vec::new() });
         Ok(index)
     }
 

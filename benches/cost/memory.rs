@@ -62,11 +62,8 @@ pub(crate) fn settled_memory(pid: u32) -> Result<u64, Error> {
         looks.push_back(now);
         if looks.len() > LOOKS {
             looks.pop_front();
-            let spread = looks
-                .iter()
-                .max()
-                .zip(looks.iter().min())
-                .map(|(most, least)| most - least);
+            let spread =
+                looks.iter().max().zip(looks.iter().min()).map(|(most, least)| most - least);
             if spread.is_some_and(|spread| spread <= SETTLED_WITHIN) {
                 return Ok(now);
             }

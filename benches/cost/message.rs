@@ -68,11 +68,7 @@ pub(crate) fn check_response(octets: &[u8], number: &Number) -> Result<bool, Err
     let right = body.len() == BODY
         && body.starts_with(number)
         && body[NUMBER..].iter().all(|&octet| octet == b'.');
-    if right {
-        Ok(true)
-    } else {
-        Err("wrong body, or octets after it".into())
-    }
+    if right { Ok(true) } else { Err("wrong body, or octets after it".into()) }
 }
 
 fn head_length(octets: &[u8]) -> Option<usize> {

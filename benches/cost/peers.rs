@@ -45,11 +45,7 @@ fn start_peer(
     let mut command = start(program, &host::scratch(name)?, addr, upstream)?;
     let process = Process::start(command.stderr(Stdio::null()))?;
     wait_until_listening(name, addr)?;
-    Ok(Peer {
-        name,
-        process,
-        addr,
-    })
+    Ok(Peer { name, process, addr })
 }
 
 fn nginx(

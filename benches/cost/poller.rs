@@ -21,10 +21,7 @@ pub(crate) struct Poller {
 impl Poller {
     pub(crate) fn new() -> Result<Self, Error> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self {
-            epoll,
-            ready: Vec::with_capacity(BATCH),
-        })
+        Ok(Self { epoll, ready: Vec::with_capacity(BATCH) })
     }
 
     /// Watches `socket`, until it is closed.

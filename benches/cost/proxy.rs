@@ -38,13 +38,7 @@ pub(crate) struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// The plain start: no access log, all defaults.
     pub(crate) fn plain(binary: &'a Path, upstream: SocketAddr) -> Self {
-        Self {
-            binary,
-            upstream,
-            access_log: "off",
-            under: Vec::new(),
-            settings: &[],
-        }
+        Self { binary, upstream, access_log: "off", under: Vec::new(), settings: &[] }
     }
 
     /// Starts it and waits until it is ready.
@@ -60,15 +54,8 @@ impl<'a> Launch<'a> {
         let mut words = self.under.clone();
         words.push(self.binary.into());
         let mut command = Command::new(&words[0]);
-        command
-            .args(&words[1..])
-            .args(["run", "--listen", "127.0.0.1:0", "--workers", "1"]);
-        command.args([
-            "--upstream",
-            &self.upstream.to_string(),
-            "--access-log",
-            self.access_log,
-        ]);
+        command.args(&words[1..]).args(["run", "--listen", "127.0.0.1:0", "--workers", "1"]);
+        command.args(["--upstream", &self.upstream.to_string(), "--access-log", self.access_log]);
         for setting in self.settings {
             command.args(["--set", setting]);
         }
@@ -94,11 +81,7 @@ impl Process {
     /// The same, with its standard error to read.
     pub(crate) fn start_with_stderr(command: &mut Command) -> Result<(Self, ChildStderr), Error> {
         let mut process = Self::start(command.stderr(Stdio::piped()))?;
-        let stderr = process
-            .child
-            .stderr
-            .take()
-            .ok_or("its standard error is not piped")?;
+        let stderr = process.child.stderr.take().ok_or("its standard error is not piped")?;
         Ok((process, stderr))
     }
 
@@ -122,11 +105,7 @@ impl Process {
     /// Stops it by SIGTERM; it must end with status 0. How long it took.
     pub(crate) fn stop(self) -> Result<Duration, Error> {
         let (status, time) = self.stop_by(Signal::TERM)?;
-        if status.success() {
-            Ok(time)
-        } else {
-            Err(format!("it ended with {status}").into())
-        }
+        if status.success() { Ok(time) } else { Err(format!("it ended with {status}").into()) }
     }
 }
 

@@ -20,26 +20,10 @@ const WARM_UP: u64 = 1_000;
 /// The kinds of calls, and how many of each a request may take. The fractions
 /// leave room for timers and for strace's own arrival.
 const KINDS: [Kind; 4] = [
-    Kind {
-        name: "read",
-        calls: &["read", "readv", "recvfrom", "recvmsg"],
-        bound: 2.05,
-    },
-    Kind {
-        name: "write",
-        calls: &["write", "writev", "sendto", "sendmsg"],
-        bound: 2.05,
-    },
-    Kind {
-        name: "wait",
-        calls: &["epoll_wait", "epoll_pwait", "epoll_pwait2"],
-        bound: 2.1,
-    },
-    Kind {
-        name: "other",
-        calls: &[],
-        bound: 0.1,
-    },
+    Kind { name: "read", calls: &["read", "readv", "recvfrom", "recvmsg"], bound: 2.05 },
+    Kind { name: "write", calls: &["write", "writev", "sendto", "sendmsg"], bound: 2.05 },
+    Kind { name: "wait", calls: &["epoll_wait", "epoll_pwait", "epoll_pwait2"], bound: 2.1 },
+    Kind { name: "other", calls: &[], bound: 0.1 },
 ];
 
 struct Kind {
@@ -59,9 +43,7 @@ struct Counted {
 pub(crate) fn measure(binary: &Path, requests: u64) -> Result<Verdict, Error> {
     let strace = host::require_program("strace")?;
     let upstream = backend::start()?;
-    let bounds = KINDS
-        .map(|kind| format!("{} {}", kind.name, kind.bound))
-        .join(", ");
+    let bounds = KINDS.map(|kind| format!("{} {}", kind.name, kind.bound)).join(", ");
     println!("system calls per request, {requests} requests (bounds: {bounds})");
     let mut verdict = Verdict::Kept;
     for connections in [1, 8] {
@@ -75,22 +57,12 @@ pub(crate) fn measure(binary: &Path, requests: u64) -> Result<Verdict, Error> {
 }
 
 fn report(kind: &Kind, counted: &[Counted], requests: f64) -> Verdict {
-    let calls: Vec<_> = counted
-        .iter()
-        .filter(|it| kind_of(&it.call) == kind.name)
-        .collect();
+    let calls: Vec<_> = counted.iter().filter(|it| kind_of(&it.call) == kind.name).collect();
     let total: u64 = calls.iter().map(|it| it.count).sum();
     let kept = Verdict::of(total as f64 / requests <= kind.bound);
-    let detail: Vec<_> = calls
-        .iter()
-        .map(|it| format!("{} {}", it.call, it.count))
-        .collect();
+    let detail: Vec<_> = calls.iter().map(|it| format!("{} {}", it.call, it.count)).collect();
     let total = total as f64 / requests;
-    println!(
-        "    {:<6} {total:>7.3}  {kept:<8}  {}",
-        kind.name,
-        detail.join(", ")
-    );
+    println!("    {:<6} {total:>7.3}  {kept:<8}  {}", kind.name, detail.join(", "));
     kept
 }
 
@@ -129,9 +101,7 @@ impl Tracer {
     fn attach(strace: &Path, pid: u32) -> Result<Self, Error> {
         let summary = host::scratch("syscalls")?.join("summary");
         let mut command = Command::new(strace);
-        command
-            .args(["-f", "-c", "-p", &pid.to_string(), "-o"])
-            .arg(&summary);
+        command.args(["-f", "-c", "-p", &pid.to_string(), "-o"]).arg(&summary);
         let (strace, stderr) = Process::start_with_stderr(&mut command)?;
         let mut messages = BufReader::new(stderr);
         let mut line = String::new();
@@ -139,11 +109,7 @@ impl Tracer {
         if !line.contains("attached") {
             return Err(format!("strace could not attach (root may be needed): {line}").into());
         }
-        Ok(Self {
-            strace,
-            messages,
-            summary,
-        })
+        Ok(Self { strace, messages, summary })
     }
 
     fn detach(self) -> Result<Vec<Counted>, Error> {
@@ -161,8 +127,5 @@ fn parse_line(line: &str) -> Option<Counted> {
     let columns: Vec<_> = line.split_whitespace().collect();
     let count = columns.get(3)?.parse().ok()?;
     let call = columns.last().filter(|&&name| name != "total")?;
-    Some(Counted {
-        call: (*call).to_string(),
-        count,
-    })
+    Some(Counted { call: (*call).to_string(), count })
 }

@@ -29,19 +29,16 @@ pub struct AdminListener {
 #[derive(Debug)]
 pub(super) enum Kind {
     Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        file: SocketFile,
-    },
+    Unix { listener: UnixListener, file: SocketFile },
 }
 
 impl AdminListener {
     /// The address, with the port the kernel chose.
     pub fn address(&self) -> String {
         match &self.kind {
-            Kind::Tcp(listener) => listener
-                .local_addr()
-                .map_or_else(|_| "?".to_owned(), |addr| addr.to_string()),
+            Kind::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
+            }
             Kind::Unix { file, .. } => format!("unix:{}", file.path.display()),
         }
     }
@@ -64,9 +61,7 @@ impl Drop for SocketFile {
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path)
-        .ok()
-        .map(|meta| (meta.dev(), meta.ino()))
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Binds and listens. Needs a runtime around it.
@@ -95,10 +90,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Kind> {
         }
         other => other?,
     }
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(path),
-    };
+    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
     // The umask may have taken bits away that the configuration wants.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
@@ -136,15 +128,9 @@ mod tests {
     use super::*;
 
     fn bound(path: &Path) -> io::Result<AdminListener> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
-        bind(&Listen::Unix {
-            path: path.to_owned(),
-            mode: None,
-        })
+        bind(&Listen::Unix { path: path.to_owned(), mode: None })
     }
 
     #[test]
@@ -152,10 +138,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
         let listener = bound(&path).unwrap();
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(listener.address(), format!("unix:{}", path.display()));
         drop(listener);
         assert!(!path.exists());

@@ -109,16 +109,9 @@ impl Address {
         if let Some(path) = text.strip_prefix("unix:") {
             // The options of a listener say nothing to a client.
             let path = path.split_once(",mode=").map_or(path, |(path, _)| path);
-            return if path.is_empty() {
-                Err(wrong())
-            } else {
-                Ok(Self::Unix(path.into()))
-            };
+            return if path.is_empty() { Err(wrong()) } else { Ok(Self::Unix(path.into())) };
         }
-        let text = text
-            .strip_prefix("http://")
-            .unwrap_or(text)
-            .trim_end_matches('/');
+        let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         if !port.parse::<u16>().is_ok_and(|port| port > 0) || host.contains('/') {
             return Err(wrong());
@@ -140,10 +133,7 @@ pub fn status(admin: Option<&str>, json: bool, watch: bool) -> Result<(), Client
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|cause| ClientError::Local {
-            doing: "cannot start a runtime",
-            cause,
-        })?;
+        .map_err(|cause| ClientError::Local { doing: "cannot start a runtime", cause })?;
     let style = match (json, watch && io::stdout().is_terminal()) {
         (true, _) => Style::Json,
         (false, true) => Style::Screen,
@@ -208,11 +198,7 @@ impl Client {
                 Err(e) => return Err(e),
             }
         }
-        let farewell = if style == Style::Json {
-            ""
-        } else {
-            "the process is gone\n"
-        };
+        let farewell = if style == Style::Json { "" } else { "the process is gone\n" };
         print(out, farewell)
     }
 
@@ -237,10 +223,7 @@ impl Client {
     }
 
     async fn connect_and_ask(&self) -> Result<String, ClientError> {
-        let unconnected = |cause| ClientError::Connect {
-            admin: self.admin.clone(),
-            cause,
-        };
+        let unconnected = |cause| ClientError::Connect { admin: self.admin.clone(), cause };
         match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unconnected)?;
@@ -259,24 +242,17 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| self.failed(e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.failed(e))?;
         let request = Request::get("/status")
             .header(HOST, host)
             .body(Empty::<Bytes>::new())
             .map_err(|e| self.failed(e))?;
         let exchange = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|e| self.failed(e))?;
+            let response = sender.send_request(request).await.map_err(|e| self.failed(e))?;
             let status = response.status();
             if status != StatusCode::OK {
-                return Err(ClientError::Refused {
-                    admin: self.admin.clone(),
-                    status,
-                });
+                return Err(ClientError::Refused { admin: self.admin.clone(), status });
             }
             let body = Limited::new(response.into_body(), ADMIN_ANSWER_MAX);
             let octets = body.collect().await.map_err(|e| self.failed(e))?.to_bytes();
@@ -294,10 +270,7 @@ impl Client {
     }
 
     fn failed(&self, reason: impl ToString) -> ClientError {
-        ClientError::Exchange {
-            admin: self.admin.clone(),
-            reason: reason.to_string(),
-        }
+        ClientError::Exchange { admin: self.admin.clone(), reason: reason.to_string() }
     }
 }
 
@@ -309,10 +282,7 @@ fn is_gone(error: &io::Error) -> bool {
 fn print(out: &mut impl Write, text: &str) -> Result<(), ClientError> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|cause| ClientError::Local {
-            doing: "cannot write to stdout",
-            cause,
-        })
+        .map_err(|cause| ClientError::Local { doing: "cannot write to stdout", cause })
 }
 
 #[cfg(test)]
@@ -323,10 +293,7 @@ mod tests {
     fn an_address_is_a_path_or_a_host_with_a_port() {
         for (text, address) in [
             ("unix:/run/e.sock", Address::Unix("/run/e.sock".into())),
-            (
-                "unix:/run/e.sock,mode=0660",
-                Address::Unix("/run/e.sock".into()),
-            ),
+            ("unix:/run/e.sock,mode=0660", Address::Unix("/run/e.sock".into())),
             (":9901", Address::Tcp("localhost:9901".into())),
             ("[::1]:9901", Address::Tcp("[::1]:9901".into())),
             ("http://ebb:9901/", Address::Tcp("ebb:9901".into())),
@@ -356,10 +323,6 @@ mod tests {
             admin: "unix:/run/e.sock".into(),
             cause: io::ErrorKind::PermissionDenied.into(),
         };
-        assert!(
-            error
-                .to_string()
-                .ends_with("ask as the user ebbtide runs as, or as root")
-        );
+        assert!(error.to_string().ends_with("ask as the user ebbtide runs as, or as root"));
     }
 }

@@ -7,25 +7,12 @@ use std::fmt::Write;
 
 use super::status::Status;
 
-const STATES: [&str; 7] = [
-    "fresh",
-    "reading",
-    "active",
-    "idle",
-    "closing",
-    "websocket",
-    "opaque",
-];
+const STATES: [&str; 7] = ["fresh", "reading", "active", "idle", "closing", "websocket", "opaque"];
 
 /// Several lines, with the connections as a table.
 pub(super) fn page(status: &Status) -> String {
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "phase       {}{}",
-        printable(&status.phase),
-        time_left(status)
-    );
+    let _ = writeln!(out, "phase       {}{}", printable(&status.phase), time_left(status));
     let _ = writeln!(
         out,
         "process     pid {}, generation {}, version {}",
@@ -67,21 +54,14 @@ pub(super) fn line(status: &Status) -> String {
             let _ = write!(out, "; {protocol} {state} {count}");
         }
     }
-    let _ = writeln!(
-        out,
-        "; requests {}, raced {}, cut {}",
-        status.requests, status.raced, status.cut
-    );
+    let _ =
+        writeln!(out, "; requests {}, raced {}, cut {}", status.requests, status.raced, status.cut);
     out
 }
 
 fn time_left(status: &Status) -> String {
     status.deadline_ms.map_or_else(String::new, |left| {
-        format!(
-            ", {}.{} s to the hard deadline",
-            left / 1000,
-            left % 1000 / 100
-        )
+        format!(", {}.{} s to the hard deadline", left / 1000, left % 1000 / 100)
     })
 }
 
@@ -111,11 +91,7 @@ mod tests {
 
     #[test]
     fn a_line_names_only_what_is_there() {
-        let status = Status {
-            deadline_ms: None,
-            phase: "ser\x1bving".into(),
-            ..example()
-        };
+        let status = Status { deadline_ms: None, phase: "ser\x1bving".into(), ..example() };
         assert_eq!(
             line(&status),
             "serving; h1 active 3; h1 idle 12; requests 1000, raced 1, cut 0\n"

@@ -39,10 +39,7 @@ pub(super) fn answer<B>(
     {
         return plain(status, "");
     }
-    let known = matches!(
-        request.uri().path(),
-        "/livez" | "/readyz" | "/metrics" | "/status"
-    );
+    let known = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics" | "/status");
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match (origin, known, reads) {
         (_, true, true) => document(request.uri().path(), view),
@@ -50,9 +47,7 @@ pub(super) fn answer<B>(
         (Origin::Unix, false, _) => plain(StatusCode::NOT_FOUND, ""),
         (Origin::Unix, true, false) => {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "");
-            answer
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             answer
         }
     }
@@ -66,11 +61,7 @@ fn document(path: &str, view: &dyn View) -> Answer {
         "/readyz" => {
             let phase = view.status().phase;
             // Serving, but not ready: no upstream can serve.
-            let why = if phase == "serving" {
-                "not ready"
-            } else {
-                &phase
-            };
+            let why = if phase == "serving" { "not ready" } else { &phase };
             plain(StatusCode::SERVICE_UNAVAILABLE, why)
         }
         "/metrics" => with_type(StatusCode::OK, view.metrics(), metrics::CONTENT_TYPE),
@@ -83,11 +74,7 @@ fn document(path: &str, view: &dyn View) -> Answer {
 
 /// A line of text: the one given, or the name of the status.
 fn plain(status: StatusCode, text: &str) -> Answer {
-    let text = if text.is_empty() {
-        status.canonical_reason().unwrap_or("error")
-    } else {
-        text
-    };
+    let text = if text.is_empty() { status.canonical_reason().unwrap_or("error") } else { text };
     with_type(status, format!("{text}\n"), TEXT)
 }
 
@@ -110,10 +97,7 @@ fn check_host<B>(request: &Request<B>, local: IpAddr, names: &[String]) -> Resul
     };
     let field = Authority::try_from(field.as_bytes()).map_err(|_| StatusCode::BAD_REQUEST)?;
     // RFC 9112 section 3.2.2: the authority of an absolute target comes first.
-    for authority in [Some(&field), request.uri().authority()]
-        .into_iter()
-        .flatten()
-    {
+    for authority in [Some(&field), request.uri().authority()].into_iter().flatten() {
         if authority.as_str().contains('@') {
             return Err(StatusCode::BAD_REQUEST);
         }
@@ -126,10 +110,7 @@ fn check_host<B>(request: &Request<B>, local: IpAddr, names: &[String]) -> Resul
 
 fn is_ours(authority: &Authority, local: IpAddr, names: &[String]) -> bool {
     let host = authority.host();
-    let literal = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = literal.parse::<IpAddr>() {
         let address = address.to_canonical();
         // A literal cannot be rebound; loopback is what a mapped port is asked by.

@@ -211,22 +211,14 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let Self {
-            activity,
-            view,
-            names,
-            mut stopped,
-        } = self;
+        let Self { activity, view, names, mut stopped } = self;
         let answered = Rc::clone(&activity);
         let service = service_fn(|request: Request<Incoming>| {
             let response = answer(&request, origin, &*view, &names);
             answered.set(Activity::Idle(Instant::now()));
             async move { Ok::<_, Infallible>(response) }
         });
-        let stream = Watched {
-            stream,
-            activity: Rc::clone(&activity),
-        };
+        let stream = Watched { stream, activity: Rc::clone(&activity) };
         // Our own timeouts tell a slow head from an idle connection; hyper's does not.
         let served = http1::Builder::new()
             .header_read_timeout(None)

@@ -61,10 +61,7 @@ mod tests {
              \"closing\":0},\"tunnel\":{\"websocket\":0,\"opaque\":0}},\"requests\":1000,\
              \"raced\":1,\"cut\":0}"
         );
-        let serving = Status {
-            deadline_ms: None,
-            ..example()
-        };
+        let serving = Status { deadline_ms: None, ..example() };
         let text = serde_json::to_string(&serving).unwrap();
         assert!(text.contains("\"deadline_ms\":null"));
         assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), serving);

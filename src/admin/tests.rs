@@ -55,11 +55,8 @@ impl View for Facts {
 
 fn run<T>(paused: bool, test: impl Future<Output = T>) -> T {
     let mut builder = Builder::new_current_thread();
-    let runtime = builder
-        .enable_all()
-        .start_paused(paused)
-        .build_local(LocalOptions::default())
-        .unwrap();
+    let runtime =
+        builder.enable_all().start_paused(paused).build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async {
         let bounded = timeout(Duration::from_secs(600), test);
         bounded.await.expect("the test ends")
@@ -67,22 +64,13 @@ fn run<T>(paused: bool, test: impl Future<Output = T>) -> T {
 }
 
 fn events() -> Events {
-    Events::new(
-        Sink::new("events", std::io::pipe().unwrap().1, 0).unwrap(),
-        EventStyle::Json,
-    )
+    Events::new(Sink::new("events", std::io::pipe().unwrap().1, 0).unwrap(), EventStyle::Json)
 }
 
 fn serve_tcp(facts: Rc<Facts>) -> SocketAddr {
     let listener = bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
     let address = listener.address().parse().unwrap();
-    spawn_local(serve(
-        listener,
-        facts,
-        vec!["ebb.example".into()],
-        events(),
-        pending(),
-    ));
+    spawn_local(serve(listener, facts, vec!["ebb.example".into()], events(), pending()));
     address
 }
 
@@ -113,10 +101,7 @@ fn over_tcp_health_metrics_and_status_are_answered() {
         let facts = Rc::new(Facts::default());
         let address = serve_tcp(Rc::clone(&facts));
         let live = ask_tcp(address, "GET /livez", HOST).await;
-        assert!(
-            live.starts_with("HTTP/1.1 200") && live.ends_with("\r\n\r\nok\n"),
-            "{live}"
-        );
+        assert!(live.starts_with("HTTP/1.1 200") && live.ends_with("\r\n\r\nok\n"), "{live}");
         assert!(live.to_lowercase().contains("cache-control: no-store"));
 
         let ready = ask_tcp(address, "GET /readyz", HOST).await;
@@ -126,11 +111,7 @@ fn over_tcp_health_metrics_and_status_are_answered() {
         assert!(ready.starts_with("HTTP/1.1 200") && ready.ends_with("\r\n\r\nready\n"));
 
         let metrics = ask_tcp(address, "GET /metrics?x", HOST).await;
-        assert!(
-            metrics
-                .to_lowercase()
-                .contains("content-type: text/plain; version=0.0.4")
-        );
+        assert!(metrics.to_lowercase().contains("content-type: text/plain; version=0.0.4"));
         assert!(metrics.ends_with("ebbtide_generation 1\n"));
 
         let status = ask_tcp(address, "GET /status", HOST).await;
@@ -146,13 +127,7 @@ fn over_tcp_health_metrics_and_status_are_answered() {
 fn over_tcp_everything_else_is_forbidden() {
     run(false, async {
         let address = serve_tcp(Rc::default());
-        for line in [
-            "POST /status",
-            "GET /",
-            "POST /stop",
-            "DELETE /livez",
-            "OPTIONS *",
-        ] {
+        for line in ["POST /status", "GET /", "POST /stop", "DELETE /livez", "OPTIONS *"] {
             assert_eq!(code(&ask_tcp(address, line, HOST).await), "403", "{line}");
         }
     });
@@ -189,11 +164,7 @@ fn over_the_unix_socket_paths_and_methods_are_told_apart() {
     run(false, async {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
-        let listener = bind(&Listen::Unix {
-            path: path.clone(),
-            mode: None,
-        })
-        .unwrap();
+        let listener = bind(&Listen::Unix { path: path.clone(), mode: None }).unwrap();
         let stop = Rc::new(Notify::new());
         let stopped = Rc::clone(&stop);
         let facts = Rc::new(Facts::default());
@@ -207,9 +178,7 @@ fn over_the_unix_socket_paths_and_methods_are_told_apart() {
         assert!(refused.to_lowercase().contains("allow: get, head"));
 
         let mut kept = UnixStream::connect(&path).await.unwrap();
-        kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
+        kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let mut octets = [0; 12];
         kept.read_exact(&mut octets).await.unwrap();
         stop.notify_one();
@@ -237,11 +206,7 @@ fn when_all_places_are_taken_the_longest_waiting_gives_way() {
             waiting.push(TcpStream::connect(address).await.unwrap());
         }
         assert_eq!(code(&ask_tcp(address, "GET /livez", HOST).await), "200");
-        assert_eq!(
-            waiting[0].read(&mut [0]).await.unwrap_or(0),
-            0,
-            "the first was closed"
-        );
+        assert_eq!(waiting[0].read(&mut [0]).await.unwrap_or(0), 0, "the first was closed");
         let last = waiting.pop().unwrap();
         let request = format!("GET /livez HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n");
         assert_eq!(code(&ask(last, &request).await), "200", "the last was not");
@@ -262,29 +227,17 @@ fn a_slow_head_and_an_idle_connection_are_closed_each_in_its_time() {
         spawn_local(connection.run(server, Origin::Unix));
         let mut answer = [0; 4096];
 
-        client
-            .write_all(b"GET /livez HTTP/1.1\r\n\r\n")
-            .await
-            .unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
         assert!(client.read(&mut answer).await.unwrap() > 0);
         tokio::time::advance(ADMIN_IDLE_TIMEOUT / 2).await;
-        client
-            .write_all(b"GET /livez HTTP/1.1\r\n\r\n")
-            .await
-            .unwrap();
-        assert!(
-            client.read(&mut answer).await.unwrap() > 0,
-            "idle is not slow"
-        );
+        client.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(client.read(&mut answer).await.unwrap() > 0, "idle is not slow");
 
         let begun = Instant::now();
         client.write_all(b"GET /livez HT").await.unwrap();
         assert_eq!(client.read(&mut answer).await.unwrap_or(0), 0);
         let taken = begun.elapsed();
-        assert!(
-            taken >= ADMIN_HEAD_TIMEOUT && taken < ADMIN_HEAD_TIMEOUT * 2,
-            "{taken:?}"
-        );
+        assert!(taken >= ADMIN_HEAD_TIMEOUT && taken < ADMIN_HEAD_TIMEOUT * 2, "{taken:?}");
     });
 }
 
@@ -303,10 +256,7 @@ fn an_idle_connection_is_closed_after_its_time() {
         let begun = Instant::now();
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
         let taken = begun.elapsed();
-        assert!(
-            taken >= ADMIN_IDLE_TIMEOUT && taken < ADMIN_IDLE_TIMEOUT * 2,
-            "{taken:?}"
-        );
+        assert!(taken >= ADMIN_IDLE_TIMEOUT && taken < ADMIN_IDLE_TIMEOUT * 2, "{taken:?}");
     });
 }
 
@@ -327,9 +277,6 @@ fn the_client_watches_a_drain_until_the_process_is_gone() {
         assert_eq!(lines.len(), 3, "{text}");
         assert!(lines[0].starts_with("draining, 12.3 s to the hard deadline; h1 active 3"));
         assert_eq!(lines[2], "the process is gone");
-        assert!(matches!(
-            client.fetch().await,
-            Err(ClientError::Connect { .. })
-        ));
+        assert!(matches!(client.fetch().await, Err(ClientError::Connect { .. })));
     });
 }

@@ -44,9 +44,5 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
 }
 
 fn joined<T: Display>(items: &[T]) -> String {
-    items
-        .iter()
-        .map(T::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }

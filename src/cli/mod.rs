@@ -129,12 +129,7 @@ pub fn parse() -> Cli {
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         // What is not Unicode is no valid name or value: it is shown and refused.
-        .map(|(name, value)| {
-            (
-                name.to_string_lossy().into(),
-                value.to_string_lossy().into(),
-            )
-        })
+        .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
         .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_") && !is_for_tests(name))
         .collect()
 }
@@ -154,23 +149,15 @@ impl RunArgs {
             ("--listen", "listen", list(&self.listen)),
             ("--upstream", "upstream.endpoints", list(&self.upstream)),
             ("--admin", "admin", one(&self.admin)),
-            (
-                "--drain-timeout",
-                "drain.stop.drain_timeout",
-                one(&self.drain_timeout),
-            ),
+            ("--drain-timeout", "drain.stop.drain_timeout", one(&self.drain_timeout)),
             ("--lame-duck", "drain.stop.lame_duck", one(&self.lame_duck)),
             ("--workers", "workers", one(&self.workers)),
             ("--access-log", "log.access", one(&self.access_log)),
             ("--report", "report", one(&self.report)),
         ];
-        let flags = flags.into_iter().filter_map(|(name, key, values)| {
-            Some(Flag {
-                name,
-                key,
-                values: values?,
-            })
-        });
+        let flags = flags
+            .into_iter()
+            .filter_map(|(name, key, values)| Some(Flag { name, key, values: values? }));
         Sources {
             file: self.config.clone(),
             environment,

@@ -29,11 +29,7 @@ pub(super) fn errors(builder: &mut Builder) {
 fn missing(builder: &mut Builder) {
     let config = &builder.draft.config;
     let need = [
-        (
-            "listen",
-            config.listen.is_empty(),
-            "--listen ADDRESS, EBBTIDE_LISTEN",
-        ),
+        ("listen", config.listen.is_empty(), "--listen ADDRESS, EBBTIDE_LISTEN"),
         (
             "upstream.endpoints",
             config.upstream.endpoints.is_empty(),
@@ -142,17 +138,10 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         warn("limits.connections_per_address", text);
     }
     if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_))) {
-        warn(
-            "admin_names",
-            "there is no TCP admin listener: it has no effect".to_owned(),
-        );
+        warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
     }
     for endpoint in &config.upstream.endpoints {
-        if config
-            .listen
-            .iter()
-            .any(|listen| leads_to(endpoint, listen))
-        {
+        if config.listen.iter().any(|listen| leads_to(endpoint, listen)) {
             let text = format!("{endpoint} is our own listener: requests would go in circles");
             warn("upstream.endpoints", text);
         }
@@ -165,13 +154,8 @@ fn leads_to(endpoint: &Endpoint, listen: &Listen) -> bool {
     match (endpoint, listen) {
         (Endpoint::Unix(theirs), Listen::Unix { path: ours, .. }) => theirs == ours,
         (Endpoint::Tcp { host, port }, Listen::Tcp(ours)) => {
-            let host = if host == "localhost" {
-                "127.0.0.1"
-            } else {
-                host
-            };
-            host.parse()
-                .is_ok_and(|ip| SocketAddr::new(ip, *port) == *ours)
+            let host = if host == "localhost" { "127.0.0.1" } else { host };
+            host.parse().is_ok_and(|ip| SocketAddr::new(ip, *port) == *ours)
                 || (ours.ip().is_unspecified() && host == "127.0.0.1" && *port == ours.port())
         }
         _ => false,

@@ -32,19 +32,9 @@ pub(super) fn read(path: &Path) -> Contents {
     match std::fs::read_to_string(path) {
         Ok(text) => parse(path, &text),
         Err(source) => {
-            let origin = Origin::File {
-                path: path.to_owned(),
-                line: None,
-            };
-            let error = Error {
-                origin,
-                key: None,
-                problem: Problem::Unreadable(source),
-            };
-            Contents {
-                entries: Vec::new(),
-                errors: vec![error],
-            }
+            let origin = Origin::File { path: path.to_owned(), line: None };
+            let error = Error { origin, key: None, problem: Problem::Unreadable(source) };
+            Contents { entries: Vec::new(), errors: vec![error] }
         }
     }
 }
@@ -52,11 +42,7 @@ pub(super) fn read(path: &Path) -> Contents {
 /// Parses the `text` of the file at `path`.
 pub(super) fn parse(path: &Path, text: &str) -> Contents {
     let (table, syntax) = DeTable::parse_recoverable(text);
-    let mut walk = Walk {
-        path,
-        text,
-        found: Contents::default(),
-    };
+    let mut walk = Walk { path, text, found: Contents::default() };
     // Where the syntax is broken, what was recovered is a guess: nothing else is
     // said of such a line.
     let mut broken: Vec<Origin> = Vec::new();
@@ -76,9 +62,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Contents {
     let mut found = walk.found;
     let mut later = found.errors.split_off(told);
     later.retain(|error| !broken.contains(&error.origin));
-    found
-        .entries
-        .retain(|entry| !broken.contains(&entry.origin));
+    found.entries.retain(|entry| !broken.contains(&entry.origin));
     found.errors.append(&mut later);
     found
 }
@@ -109,11 +93,7 @@ impl Walk<'_> {
                 (None, _) if suggest::is_table(&name) => {
                     let allowed = format!("a table: its keys stand below [{name}]");
                     let found = self.shown(value);
-                    let problem = Problem::Value {
-                        found,
-                        why: None,
-                        allowed,
-                    };
+                    let problem = Problem::Value { found, why: None, allowed };
                     self.error(Some(value.span()), Some(name), problem);
                 }
                 (None, _) => {
@@ -162,11 +142,7 @@ impl Walk<'_> {
 
     fn mistyped(&mut self, key: &Key, value: &Spanned<DeValue<'_>>) {
         let found = self.shown(value);
-        let problem = Problem::Value {
-            found,
-            why: None,
-            allowed: key.form.allowed(),
-        };
+        let problem = Problem::Value { found, why: None, allowed: key.form.allowed() };
         self.error(Some(value.span()), Some(key.name.to_owned()), problem);
     }
 
@@ -178,20 +154,12 @@ impl Walk<'_> {
         suggestion: Option<&str>,
     ) {
         let suggestion = suggestion.map(|meant| format!("did you mean {meant}?"));
-        self.error(
-            Some(span),
-            Some(name),
-            Problem::Unknown { what, suggestion },
-        );
+        self.error(Some(span), Some(name), Problem::Unknown { what, suggestion });
     }
 
     fn error(&mut self, span: Option<Range<usize>>, key: Option<String>, problem: Problem) {
         let origin = self.origin(span);
-        self.found.errors.push(Error {
-            origin,
-            key,
-            problem,
-        });
+        self.found.errors.push(Error { origin, key, problem });
     }
 
     fn origin(&self, span: Option<Range<usize>>) -> Origin {
@@ -199,10 +167,7 @@ impl Walk<'_> {
             let before = self.text.bytes().take(span.start);
             before.filter(|byte| *byte == b'\n').count() + 1
         });
-        Origin::File {
-            path: self.path.to_owned(),
-            line,
-        }
+        Origin::File { path: self.path.to_owned(), line }
     }
 
     /// A value as it stands in the file, or its kind if it may be long.
@@ -211,11 +176,7 @@ impl Walk<'_> {
             DeValue::String(text) => format!("{text:?}"),
             DeValue::Array(_) => "an array".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
-            _ => self
-                .text
-                .get(value.span())
-                .unwrap_or("something else")
-                .to_owned(),
+            _ => self.text.get(value.span()).unwrap_or("something else").to_owned(),
         }
     }
 }

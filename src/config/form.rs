@@ -108,10 +108,7 @@ pub(super) fn pieces(text: &str) -> Vec<String> {
 impl Form {
     /// Whether the key takes several values.
     pub(super) fn is_list(&self) -> bool {
-        matches!(
-            self,
-            Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_)
-        )
+        matches!(self, Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_))
     }
 
     /// Whether a value is text, so that a bare number or boolean in a file
@@ -122,11 +119,7 @@ impl Form {
 
     /// The texts in which one line, from the environment or `--set`, is taken.
     pub(super) fn split(&self, text: &str) -> Vec<String> {
-        if self.is_list() {
-            pieces(text)
-        } else {
-            vec![text.trim().to_owned()]
-        }
+        if self.is_list() { pieces(text) } else { vec![text.trim().to_owned()] }
     }
 
     /// Parses `texts` and puts the value into its place; says for each text
@@ -142,11 +135,7 @@ impl Form {
                     [first, ..] => (first.as_str(), true),
                     [] => ("", false),
                 };
-                let set = if more {
-                    Err(Refused::FORM)
-                } else {
-                    scalar.set_one(draft, text)
-                };
+                let set = if more { Err(Refused::FORM) } else { scalar.set_one(draft, text) };
                 return set.map_err(|refused| vec![wrong(text, refused)]);
             }
         }
@@ -159,11 +148,7 @@ impl Form {
             Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_) => return Err(Refused::FORM),
             Self::Listener(set) => set(draft, value::listen(text)?),
             Self::File(set) => set(draft, value::path(text)?),
-            Self::Time {
-                least,
-                infinity,
-                set,
-            } => set(draft, time(text, least, infinity)?),
+            Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
             Self::TimeOrOff { set, .. } if text == "off" => set(draft, None),
             Self::TimeOrOff { least, set } => set(draft, Some(time(text, least, false)?)),
             Self::Size { least, most, set } => set(draft, within(value::size(text)?, least, most)?),
@@ -176,10 +161,7 @@ impl Form {
             Self::Rate(set) => set(draft, value::number(text)?),
             Self::Flag(set) => set(draft, value::flag(text)?),
             Self::Word(words) => {
-                let meaning = words
-                    .iter()
-                    .find(|(word, _)| *word == text)
-                    .ok_or(Refused::FORM)?;
+                let meaning = words.iter().find(|(word, _)| *word == text).ok_or(Refused::FORM)?;
                 (meaning.1)(draft);
             }
         }
@@ -199,9 +181,7 @@ impl Form {
             }
             Self::Names(_) => "host names, without ports".to_owned(),
             Self::File(_) => "the path of a file".to_owned(),
-            Self::Time {
-                infinity: false, ..
-            } => format!("a duration {SUCH}"),
+            Self::Time { infinity: false, .. } => format!("a duration {SUCH}"),
             Self::Time { infinity: true, .. } => format!("a duration {SUCH}, or infinity"),
             Self::TimeOrOff { least, .. } => {
                 format!("off, or a duration of at least {}, {SUCH}", Span(least))
@@ -234,18 +214,11 @@ fn all<T>(texts: &[String], parse: fn(&str) -> Parsed<T>) -> Result<Vec<T>, Vec<
             Err(refused) => wrongs.push(wrong(text, refused)),
         }
     }
-    if wrongs.is_empty() {
-        Ok(values)
-    } else {
-        Err(wrongs)
-    }
+    if wrongs.is_empty() { Ok(values) } else { Err(wrongs) }
 }
 
 fn wrong(text: &str, refused: Refused) -> Wrong {
-    Wrong {
-        found: format!("{text:?}"),
-        why: refused.why,
-    }
+    Wrong { found: format!("{text:?}"), why: refused.why }
 }
 
 fn time(text: &str, least: Duration, infinity: bool) -> Parsed<Duration> {
@@ -253,11 +226,7 @@ fn time(text: &str, least: Duration, infinity: bool) -> Parsed<Duration> {
     if time == INFINITY && !infinity {
         return Err(Refused::because("this one has to end"));
     }
-    if time < least {
-        Err(Refused::because("it is too short"))
-    } else {
-        Ok(time)
-    }
+    if time < least { Err(Refused::because("it is too short")) } else { Ok(time) }
 }
 
 fn within(number: u64, least: usize, most: usize) -> Parsed<usize> {

@@ -54,30 +54,17 @@ const SOME: Duration = Duration::from_millis(1);
 const NONE: Duration = Duration::ZERO;
 
 const fn key(name: &'static str, default: Preset, form: Form, doc: &'static str) -> Key {
-    Key {
-        name,
-        default,
-        doc,
-        form,
-    }
+    Key { name, default, doc, form }
 }
 
 /// A duration that must end.
 const fn time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
-    Time {
-        least,
-        infinity: false,
-        set,
-    }
+    Time { least, infinity: false, set }
 }
 
 /// A duration that may be `infinity`.
 const fn open_time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
-    Time {
-        least,
-        infinity: true,
-        set,
-    }
+    Time { least, infinity: true, set }
 }
 
 /// Every key, in the order in which people are shown them.
@@ -105,11 +92,7 @@ pub static KEYS: &[Key] = &[
     key(
         "workers",
         Unset("2"),
-        Count {
-            least: 1,
-            most: limits::WORKERS_MAX,
-            set: |d, v| d.config.workers = v,
-        },
+        Count { least: 1, most: limits::WORKERS_MAX, set: |d, v| d.config.workers = v },
         "Worker threads, 1 to 1024; if not set, one for each core that this process may use.",
     ),
     key(
@@ -152,9 +135,7 @@ pub static KEYS: &[Key] = &[
         "upstream.retry",
         Is("idempotent"),
         Word(&[
-            ("idempotent", |d| {
-                d.config.upstream.retry = Retry::Idempotent
-            }),
+            ("idempotent", |d| d.config.upstream.retry = Retry::Idempotent),
             ("never", |d| d.config.upstream.retry = Retry::Never),
         ]),
         "Whether a safe request is sent once more when a reused connection died unanswered: \
@@ -200,11 +181,7 @@ pub static KEYS: &[Key] = &[
     key(
         "limits.head_size",
         Is("64k"),
-        Size {
-            least: 1 << 10,
-            most: 1 << 20,
-            set: |d, v| d.config.limits.head_size = v,
-        },
+        Size { least: 1 << 10, most: 1 << 20, set: |d, v| d.config.limits.head_size = v },
         "The most bytes of a request head, 1k to 1m.",
     ),
     key(
@@ -232,10 +209,7 @@ pub static KEYS: &[Key] = &[
     key(
         "limits.connection_age",
         Is("off"),
-        TimeOrOff {
-            least: Duration::from_secs(1),
-            set: |d, v| d.config.limits.connection_age = v,
-        },
+        TimeOrOff { least: Duration::from_secs(1), set: |d, v| d.config.limits.connection_age = v },
         "The age after which a connection is closed at its next pause, 1s or more; off keeps it.",
     ),
     key(
@@ -322,10 +296,7 @@ impl Key {
     /// Its environment variable, `EBBTIDE_TIMEOUTS__HEAD`.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!(
-            "{VARIABLE_PREFIX}{}",
-            self.name.to_uppercase().replace('.', "__")
-        )
+        format!("{VARIABLE_PREFIX}{}", self.name.to_uppercase().replace('.', "__"))
     }
 }
 
@@ -340,11 +311,7 @@ impl Draft {
             if let Preset::Default(text) = key.default {
                 let values = super::form::pieces(text);
                 let set = key.form.set(&mut draft, &values);
-                debug_assert!(
-                    set.is_ok(),
-                    "the default of {} is refused: {set:?}",
-                    key.name
-                );
+                debug_assert!(set.is_ok(), "the default of {} is refused: {set:?}", key.name);
             }
         }
         draft
@@ -396,10 +363,7 @@ impl Draft {
                     total_timeout: t,
                     force_timeout: t,
                 },
-                log: Log {
-                    access: AccessFormat::Off,
-                    query: false,
-                },
+                log: Log { access: AccessFormat::Off, query: false },
             },
             total_timeout: None,
         }

@@ -87,18 +87,11 @@ pub fn admin_address(
     environment: &[(String, String)],
 ) -> Result<Listen, Errors> {
     let mut builder = Builder::new();
-    let variable = environment
-        .iter()
-        .filter(|(name, _)| name == "EBBTIDE_ADMIN")
-        .cloned();
+    let variable = environment.iter().filter(|(name, _)| name == "EBBTIDE_ADMIN").cloned();
     builder.environment(&variable.collect::<Vec<_>>());
     if let Some(value) = flag {
         let values = vec![value.to_owned()];
-        builder.flags(&[Flag {
-            name: "--admin",
-            key: "admin",
-            values,
-        }]);
+        builder.flags(&[Flag { name: "--admin", key: "admin", values }]);
     }
     if builder.errors.is_empty() && builder.draft.config.admin.is_none() {
         let text = "none given; use --admin ADDRESS or EBBTIDE_ADMIN".to_owned();
@@ -122,11 +115,7 @@ pub(super) struct Builder {
 
 impl Builder {
     fn new() -> Self {
-        Self {
-            draft: Draft::with_defaults(),
-            origins: HashMap::new(),
-            errors: Vec::new(),
-        }
+        Self { draft: Draft::with_defaults(), origins: HashMap::new(), errors: Vec::new() }
     }
 
     fn apply(&mut self, entries: impl IntoIterator<Item = Entry>) {
@@ -134,11 +123,7 @@ impl Builder {
             if let Err(wrongs) = key.form.set(&mut self.draft, &texts) {
                 for wrong in wrongs {
                     let allowed = key.form.allowed();
-                    let problem = Problem::Value {
-                        found: wrong.found,
-                        why: wrong.why,
-                        allowed,
-                    };
+                    let problem = Problem::Value { found: wrong.found, why: wrong.why, allowed };
                     self.error(origin.clone(), key.name, problem);
                 }
             }
@@ -147,33 +132,20 @@ impl Builder {
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
-        let mut ours: Vec<_> = variables
-            .iter()
-            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
-            .collect();
+        let mut ours: Vec<_> =
+            variables.iter().filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect();
         // The environment has no order of its own; errors should have one.
         ours.sort();
         for (name, value) in ours {
             let origin = Origin::Environment(name.clone());
             match KEYS.iter().find(|key| key.variable() == *name) {
                 Some(key) => {
-                    self.apply([Entry {
-                        key,
-                        origin,
-                        texts: key.form.split(value),
-                    }]);
+                    self.apply([Entry { key, origin, texts: key.form.split(value) }]);
                 }
                 None => {
                     let suggestion = variable_hint(name, value);
-                    let problem = Problem::Unknown {
-                        what: "variable",
-                        suggestion,
-                    };
-                    self.errors.push(Error {
-                        origin,
-                        key: None,
-                        problem,
-                    });
+                    let problem = Problem::Unknown { what: "variable", suggestion };
+                    self.errors.push(Error { origin, key: None, problem });
                 }
             }
         }
@@ -187,22 +159,14 @@ impl Builder {
                     why: None,
                     allowed: "KEY=VALUE, such as timeouts.head=10s".to_owned(),
                 };
-                self.errors.push(Error {
-                    origin: Origin::Set,
-                    key: None,
-                    problem,
-                });
+                self.errors.push(Error { origin: Origin::Set, key: None, problem });
                 continue;
             };
             let name = name.trim();
             match keys::find(name) {
                 Some(key) => {
                     let texts = key.form.split(value);
-                    self.apply([Entry {
-                        key,
-                        origin: Origin::Set,
-                        texts,
-                    }]);
+                    self.apply([Entry { key, origin: Origin::Set, texts }]);
                 }
                 None => self.unknown_key(Origin::Set, name),
             }
@@ -213,11 +177,7 @@ impl Builder {
         for flag in flags {
             let origin = Origin::Flag(flag.name);
             match keys::find(flag.key) {
-                Some(key) => self.apply([Entry {
-                    key,
-                    origin,
-                    texts: flag.values.clone(),
-                }]),
+                Some(key) => self.apply([Entry { key, origin, texts: flag.values.clone() }]),
                 None => self.unknown_key(origin, flag.key),
             }
         }
@@ -225,23 +185,12 @@ impl Builder {
 
     fn unknown_key(&mut self, origin: Origin, name: &str) {
         let suggestion = suggest::key(name).map(|meant| format!("did you mean {meant}?"));
-        self.error(
-            origin,
-            name,
-            Problem::Unknown {
-                what: "key",
-                suggestion,
-            },
-        );
+        self.error(origin, name, Problem::Unknown { what: "key", suggestion });
     }
 
     /// Adds an error about a key.
     pub(super) fn error(&mut self, origin: Origin, key: &str, problem: Problem) {
-        self.errors.push(Error {
-            origin,
-            key: Some(key.to_owned()),
-            problem,
-        });
+        self.errors.push(Error { origin, key: Some(key.to_owned()), problem });
     }
 
     fn finish(mut self) -> Result<Loaded, Errors> {

@@ -17,6 +17,7 @@ mod check;
 mod error;
 mod file;
 mod form;
+pub mod fuzz;
 mod keys;
 mod load;
 mod model;

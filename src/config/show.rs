@@ -15,10 +15,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix { path, mode: None } => write!(f, "unix:{}", path.display()),
-            Self::Unix {
-                path,
-                mode: Some(mode),
-            } => {
+            Self::Unix { path, mode: Some(mode) } => {
                 write!(f, "unix:{},mode={mode:04o}", path.display())
             }
         }
@@ -47,11 +44,7 @@ impl fmt::Display for Span {
         let mut rest = self.0.as_nanos();
         if rest < 1_000_000 {
             // Only a bare fraction of seconds reaches below a millisecond.
-            return if rest == 0 {
-                f.write_str("0s")
-            } else {
-                write!(f, "0.{rest:09}")
-            };
+            return if rest == 0 { f.write_str("0s") } else { write!(f, "0.{rest:09}") };
         }
         for (unit, nanos) in UNITS {
             let count = rest / nanos;
@@ -69,15 +62,8 @@ impl Plan {
     /// and the least it may be. [`INFINITY`] if `drain_timeout` is.
     #[must_use]
     pub fn sum(&self) -> Duration {
-        let parts = [
-            self.lame_duck,
-            limits::CLOSING,
-            self.cut_timeout,
-            self.finish_timeout,
-        ];
-        parts
-            .iter()
-            .fold(self.drain_timeout, |sum, part| sum.saturating_add(*part))
+        let parts = [self.lame_duck, limits::CLOSING, self.cut_timeout, self.finish_timeout];
+        parts.iter().fold(self.drain_timeout, |sum, part| sum.saturating_add(*part))
     }
 
     /// The longest time from the signal to the end of the process: the bound
@@ -122,16 +108,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_parses_back() {
-        for text in [
-            "0s",
-            "500ms",
-            "1s500ms",
-            "1m30s",
-            "1h",
-            "2h1s",
-            "infinity",
-            "0.000000001",
-        ] {
+        for text in ["0s", "500ms", "1s500ms", "1m30s", "1h", "2h1s", "infinity", "0.000000001"] {
             let parsed = value::duration(text).unwrap();
             assert_eq!(Span(parsed).to_string(), text);
         }

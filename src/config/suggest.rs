@@ -46,11 +46,8 @@ pub(super) fn is_table(name: &str) -> bool {
 
 /// The names of all tables, some more than once.
 fn tables() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().flat_map(|key| {
-        key.name
-            .match_indices('.')
-            .filter_map(|(dot, _)| key.name.get(..dot))
-    })
+    KEYS.iter()
+        .flat_map(|key| key.name.match_indices('.').filter_map(|(dot, _)| key.name.get(..dot)))
 }
 
 fn last_part(name: &str) -> &str {
@@ -95,10 +92,7 @@ mod tests {
     fn a_variable_with_single_underscores_is_recognised() {
         for (given, meant) in [
             ("EBBTIDE_TIMEOUTS_HEAD", Some("EBBTIDE_TIMEOUTS__HEAD")),
-            (
-                "EBBTIDE_DRAIN_TIMEOUT",
-                Some("EBBTIDE_DRAIN__STOP__DRAIN_TIMEOUT"),
-            ),
+            ("EBBTIDE_DRAIN_TIMEOUT", Some("EBBTIDE_DRAIN__STOP__DRAIN_TIMEOUT")),
             ("EBBTIDE_LISTN", Some("EBBTIDE_LISTEN")),
             ("EBBTIDE_BANANAS", None),
         ] {

@@ -9,15 +9,9 @@ use super::*;
 
 /// Sources with what every configuration needs, and the arguments of `--set`.
 fn minimal(set: &[&str]) -> Sources {
-    let mut all = vec![
-        "listen=127.0.0.1:0".to_owned(),
-        "upstream.endpoints=app:80".to_owned(),
-    ];
+    let mut all = vec!["listen=127.0.0.1:0".to_owned(), "upstream.endpoints=app:80".to_owned()];
     all.extend(set.iter().map(|text| (*text).to_owned()));
-    Sources {
-        set: all,
-        ..Sources::default()
-    }
+    Sources { set: all, ..Sources::default() }
 }
 
 fn loaded(set: &[&str]) -> Loaded {
@@ -33,19 +27,11 @@ fn with_file(text: &str) -> (tempfile::TempDir, Sources) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("e.toml");
     std::fs::write(&path, text).unwrap();
-    (
-        dir,
-        Sources {
-            file: Some(path),
-            ..Sources::default()
-        },
-    )
+    (dir, Sources { file: Some(path), ..Sources::default() })
 }
 
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("config")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
 
 const LEAST: &str = "listen = ':0'\nupstream.endpoints = 'app:80'\n";
@@ -60,13 +46,7 @@ fn defaults_are_those_of_the_public_interface() {
     assert_eq!(config.upstream.retry, Retry::Idempotent);
     assert_eq!(config.limits.head_size, 65_536);
     assert_eq!(config.limits.connections, None);
-    assert_eq!(
-        config.log,
-        Log {
-            access: AccessFormat::Json,
-            query: false
-        }
-    );
+    assert_eq!(config.log, Log { access: AccessFormat::Json, query: false });
     assert_eq!(config.stop.drain_timeout, secs(20));
     assert_eq!(config.stop.total_timeout, secs(26));
     assert_eq!(config.stop.longest(), secs(28));
@@ -92,12 +72,7 @@ fn no_key_is_listed_twice() {
 
 #[test]
 fn a_number_in_a_file_is_a_duration_in_seconds() {
-    for (text, millis) in [
-        ("10", 10_000),
-        ("1.5", 1_500),
-        ("'10s'", 10_000),
-        ("'1m30s'", 90_000),
-    ] {
+    for (text, millis) in [("10", 10_000), ("1.5", 1_500), ("'10s'", 10_000), ("'1m30s'", 90_000)] {
         let (_dir, sources) = with_file(&format!("{LEAST}timeouts.head = {text}"));
         let head = load(&sources).unwrap().config.timeouts.head;
         assert_eq!(head, Duration::from_millis(millis), "{text}");
@@ -108,24 +83,15 @@ fn a_number_in_a_file_is_a_duration_in_seconds() {
 fn a_list_is_a_string_or_an_array_in_a_file_and_comma_separated_elsewhere() {
     let want: Vec<Listen> = vec![
         Listen::Tcp("0.0.0.0:81".parse().unwrap()),
-        Listen::Unix {
-            path: "/a".into(),
-            mode: Some(0o660),
-        },
+        Listen::Unix { path: "/a".into(), mode: Some(0o660) },
     ];
     let (_dir, mut sources) =
         with_file("listen = [':81', 'unix:/a,mode=0660']\nupstream.endpoints = ['app:80']");
     assert_eq!(load(&sources).unwrap().config.listen, want);
     sources.file = None;
     sources.environment = vec![
-        (
-            "EBBTIDE_LISTEN".to_owned(),
-            ":81, unix:/a,mode=0660".to_owned(),
-        ),
-        (
-            "EBBTIDE_UPSTREAM__ENDPOINTS".to_owned(),
-            "app:80,app:81".to_owned(),
-        ),
+        ("EBBTIDE_LISTEN".to_owned(), ":81, unix:/a,mode=0660".to_owned()),
+        ("EBBTIDE_UPSTREAM__ENDPOINTS".to_owned(), "app:80,app:81".to_owned()),
     ];
     let config = load(&sources).unwrap().config;
     assert_eq!(config.listen, want);
@@ -139,16 +105,9 @@ fn infinity_is_taken_only_where_a_wait_may_never_end() {
         "upstream.between_bytes_timeout",
         "drain.stop.drain_timeout",
     ] {
-        assert!(
-            load(&minimal(&[&format!("{key}=infinity")])).is_ok(),
-            "{key}"
-        );
+        assert!(load(&minimal(&[&format!("{key}=infinity")])).is_ok(), "{key}");
     }
-    for key in [
-        "timeouts.head",
-        "upstream.connect_timeout",
-        "drain.stop.total_timeout",
-    ] {
+    for key in ["timeouts.head", "upstream.connect_timeout", "drain.stop.total_timeout"] {
         let errors = refused(&minimal(&[&format!("{key}=infinity")]));
         assert!(errors.contains("(this one has to end)"), "{errors}");
     }
@@ -159,12 +118,9 @@ fn infinity_is_taken_only_where_a_wait_may_never_end() {
 
 #[test]
 fn bounds_are_inclusive() {
-    for good in [
-        "limits.head_size=1k",
-        "limits.head_size=1m",
-        "limits.head_count=256",
-        "workers=1024",
-    ] {
+    for good in
+        ["limits.head_size=1k", "limits.head_size=1m", "limits.head_count=256", "workers=1024"]
+    {
         assert!(load(&minimal(&[good])).is_ok(), "{good}");
     }
     for bad in [
@@ -192,9 +148,7 @@ fn a_total_below_the_sum_is_refused_and_one_above_is_kept() {
     );
     let stop = loaded(&["drain.stop.total_timeout=40s"]).config.stop;
     assert_eq!(stop.total_timeout, Duration::from_secs(40));
-    let derived = loaded(&["drain.stop.lame_duck=5s", "drain.stop.drain_timeout=1m"])
-        .config
-        .stop;
+    let derived = loaded(&["drain.stop.lame_duck=5s", "drain.stop.drain_timeout=1m"]).config.stop;
     assert_eq!(derived.total_timeout, Duration::from_secs(71));
 }
 
@@ -210,20 +164,11 @@ fn a_place_is_listened_on_once() {
 
 #[test]
 fn a_bad_value_does_not_also_count_as_missing() {
-    let errors = refused(&Sources {
-        set: vec!["listen=nowhere".to_owned()],
-        ..Sources::default()
-    });
+    let errors = refused(&Sources { set: vec!["listen=nowhere".to_owned()], ..Sources::default() });
     let lines: Vec<_> = errors.lines().collect();
     assert_eq!(lines.len(), 2, "{errors}");
-    assert!(
-        lines[0].starts_with("--set: listen: found \"nowhere\""),
-        "{errors}"
-    );
-    assert!(
-        lines[1].starts_with("configuration: upstream.endpoints: none given"),
-        "{errors}"
-    );
+    assert!(lines[0].starts_with("--set: listen: found \"nowhere\""), "{errors}");
+    assert!(lines[1].starts_with("configuration: upstream.endpoints: none given"), "{errors}");
 }
 
 #[test]
@@ -240,28 +185,17 @@ fn broken_syntax_names_its_line_and_hides_no_other_error() {
     let lines: Vec<_> = errors.lines().collect();
     assert_eq!(lines.len(), 3, "{errors}");
     assert!(lines[0].contains("e.toml:1: not TOML: "), "{errors}");
-    assert!(
-        lines[1].contains("e.toml:4: timeouts.head: found \"soon\""),
-        "{errors}"
-    );
-    assert!(
-        lines[2].contains("e.toml:5: timeouts.hed: unknown key"),
-        "{errors}"
-    );
+    assert!(lines[1].contains("e.toml:4: timeouts.head: found \"soon\""), "{errors}");
+    assert!(lines[2].contains("e.toml:5: timeouts.hed: unknown key"), "{errors}");
 }
 
 #[test]
 fn an_open_bracket_does_not_flood_the_report() {
-    let (_dir, sources) = with_file(&format!(
-        "listen = [':81'\n{}",
-        "timeouts.head = \n".repeat(50)
-    ));
+    let (_dir, sources) =
+        with_file(&format!("listen = [':81'\n{}", "timeouts.head = \n".repeat(50)));
     let errors = refused(&sources);
     assert_eq!(errors.lines().count(), 5, "{errors}");
-    assert!(
-        errors.contains("e.toml:2: not TOML: missing comma"),
-        "{errors}"
-    );
+    assert!(errors.contains("e.toml:2: not TOML: missing comma"), "{errors}");
 }
 
 #[test]
@@ -293,36 +227,22 @@ fn a_service_link_of_kubernetes_is_explained() {
         ("PATH".into(), "/".into()),
     ];
     let errors = refused(&sources);
-    assert!(
-        errors.contains("environment EBBTIDE_SERVICE_HOST: unknown variable"),
-        "{errors}"
-    );
+    assert!(errors.contains("environment EBBTIDE_SERVICE_HOST: unknown variable"), "{errors}");
     assert!(errors.contains("enableServiceLinks: false"), "{errors}");
 }
 
 #[test]
 fn what_may_surprise_is_a_warning() {
     let keys = |set: &[&str]| -> Vec<_> {
-        loaded(set)
-            .warnings
-            .iter()
-            .map(|warning| warning.key)
-            .collect()
+        loaded(set).warnings.iter().map(|warning| warning.key).collect()
     };
     let quiet = "upstream.first_byte_timeout=20s";
     assert_eq!(keys(&[quiet]), Vec::<&str>::new());
     assert_eq!(keys(&[]), ["drain.stop.drain_timeout"]);
     assert_eq!(keys(&[quiet, "admin_names=a"]), ["admin_names"]);
+    assert_eq!(keys(&[quiet, "drain.stop.idle_grace=21s"]), ["drain.stop.idle_grace"]);
     assert_eq!(
-        keys(&[quiet, "drain.stop.idle_grace=21s"]),
-        ["drain.stop.idle_grace"]
-    );
-    assert_eq!(
-        keys(&[
-            quiet,
-            "listen=:81",
-            "upstream.endpoints=localhost:81,app:81"
-        ]),
+        keys(&[quiet, "listen=:81", "upstream.endpoints=localhost:81,app:81"]),
         ["upstream.endpoints"]
     );
 }
@@ -333,30 +253,16 @@ fn commands_find_the_admin_address_by_flag_then_environment() {
         ("EBBTIDE_ADMIN".to_owned(), "unix:/a".to_owned()),
         ("EBBTIDE_OTHER".to_owned(), "x".to_owned()),
     ];
-    let unix = Listen::Unix {
-        path: "/a".into(),
-        mode: None,
-    };
+    let unix = Listen::Unix { path: "/a".into(), mode: None };
     assert_eq!(admin_address(None, &environment).unwrap(), unix);
     let tcp = Listen::Tcp("127.0.0.1:9".parse().unwrap());
-    assert_eq!(
-        admin_address(Some("localhost:9"), &environment).unwrap(),
-        tcp
-    );
-    assert!(
-        admin_address(None, &[])
-            .unwrap_err()
-            .to_string()
-            .contains("--admin")
-    );
+    assert_eq!(admin_address(Some("localhost:9"), &environment).unwrap(), tcp);
+    assert!(admin_address(None, &[]).unwrap_err().to_string().contains("--admin"));
 }
 
 #[test]
 fn the_shortest_file_is_a_whole_configuration() {
-    let sources = Sources {
-        file: Some(shipped("ebbtide.toml")),
-        ..Sources::default()
-    };
+    let sources = Sources { file: Some(shipped("ebbtide.toml")), ..Sources::default() };
     assert_eq!(load(&sources).unwrap().config.listen.len(), 1);
 }
 
@@ -372,10 +278,7 @@ fn the_reference_file_says_what_the_defaults_say() {
 fn the_reference_file_is_the_table_of_keys() {
     let found = std::fs::read_to_string(shipped("ebbtide.reference.toml")).unwrap();
     let want = reference();
-    assert!(
-        found == want,
-        "config/ebbtide.reference.toml should be:\n{want}"
-    );
+    assert!(found == want, "config/ebbtide.reference.toml should be:\n{want}");
 }
 
 /// The table of keys as a file with every default; what has none is commented out.
@@ -411,18 +314,11 @@ fn reference() -> String {
 
 fn toml_value(form: &Form, text: &str) -> String {
     if form.is_list() {
-        let items: Vec<_> = form::pieces(text)
-            .iter()
-            .map(|item| format!("{item:?}"))
-            .collect();
+        let items: Vec<_> = form::pieces(text).iter().map(|item| format!("{item:?}")).collect();
         return format!("[{}]", items.join(", "));
     }
     let bare = text.parse::<u64>().is_ok() || text.parse::<bool>().is_ok();
-    if bare {
-        text.to_owned()
-    } else {
-        format!("{text:?}")
-    }
+    if bare { text.to_owned() } else { format!("{text:?}") }
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {

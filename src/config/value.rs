@@ -34,12 +34,8 @@ impl Refused {
 pub(super) type Parsed<T> = Result<T, Refused>;
 
 /// The units of a duration with their nanoseconds, largest first.
-pub(super) const UNITS: [(&str, u128); 4] = [
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-];
+pub(super) const UNITS: [(&str, u128); 4] =
+    [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
 
 /// `500ms`, `1.5s`, `1m30s`, `1h`; a bare number is seconds; `infinity` is [`INFINITY`].
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
@@ -92,11 +88,7 @@ fn decimal(text: &str, unit: u128) -> Option<u128> {
         None => (text, ""),
     };
     let whole = u128::from(digits(whole)?);
-    let part = if fraction.is_empty() {
-        0
-    } else {
-        u128::from(digits(fraction)?)
-    };
+    let part = if fraction.is_empty() { 0 } else { u128::from(digits(fraction)?) };
     // Nine digits at most: the power fits.
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     whole.checked_mul(unit)?.checked_add(part * unit / scale)
@@ -125,9 +117,7 @@ pub(super) fn size(text: &str) -> Parsed<u64> {
         "g" | "G" => 1 << 30,
         _ => return Err(Refused::FORM),
     };
-    digits(number)
-        .and_then(|n| n.checked_mul(factor))
-        .ok_or(Refused::FORM)
+    digits(number).and_then(|n| n.checked_mul(factor)).ok_or(Refused::FORM)
 }
 
 /// `true` or `false`.
@@ -147,10 +137,7 @@ pub(super) fn listen(text: &str) -> Parsed<Listen> {
             Some((path, mode)) => (path, Some(self::mode(mode)?)),
             None => (rest, None),
         };
-        return Ok(Listen::Unix {
-            path: socket_path(path)?,
-            mode,
-        });
+        return Ok(Listen::Unix { path: socket_path(path)?, mode });
     }
     let (host, port) = host_and_port(text)?;
     let address = match host {
@@ -177,9 +164,7 @@ fn mode(text: &str) -> Parsed<u32> {
 /// The path of a unix socket.
 fn socket_path(text: &str) -> Parsed<PathBuf> {
     if text.len() > limits::UNIX_PATH_MAX {
-        return Err(Refused::because(
-            "the path of a unix socket has at most 107 bytes",
-        ));
+        return Err(Refused::because("the path of a unix socket has at most 107 bytes"));
     }
     path(text)
 }
@@ -206,9 +191,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
         None => text,
     };
     if authority.contains('/') {
-        return Err(Refused::because(
-            "an upstream has no path; requests keep their own",
-        ));
+        return Err(Refused::because("an upstream has no path; requests keep their own"));
     }
     let (host, port) = host_and_port(authority)?;
     let host = match host {
@@ -224,11 +207,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
 
 /// A host name, without a port.
 pub(super) fn name(text: &str) -> Parsed<String> {
-    if is_name(text) {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(Refused::FORM)
-    }
+    if is_name(text) { Ok(text.to_ascii_lowercase()) } else { Err(Refused::FORM) }
 }
 
 /// The host of an address as written.
@@ -243,23 +222,16 @@ enum Host<'a> {
 
 /// `HOST:PORT`, in which an IPv6 address has brackets.
 fn host_and_port(text: &str) -> Parsed<(Host<'_>, u16)> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or(Refused::because("it has no port"))?;
+    let (host, port) = text.rsplit_once(':').ok_or(Refused::because("it has no port"))?;
     let port = digits(port)
         .and_then(|port| u16::try_from(port).ok())
         .ok_or(Refused::because("a port is a number up to 65535"))?;
-    if let Some(inner) = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address = inner.parse().map_err(|_| Refused::FORM)?;
         return Ok((Host::V6(address), port));
     }
     if host.contains(':') {
-        return Err(Refused::because(
-            "an IPv6 address is written in brackets, such as [::1]:8080",
-        ));
+        return Err(Refused::because("an IPv6 address is written in brackets, such as [::1]:8080"));
     }
     match host {
         "" => Ok((Host::None, port)),
@@ -273,9 +245,7 @@ fn host_and_port(text: &str) -> Parsed<(Host<'_>, u16)> {
 fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 253
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -287,10 +257,7 @@ mod tests {
     }
 
     fn host(host: &str, port: u16) -> Endpoint {
-        Endpoint::Tcp {
-            host: host.to_owned(),
-            port,
-        }
+        Endpoint::Tcp { host: host.to_owned(), port }
     }
 
     #[test]
@@ -344,44 +311,25 @@ mod tests {
             assert_eq!(duration(text), Err(Refused::FORM), "{text}");
         }
         for text in ["8761h", "18446744073709551615h", "31536000.1"] {
-            assert!(
-                duration(text).is_err_and(|refused| refused.why.is_some()),
-                "{text}"
-            );
+            assert!(duration(text).is_err_and(|refused| refused.why.is_some()), "{text}");
         }
     }
 
     #[test]
     fn sizes_count_in_1024() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("512", 512),
-            ("64k", 65_536),
-            ("1m", 1 << 20),
-            ("2G", 2 << 30),
-        ] {
+        for (text, bytes) in
+            [("0", 0), ("512", 512), ("64k", 65_536), ("1m", 1 << 20), ("2G", 2 << 30)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        for text in [
-            "",
-            "k",
-            "-1",
-            "1.5k",
-            "1kb",
-            "1 k",
-            "64t",
-            "18446744073709551615k",
-        ] {
+        for text in ["", "k", "-1", "1.5k", "1kb", "1 k", "64t", "18446744073709551615k"] {
             assert_eq!(size(text), Err(Refused::FORM), "{text}");
         }
     }
 
     #[test]
     fn listeners_are_addresses_or_sockets() {
-        let unix = |path: &str, mode| Listen::Unix {
-            path: path.into(),
-            mode,
-        };
+        let unix = |path: &str, mode| Listen::Unix { path: path.into(), mode };
         for (text, want) in [
             (":8080", tcp("0.0.0.0:8080")),
             (":0", tcp("0.0.0.0:0")),
@@ -390,10 +338,7 @@ mod tests {
             ("[::1]:80", tcp("[::1]:80")),
             ("[::]:80", tcp("[::]:80")),
             ("unix:/run/e.sock", unix("/run/e.sock", None)),
-            (
-                "unix:/run/e.sock,mode=0660",
-                unix("/run/e.sock", Some(0o660)),
-            ),
+            ("unix:/run/e.sock,mode=0660", unix("/run/e.sock", Some(0o660))),
             ("unix:a,b,mode=600", unix("a,b", Some(0o600))),
         ] {
             assert_eq!(listen(text), Ok(want), "{text}");
@@ -431,15 +376,7 @@ mod tests {
         ] {
             assert_eq!(endpoint(text), Ok(want), "{text}");
         }
-        for text in [
-            "",
-            "app",
-            ":3000",
-            "app:0",
-            "http://app",
-            "http://app:80/x",
-            "ftp://app:21",
-        ] {
+        for text in ["", "app", ":3000", "app:0", "http://app", "http://app:80/x", "ftp://app:21"] {
             assert!(endpoint(text).is_err(), "{text}");
         }
         let https = endpoint("https://app:443").unwrap_err();

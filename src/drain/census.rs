@@ -23,11 +23,7 @@ pub(super) struct Counts<K> {
 impl<K: Kind> Counts<K> {
     pub(super) fn new() -> Arc<Self> {
         let kinds = (0..K::COUNT).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Counts {
-            alive: AtomicUsize::new(0),
-            kinds,
-            kind: PhantomData,
-        })
+        Arc::new(Counts { alive: AtomicUsize::new(0), kinds, kind: PhantomData })
     }
 
     #[inline]
@@ -76,10 +72,7 @@ pub struct Census<K> {
 
 impl<K: Kind> Default for Census<K> {
     fn default() -> Self {
-        Census {
-            counts: vec![0; K::COUNT].into(),
-            kind: PhantomData,
-        }
+        Census { counts: vec![0; K::COUNT].into(), kind: PhantomData }
     }
 }
 

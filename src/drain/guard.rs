@@ -22,10 +22,7 @@ impl<K: Kind> Shard<K> {
     /// Something of `kind` is alive until the guard is dropped.
     pub fn guard(self: &Rc<Self>, kind: K) -> Guard<K> {
         self.counts.enter(kind);
-        Guard {
-            shard: Rc::clone(self),
-            kind: Cell::new(kind),
-        }
+        Guard { shard: Rc::clone(self), kind: Cell::new(kind) }
     }
 
     /// How many guards of this thread are alive.

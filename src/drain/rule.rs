@@ -54,10 +54,7 @@ pub fn kept(rule: Rule) -> bool {
     static BROKEN: OnceLock<Option<Rule>> = OnceLock::new();
     let broken = BROKEN.get_or_init(|| {
         let name = std::env::var(SABOTAGE).ok()?;
-        Rule::NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, rule)| *rule)
+        Rule::NAMES.iter().find(|(known, _)| *known == name).map(|(_, rule)| *rule)
     });
     *broken != Some(rule)
 }

@@ -86,31 +86,17 @@ impl<K: Kind> Shared<K> {
 impl<K: Kind> Scope<K> {
     /// An open scope in which nothing is alive.
     pub fn new(now: Instant) -> Self {
-        let shared = Shared {
-            holds: AtomicUsize::new(0),
-            shards: Mutex::default(),
-            changed: Notify::new(),
-        };
-        let orders = Orders {
-            stage: Stage::Open,
-            since: now,
-            deadline: Deadline::NEVER,
-        };
-        Scope {
-            shared: Arc::new(shared),
-            orders: watch::Sender::new(orders),
-        }
+        let shared =
+            Shared { holds: AtomicUsize::new(0), shards: Mutex::default(), changed: Notify::new() };
+        let orders = Orders { stage: Stage::Open, since: now, deadline: Deadline::NEVER };
+        Scope { shared: Arc::new(shared), orders: watch::Sender::new(orders) }
     }
 
     /// A part of this scope for one thread.
     pub fn branch(&self) -> Branch<K> {
         let counts = Counts::new();
         self.shared.shards().push(Arc::clone(&counts));
-        Branch {
-            counts,
-            shared: Arc::clone(&self.shared),
-            orders: self.orders.subscribe(),
-        }
+        Branch { counts, shared: Arc::clone(&self.shared), orders: self.orders.subscribe() }
     }
 
     /// Keeps the scope from being empty while something travels to a thread.
@@ -149,10 +135,7 @@ impl<K: Kind> Scope<K> {
         match deadline.instant() {
             None => self.empty().await,
             Some(at) => {
-                if tokio::time::timeout_at(at.into(), self.empty())
-                    .await
-                    .is_err()
-                {
+                if tokio::time::timeout_at(at.into(), self.empty()).await.is_err() {
                     return Outcome::Expired(self.census());
                 }
             }
@@ -171,10 +154,7 @@ pub struct Branch<K: Kind> {
 impl<K: Kind> Branch<K> {
     /// Opens the branch on the thread that will work in it.
     pub fn open(self) -> (Rc<Shard<K>>, Watch) {
-        (
-            Rc::new(Shard::new(self.counts, self.shared)),
-            Watch(self.orders),
-        )
+        (Rc::new(Shard::new(self.counts, self.shared)), Watch(self.orders))
     }
 }
 
@@ -190,12 +170,7 @@ impl Watch {
 
     /// Waits until the stage is at least `stage`; ends at once if it is.
     pub async fn reaches(&mut self, stage: Stage) {
-        if self
-            .0
-            .wait_for(|orders| orders.stage >= stage)
-            .await
-            .is_err()
-        {
+        if self.0.wait_for(|orders| orders.stage >= stage).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -229,19 +204,12 @@ mod tests {
     }
 
     fn run(test: impl AsyncFnOnce()) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(test());
     }
 
     fn orders(stage: Stage) -> Orders {
-        Orders {
-            stage,
-            since: Instant::now(),
-            deadline: Deadline::NEVER,
-        }
+        Orders { stage, since: Instant::now(), deadline: Deadline::NEVER }
     }
 
     #[test]
@@ -263,9 +231,7 @@ mod tests {
             let guard = shard.guard(Thing::Small);
             guard.shift(Thing::Large);
             let soon = Deadline::after(Instant::now(), Duration::from_millis(5));
-            let Outcome::Expired(census) = scope.drained(soon).await else {
-                panic!("empty")
-            };
+            let Outcome::Expired(census) = scope.drained(soon).await else { panic!("empty") };
             assert_eq!((census.of(Thing::Small), census.of(Thing::Large)), (0, 1));
             drop(guard);
             assert_eq!(scope.drained(Deadline::NEVER).await, Outcome::Drained);

@@ -95,34 +95,19 @@ impl Decoder {
     pub fn decode(&mut self, octets: &mut [u8], emit: Emit) -> Result<Progress, BodyError> {
         match &mut self.0 {
             State::Length(left) => {
-                let n = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(octets.len());
+                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(octets.len());
                 *left -= n as u64;
                 let done = *left == 0;
                 if done {
                     self.0 = State::Done;
                 }
-                Ok(Progress {
-                    produced: n,
-                    consumed: n,
-                    trailer: None,
-                    done,
-                })
+                Ok(Progress { produced: n, consumed: n, trailer: None, done })
             }
             State::UntilClose => {
                 let n = octets.len();
-                Ok(Progress {
-                    produced: n,
-                    consumed: n,
-                    trailer: None,
-                    done: false,
-                })
+                Ok(Progress { produced: n, consumed: n, trailer: None, done: false })
             }
-            State::Done => Ok(Progress {
-                done: true,
-                ..Progress::default()
-            }),
+            State::Done => Ok(Progress { done: true, ..Progress::default() }),
             _ => self.decode_chunks(octets, emit),
         }
     }
@@ -154,11 +139,7 @@ impl Decoder {
                     from += n;
                     to += n;
                     let left = left - n as u64;
-                    self.0 = if left == 0 {
-                        State::ChunkEnd
-                    } else {
-                        State::ChunkData(left)
-                    };
+                    self.0 = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
                     if left > 0 {
                         break;
                     }
@@ -187,22 +168,12 @@ impl Decoder {
                     if done {
                         self.0 = State::Done;
                     }
-                    return Ok(Progress {
-                        produced: to,
-                        consumed: from,
-                        trailer,
-                        done,
-                    });
+                    return Ok(Progress { produced: to, consumed: from, trailer, done });
                 }
                 State::Length(_) | State::UntilClose | State::Done => break,
             }
         }
-        Ok(Progress {
-            produced: to,
-            consumed: from,
-            trailer: None,
-            done: false,
-        })
+        Ok(Progress { produced: to, consumed: from, trailer: None, done: false })
     }
 }
 
@@ -219,13 +190,8 @@ fn chunk_size(octets: &[u8]) -> Result<Option<(u64, usize)>, BodyError> {
             _ => Ok(None),
         };
     };
-    let line = window[..end]
-        .strip_suffix(b"\r")
-        .ok_or(BodyError("bare LF in chunk size line"))?;
-    let digits = line
-        .iter()
-        .take_while(|octet| octet.is_ascii_hexdigit())
-        .count();
+    let line = window[..end].strip_suffix(b"\r").ok_or(BodyError("bare LF in chunk size line"))?;
+    let digits = line.iter().take_while(|octet| octet.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at(digits);
     if digits == 0 || digits > 16 {
         return Err(BodyError("bad chunk size"));
@@ -233,9 +199,7 @@ fn chunk_size(octets: &[u8]) -> Result<Option<(u64, usize)>, BodyError> {
     if !extension.is_empty() && !is_extension(extension) {
         return Err(BodyError("bad chunk size"));
     }
-    let value = size
-        .iter()
-        .fold(0u64, |value, &octet| (value << 4) | u64::from(hex(octet)));
+    let value = size.iter().fold(0u64, |value, &octet| (value << 4) | u64::from(hex(octet)));
     if value > i64::MAX as u64 {
         return Err(BodyError("chunk too large"));
     }
@@ -245,9 +209,7 @@ fn chunk_size(octets: &[u8]) -> Result<Option<(u64, usize)>, BodyError> {
 /// A chunk extension is skipped, but not one that could hide a line end or a control octet.
 fn is_extension(octets: &[u8]) -> bool {
     octets[0] == b';'
-        && octets
-            .iter()
-            .all(|&octet| octet == b'\t' || (octet >= b' ' && octet != 0x7f))
+        && octets.iter().all(|&octet| octet == b'\t' || (octet >= b' ' && octet != 0x7f))
 }
 
 fn hex(octet: u8) -> u8 {
@@ -305,9 +267,11 @@ fn trailer_len(octets: &[u8]) -> Result<Option<usize>, BodyError> {
 mod tests {
     use super::*;
 
+    type Parts = (Vec<u8>, Vec<u8>, Vec<u8>);
+
     /// Feeds `wire` in pieces of `step` octets; returns what was emitted, the
     /// trailer section, and what was left behind the body.
-    fn run(wire: &[u8], step: usize, emit: Emit) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), BodyError> {
+    fn run(wire: &[u8], step: usize, emit: Emit) -> Result<Parts, BodyError> {
         let mut decoder = Decoder::new(Framing::Chunked);
         let mut buffered: Vec<u8> = Vec::new();
         let mut out = Vec::new();
@@ -359,11 +323,7 @@ mod tests {
             b"ffffffffffffffff\r\nab",
         ] {
             for step in [1, 3, bad.len()] {
-                assert!(
-                    run(bad, step, Emit::Data).is_err(),
-                    "{:?}",
-                    String::from_utf8_lossy(bad)
-                );
+                assert!(run(bad, step, Emit::Data).is_err(), "{:?}", String::from_utf8_lossy(bad));
             }
         }
         let endless = vec![b'0'; CHUNK_LINE_MAX + 1];

@@ -12,11 +12,7 @@ pub struct Buffer {
 impl Buffer {
     /// A buffer of `capacity` octets, none of them filled.
     pub fn with_capacity(capacity: usize) -> Self {
-        Buffer {
-            bytes: vec![0; capacity],
-            start: 0,
-            end: 0,
-        }
+        Buffer { bytes: vec![0; capacity], start: 0, end: 0 }
     }
 
     /// What has been read and not yet consumed.

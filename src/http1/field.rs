@@ -104,10 +104,7 @@ impl Name {
 
 /// The members of a comma-separated list, blank ones left out (RFC 9110 section 5.6.1).
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&octet| octet == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty())
+    value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 /// Whether a comma-separated list has the member, whatever its case.
@@ -136,13 +133,7 @@ mod tests {
 
     #[test]
     fn framing_routing_and_credentials_may_not_come_in_a_trailer() {
-        for name in [
-            "Content-Length",
-            "Transfer-Encoding",
-            "Host",
-            "Authorization",
-            "Set-Cookie",
-        ] {
+        for name in ["Content-Length", "Transfer-Encoding", "Host", "Authorization", "Set-Cookie"] {
             assert!(Name::of(name).forbidden_in_trailer(name), "{name}");
         }
         for name in ["Server-Timing", "grpc-status", "Digest"] {

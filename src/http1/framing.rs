@@ -112,13 +112,8 @@ impl<'b> FramingFields<'b> {
         if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") {
             return Ok(());
         }
-        let chunked = tokens(coding)
-            .filter(|token| token.eq_ignore_ascii_case(b"chunked"))
-            .count();
-        let last = tokens(coding)
-            .last()
-            .unwrap_or_default()
-            .eq_ignore_ascii_case(b"chunked");
+        let chunked = tokens(coding).filter(|token| token.eq_ignore_ascii_case(b"chunked")).count();
+        let last = tokens(coding).last().unwrap_or_default().eq_ignore_ascii_case(b"chunked");
         let plain = tokens(coding).all(|token| token.iter().all(u8::is_ascii_alphanumeric));
         if plain && chunked == usize::from(last) && tokens(coding).count() > chunked {
             return Err(FramingError::UnknownCoding);
@@ -133,9 +128,7 @@ impl<'b> FramingFields<'b> {
         if self.repeated_length {
             return Err(FramingError::ContentLength);
         }
-        parse_length(value)
-            .map(Some)
-            .ok_or(FramingError::ContentLength)
+        parse_length(value).map(Some).ok_or(FramingError::ContentLength)
     }
 }
 
@@ -161,10 +154,7 @@ mod tests {
     fn fields<'b>(list: &'b [(&'b str, &'b str)]) -> FramingFields<'b> {
         let mut framing = FramingFields::default();
         for (name, value) in list {
-            let field = Field {
-                name,
-                value: value.as_bytes(),
-            };
+            let field = Field { name, value: value.as_bytes() };
             framing.note(Name::of(name), &field);
         }
         framing
@@ -177,57 +167,25 @@ mod tests {
         for (list, minor, expected) in [
             (&[][..], 1, Ok(Framing::Empty)),
             (&[(cl, "0")], 1, Ok(Framing::Empty)),
-            (
-                &[(cl, "9223372036854775807")],
-                1,
-                Ok(Framing::Length(i64::MAX as u64)),
-            ),
+            (&[(cl, "9223372036854775807")], 1, Ok(Framing::Length(i64::MAX as u64))),
             (&[(te, "Chunked")], 1, Ok(Framing::Chunked)),
-            (
-                &[(cl, "9223372036854775808")],
-                1,
-                Err(FramingError::ContentLength),
-            ),
+            (&[(cl, "9223372036854775808")], 1, Err(FramingError::ContentLength)),
             (&[(cl, "+2")], 1, Err(FramingError::ContentLength)),
             (&[(cl, "")], 1, Err(FramingError::ContentLength)),
             (&[(cl, "2, 2")], 1, Err(FramingError::ContentLength)),
             (&[(cl, "2"), (cl, "2")], 1, Err(FramingError::ContentLength)),
             (&[(cl, "2"), (te, "chunked")], 1, Err(FramingError::Both)),
             (&[(te, "chunked")], 0, Err(FramingError::TransferEncoding)),
-            (
-                &[(te, "chunked"), (te, "chunked")],
-                1,
-                Err(FramingError::TransferEncoding),
-            ),
-            (
-                &[(te, "chunked, chunked")],
-                1,
-                Err(FramingError::TransferEncoding),
-            ),
-            (
-                &[(te, "chunked, gzip")],
-                1,
-                Err(FramingError::TransferEncoding),
-            ),
-            (
-                &[(te, "\u{b}chunked")],
-                1,
-                Err(FramingError::TransferEncoding),
-            ),
+            (&[(te, "chunked"), (te, "chunked")], 1, Err(FramingError::TransferEncoding)),
+            (&[(te, "chunked, chunked")], 1, Err(FramingError::TransferEncoding)),
+            (&[(te, "chunked, gzip")], 1, Err(FramingError::TransferEncoding)),
+            (&[(te, "\u{b}chunked")], 1, Err(FramingError::TransferEncoding)),
             (&[(te, "")], 1, Err(FramingError::TransferEncoding)),
-            (
-                &[(te, "gzip, chunked")],
-                1,
-                Err(FramingError::UnknownCoding),
-            ),
+            (&[(te, "gzip, chunked")], 1, Err(FramingError::UnknownCoding)),
             (&[(te, "gzip")], 1, Err(FramingError::UnknownCoding)),
             (&[(te, "xchunked")], 1, Err(FramingError::UnknownCoding)),
         ] {
-            assert_eq!(
-                fields(list).request(minor),
-                expected,
-                "{list:?} in 1.{minor}"
-            );
+            assert_eq!(fields(list).request(minor), expected, "{list:?} in 1.{minor}");
         }
     }
 

@@ -76,13 +76,9 @@ fn decode(octets: &[u8], step: usize, emit: Emit) -> Option<(Vec<u8>, bool)> {
 mod tests {
     #[test]
     fn the_fuzz_bodies_hold_on_their_seeds() {
-        for seed in [
-            &b"5\r\nhello\r\n0\r\n\r\n"[..],
-            b"5;a\r\nhel",
-            b"",
-            b"g",
-            b"0\r\nA: b\r\n\r\n",
-        ] {
+        for seed in
+            [&b"5\r\nhello\r\n0\r\n\r\n"[..], b"5;a\r\nhel", b"", b"g", b"0\r\nA: b\r\n\r\n"]
+        {
             super::chunked(seed);
             super::request_head(seed);
             super::response_head(seed);

@@ -65,10 +65,7 @@ pub fn parse_request<'h, 'b>(
     storage: &'h mut Storage<'b>,
 ) -> Result<Option<RequestHead<'h, 'b>>, HeadError> {
     let mut request = httparse::Request::new(&mut []);
-    let len = match request
-        .parse_with_uninit_headers(octets, storage)
-        .map_err(head_error)?
-    {
+    let len = match request.parse_with_uninit_headers(octets, storage).map_err(head_error)? {
         httparse::Status::Complete(len) => len,
         httparse::Status::Partial => return Ok(None),
     };
@@ -76,13 +73,7 @@ pub fn parse_request<'h, 'b>(
     else {
         return Err(HeadError::Malformed("request line"));
     };
-    Ok(Some(RequestHead {
-        method,
-        target,
-        minor,
-        fields: request.headers,
-        len,
-    }))
+    Ok(Some(RequestHead { method, target, minor, fields: request.headers, len }))
 }
 
 /// Parses a response head; `Ok(None)` means that more octets are needed.
@@ -104,13 +95,7 @@ pub fn parse_response<'h, 'b>(
         return Err(HeadError::Malformed("status code"));
     }
     let reason = response.reason.unwrap_or("");
-    Ok(Some(ResponseHead {
-        minor,
-        status,
-        reason,
-        fields: response.headers,
-        len,
-    }))
+    Ok(Some(ResponseHead { minor, status, reason, fields: response.headers, len }))
 }
 
 fn head_error(error: httparse::Error) -> HeadError {
@@ -150,18 +135,12 @@ mod tests {
         let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         for cut in 1..whole.len() {
             let mut fields = storage();
-            assert!(
-                parse_request(&whole[..cut], &mut fields).unwrap().is_none(),
-                "{cut}"
-            );
+            assert!(parse_request(&whole[..cut], &mut fields).unwrap().is_none(), "{cut}");
             assert!(!may_be_complete(&whole[..cut], 0), "{cut}");
         }
         let mut fields = storage();
         let head = parse_request(whole, &mut fields).unwrap().unwrap();
-        assert_eq!(
-            (head.method, head.target, head.minor, head.len),
-            ("GET", "/", 1, whole.len())
-        );
+        assert_eq!((head.method, head.target, head.minor, head.len), ("GET", "/", 1, whole.len()));
         for seen in 0..whole.len() {
             assert!(may_be_complete(whole, seen), "{seen}");
         }

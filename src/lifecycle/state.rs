@@ -95,12 +95,7 @@ pub enum Action {
 impl State {
     /// A process that has not begun to serve.
     pub fn new(plan: Plan, now: Instant) -> Self {
-        State {
-            phase: Phase::Starting,
-            entered: now,
-            stop: None,
-            plan,
-        }
+        State { phase: Phase::Starting, entered: now, stop: None, plan }
     }
 
     /// When [`Event::Tick`] is due.
@@ -110,20 +105,14 @@ impl State {
 
     /// When what is left will be cut, once that is known.
     pub fn hard_deadline(&self) -> Option<Deadline> {
-        self.stop
-            .filter(|_| self.phase >= Phase::Closing)
-            .map(|stop| stop.hard_deadline)
+        self.stop.filter(|_| self.phase >= Phase::Closing).map(|stop| stop.hard_deadline)
     }
 }
 
 /// What follows when `event` happens in `state`. Never goes backwards, and ends
 /// in [`Phase::Stopped`] whatever comes, if ticks come when they are due.
 pub fn step(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
-    let mut machine = Machine {
-        state,
-        actions: Vec::new(),
-        now,
-    };
+    let mut machine = Machine { state, actions: Vec::new(), now };
     machine.take(event);
     (machine.state, machine.actions)
 }
@@ -233,10 +222,7 @@ impl Machine {
 
     /// Connections already accepted are told while the listeners still close.
     fn close(&mut self) {
-        let deadline = self
-            .state
-            .stop
-            .map_or(Deadline::NEVER, |stop| stop.hard_deadline);
+        let deadline = self.state.stop.map_or(Deadline::NEVER, |stop| stop.hard_deadline);
         self.actions.push(Action::TellDraining(deadline));
         self.actions.push(Action::CloseListeners);
     }
@@ -305,14 +291,8 @@ mod tests {
         assert!(run.at(0, Event::Signal).contains(&Action::TellLameDuck));
         assert!(run.at(4_999, Event::Tick).is_empty());
         let expected = Deadline::after(run.start, Duration::from_secs(25));
-        assert!(
-            run.at(5_000, Event::Tick)
-                .contains(&Action::TellDraining(expected))
-        );
-        assert!(
-            run.at(6_000, Event::Tick)
-                .contains(&Action::Overrun(Phase::Closing))
-        );
+        assert!(run.at(5_000, Event::Tick).contains(&Action::TellDraining(expected)));
+        assert!(run.at(6_000, Event::Tick).contains(&Action::Overrun(Phase::Closing)));
         assert!(run.at(24_999, Event::Tick).is_empty());
         assert!(run.at(25_000, Event::Tick).contains(&Action::TellCut));
         assert!(run.at(27_000, Event::Tick).contains(&Action::Finish));

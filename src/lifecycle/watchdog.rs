@@ -17,9 +17,7 @@ impl Watchdog {
     /// is expected not to return.
     pub fn start(expire: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (arm, armed) = sync_channel(1);
-        thread::Builder::new()
-            .name("watchdog".into())
-            .spawn(move || watch(&armed, expire))?;
+        thread::Builder::new().name("watchdog".into()).spawn(move || watch(&armed, expire))?;
         Ok(Watchdog { arm })
     }
 

@@ -21,10 +21,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins now.
     pub fn new() -> Rc<Self> {
-        Rc::new(Clock {
-            epoch: Instant::now(),
-            now: Cell::new(0),
-        })
+        Rc::new(Clock { epoch: Instant::now(), now: Cell::new(0) })
     }
 
     /// Moves the clock to the present and returns that.
@@ -64,11 +61,7 @@ pub struct Alarm {
 impl Alarm {
     /// An alarm that is not set.
     pub fn new(clock: Rc<Clock>) -> Self {
-        Alarm {
-            clock,
-            due: Cell::new(NEVER),
-            waker: RefCell::new(None),
-        }
+        Alarm { clock, due: Cell::new(NEVER), waker: RefCell::new(None) }
     }
 
     /// The clock it goes by.
@@ -99,10 +92,7 @@ impl Alarm {
     #[inline]
     pub fn attach(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|known| known.will_wake(cx.waker()))
-        {
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
     }

@@ -10,12 +10,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockFilter, SockRef, Socket as RawSocket, Type};
 
 use super::accept::Acceptor;
-use super::diag::{self, CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV};
+use super::diag::{self, ESTABLISHED, LISTEN, SYN_RECV};
 use super::listener::{Kind, Listener, identity};
 use super::socket::{Peer, Socket};
 use crate::drain::{Rule, kept};
@@ -59,12 +60,7 @@ pub struct Closed {
 /// what was in its queue. Ends within [`CLOSE_QUEUE_MAX`] and a little.
 pub async fn close(listener: Listener, deliver: impl FnMut(Socket, Peer)) -> io::Result<Closed> {
     let acceptor = listener.acceptor()?;
-    let mut sweep = Sweep {
-        acceptor,
-        deliver,
-        accepted: 0,
-        began: Instant::now(),
-    };
+    let mut sweep = Sweep { acceptor, deliver, accepted: 0, began: Instant::now() };
     let way = match &listener.kind {
         Kind::Tcp { address, .. } => close_tcp(&listener, *address, &mut sweep).await?,
         Kind::Unix { path, identity, .. } => {
@@ -73,10 +69,7 @@ pub async fn close(listener: Listener, deliver: impl FnMut(Socket, Peer)) -> io:
             Way::Unlinked
         }
     };
-    Ok(Closed {
-        way,
-        accepted: sweep.accepted,
-    })
+    Ok(Closed { way, accepted: sweep.accepted })
 }
 
 async fn close_tcp<D: FnMut(Socket, Peer)>(
@@ -85,20 +78,11 @@ async fn close_tcp<D: FnMut(Socket, Peer)>(
     sweep: &mut Sweep<D>,
 ) -> io::Result<Way> {
     let port = address.port();
-    if SockRef::from(listener)
-        .attach_filter(&drop_bare_syns())
-        .is_ok()
-    {
+    if SockRef::from(listener).attach_filter(&drop_bare_syns()).is_ok() {
         sweep.until(|| no_half_open(port)).await;
         return Ok(Way::SynFilter);
     }
-    rustix::net::listen(listener.as_fd(), 0)?;
-    sweep.until(|| no_half_open(port)).await;
-    Ok(if plug(address, sweep).await {
-        Way::BacklogPlug
-    } else {
-        Way::BacklogOnly
-    })
+    Ok(if plug(listener, address, sweep).await? { Way::BacklogPlug } else { Way::BacklogOnly })
 }
 
 /// Removes the path of a unix socket, if what is there is still ours.
@@ -127,7 +111,7 @@ fn drop_bare_syns() -> [SockFilter; 5] {
 
 /// Where the kernel does not tell, half-open handshakes get all of the time.
 fn no_half_open(port: u16) -> bool {
-    diag::sockets(port, &[SYN_RECV]).is_ok_and(|half_open| half_open.is_empty())
+    diag::sockets(port, None, &[SYN_RECV]).is_ok_and(|half_open| half_open.is_empty())
 }
 
 /// Empties the accept queue.
@@ -146,14 +130,14 @@ impl<D: FnMut(Socket, Peer)> Sweep<D> {
             return;
         }
         loop {
-            self.accept_all(|_| true).await;
+            self.accept_all().await;
             let age = self.began.elapsed();
             if age >= CLOSE_QUEUE_MAX {
                 return;
             }
             if age >= CLOSE_QUEUE_MIN && settled() {
                 // What completed between the last accept and that look.
-                self.accept_all(|_| true).await;
+                self.accept_all().await;
                 return;
             }
             let pause = Duration::from_millis(2).min(CLOSE_QUEUE_MAX - age);
@@ -165,21 +149,22 @@ impl<D: FnMut(Socket, Peer)> Sweep<D> {
         }
     }
 
-    /// Accepts what is there, without waiting; delivers what `wanted` says.
-    async fn accept_all(&mut self, wanted: impl Fn(Peer) -> bool) {
-        loop {
-            let accepted = std::future::poll_fn(|cx| {
-                std::task::Poll::Ready(match self.acceptor.poll_accept(cx) {
-                    std::task::Poll::Ready(Ok(accepted)) => Some(accepted),
-                    _ => None,
-                })
-            });
-            match accepted.await {
-                Some((socket, peer)) if wanted(peer) => self.take(socket, peer),
-                Some(_) => {}
-                None => return,
-            }
+    /// Accepts what is there, without waiting.
+    async fn accept_all(&mut self) {
+        while let Some((socket, peer)) = self.accepted().await {
+            self.take(socket, peer);
         }
+    }
+
+    /// The next in the queue, without waiting.
+    async fn accepted(&mut self) -> Option<(Socket, Peer)> {
+        std::future::poll_fn(|cx| {
+            Poll::Ready(match self.acceptor.poll_accept(cx) {
+                Poll::Ready(Ok(accepted)) => Some(accepted),
+                _ => None,
+            })
+        })
+        .await
     }
 
     fn take(&mut self, socket: Socket, peer: Peer) {
@@ -188,34 +173,85 @@ impl<D: FnMut(Socket, Peer)> Sweep<D> {
     }
 }
 
-/// Fills the one place of a backlog of zero with a connection of our own, so
-/// that no newcomer can complete a handshake before the socket is closed.
-/// Whoever was faster is accepted and the plug is tried again.
-async fn plug<D: FnMut(Socket, Peer)>(address: SocketAddr, sweep: &mut Sweep<D>) -> bool {
-    let give_up = Instant::now() + CLOSE_QUEUE_MAX;
-    while Instant::now() < give_up {
-        let Ok((_plug, port)) = connect_to_ourselves(address) else {
-            return false;
-        };
-        for _ in 0..10 {
-            match queue(address.port(), port) {
-                // The queue holds the plug and nothing else: no room for anybody.
-                Some(Queue {
-                    length: 1,
-                    plugged: true,
-                    half_open: 0,
-                }) => return true,
-                Some(Queue { length, .. }) if length > 0 => break,
-                None => return false,
-                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+/// Keeps newcomers out with a connection of our own at the end of the queue.
+///
+/// A queue with a backlog of zero is full with one entry, and a full queue
+/// drops SYNs. The plug goes in while the backlog is still long: shrinking it
+/// under load first would let handshakes overflow, and with SYN cookies such a
+/// client believes that it is connected while the kernel knows nothing of it.
+/// Then all that came before the plug is accepted. A handshake under way needs
+/// room to complete, so for its sake the plug is taken out and put in again.
+async fn plug<D: FnMut(Socket, Peer)>(
+    listener: &Listener,
+    address: SocketAddr,
+    sweep: &mut Sweep<D>,
+) -> io::Result<bool> {
+    loop {
+        let plug = connect_to_ourselves(address)?;
+        rustix::net::listen(listener.as_fd(), 0)?;
+        if !kept(Rule::EmptyAcceptQueue) || sweep.up_to(&plug, address.port()).await {
+            return Ok(true);
+        }
+        if sweep.is_late() {
+            return Ok(false);
+        }
+    }
+}
+
+/// A connection to our own listener that is never served.
+struct Plug {
+    /// Closing it would leave its place in the queue to somebody else.
+    _socket: RawSocket,
+    port: u16,
+}
+
+impl<D: FnMut(Socket, Peer)> Sweep<D> {
+    /// Accepts until the plug alone is in the queue and no handshake is under
+    /// way; `false` if the plug came out or never got in.
+    async fn up_to(&mut self, plug: &Plug, port: u16) -> bool {
+        let mut waited = 0;
+        loop {
+            let Some(queue) = queue(port, plug.port) else {
+                // The kernel does not tell: empty the queue as far as we can.
+                self.accept_all().await;
+                return false;
+            };
+            let settled = queue.plugged && queue.length == 1 && queue.half_open == 0;
+            if settled && self.began.elapsed() >= CLOSE_QUEUE_MIN {
+                return true;
+            }
+            let crowded = queue.half_open > 0 || !queue.plugged;
+            let before_it = queue.length.saturating_sub(1).max(u32::from(crowded));
+            let came_out = self.accept_some(before_it, plug.port).await;
+            waited += 1;
+            if came_out || (!queue.plugged && waited > PLUG_WAITS) || self.is_late() {
+                return false;
+            }
+            if queue.length <= 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        sweep
-            .accept_all(|peer| !matches!(peer, Peer::Tcp(from) if from.port() == port))
-            .await;
     }
-    false
+
+    fn is_late(&self) -> bool {
+        self.began.elapsed() >= CLOSE_QUEUE_MAX
+    }
+
+    /// Accepts up to `count` of the queue; `true` if the plug was among them.
+    async fn accept_some(&mut self, count: u32, plug: u16) -> bool {
+        for _ in 0..count {
+            match self.accepted().await {
+                Some((_, Peer::Tcp(from))) if from.port() == plug => return true,
+                Some((socket, peer)) => self.take(socket, peer),
+                None => return false,
+            }
+        }
+        false
+    }
 }
+
+/// How often a plug that is not seen in the queue is looked for again.
+const PLUG_WAITS: u32 = 10;
 
 struct Queue {
     length: u32,
@@ -224,35 +260,25 @@ struct Queue {
 }
 
 fn queue(port: u16, plug: u16) -> Option<Queue> {
-    let all = [LISTEN, SYN_RECV, ESTABLISHED, CLOSE_WAIT];
-    let sockets = diag::sockets(port, &all).ok()?;
+    let waiting = diag::sockets(port, None, &[LISTEN, SYN_RECV]).ok()?;
+    let plugs = diag::sockets(port, Some(plug), &[ESTABLISHED]).ok()?;
+    let listening = waiting.iter().filter(|socket| socket.state == LISTEN);
     Some(Queue {
-        length: sockets
-            .iter()
-            .filter(|s| s.state == LISTEN)
-            .map(|s| s.queue)
-            .max()
-            .unwrap_or(0),
-        plugged: sockets
-            .iter()
-            .any(|s| s.state == ESTABLISHED && s.remote_port == plug),
-        half_open: sockets.iter().filter(|s| s.state == SYN_RECV).count(),
+        length: listening.map(|socket| socket.queue).max().unwrap_or(0),
+        plugged: !plugs.is_empty(),
+        half_open: waiting.iter().filter(|socket| socket.state == SYN_RECV).count(),
     })
 }
 
-/// A connection to our own listener, and its local port.
-fn connect_to_ourselves(address: SocketAddr) -> io::Result<(RawSocket, u16)> {
+/// Makes a [`Plug`]; on this machine the handshake is over when connect(2) returns.
+fn connect_to_ourselves(address: SocketAddr) -> io::Result<Plug> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
     let target = SocketAddr::new(ip, address.port());
-    let socket = RawSocket::new(
-        Domain::for_address(target),
-        Type::STREAM.nonblocking(),
-        None,
-    )?;
+    let socket = RawSocket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
     match socket.connect(&target.into()) {
         Err(error)
             if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
@@ -261,9 +287,6 @@ fn connect_to_ourselves(address: SocketAddr) -> io::Result<(RawSocket, u16)> {
         }
         _ => {}
     }
-    let local = socket
-        .local_addr()?
-        .as_socket()
-        .map_or(0, |local| local.port());
-    Ok((socket, local))
+    let port = socket.local_addr()?.as_socket().map_or(0, |local| local.port());
+    Ok(Plug { _socket: socket, port })
 }

@@ -40,17 +40,14 @@ pub async fn connect(endpoint: &Endpoint, deadline: Deadline) -> Result<Socket, 
     let attempt = async {
         match endpoint {
             Endpoint::Tcp { host, port } => tcp(host, *port).await,
-            Endpoint::Unix(path) => UnixStream::connect(path)
-                .await
-                .map(Socket::Unix)
-                .map_err(from),
+            Endpoint::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix).map_err(from),
         }
     };
     match deadline.instant() {
         None => attempt.await,
-        Some(at) => tokio::time::timeout_at(at.into(), attempt)
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut)),
+        Some(at) => {
+            tokio::time::timeout_at(at.into(), attempt).await.unwrap_or(Err(ConnectError::TimedOut))
+        }
     }
 }
 
@@ -59,14 +56,9 @@ async fn tcp(host: &str, port: u16) -> Result<Socket, ConnectError> {
     let stream = match literal {
         Ok(ip) => TcpStream::connect((ip, port)).await.map_err(from)?,
         Err(_) => {
-            let unresolved = |source| ConnectError::Resolve {
-                host: host.to_owned(),
-                source,
-            };
-            let addresses: Vec<_> = tokio::net::lookup_host((host, port))
-                .await
-                .map_err(unresolved)?
-                .collect();
+            let unresolved = |source| ConnectError::Resolve { host: host.to_owned(), source };
+            let addresses: Vec<_> =
+                tokio::net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
             TcpStream::connect(&addresses[..]).await.map_err(from)?
         }
     };

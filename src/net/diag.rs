@@ -15,14 +15,12 @@ use rustix::net::{
 /// `tcp_states.h`
 pub(super) const ESTABLISHED: u8 = 1;
 pub(super) const SYN_RECV: u8 = 3;
-pub(super) const CLOSE_WAIT: u8 = 8;
 pub(super) const LISTEN: u8 = 10;
 
 /// One socket of a dump.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) state: u8,
-    pub(super) remote_port: u16,
     /// On a listening socket: the length of its accept queue.
     pub(super) queue: u32,
 }
@@ -35,8 +33,9 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const TCP: u8 = 6;
 
-/// The TCP sockets with this local port in one of `states`, IPv4 and IPv6.
-pub(super) fn sockets(port: u16, states: &[u8]) -> io::Result<Vec<Entry>> {
+/// The TCP sockets with this local port, and this remote port if one is given,
+/// in one of `states`, IPv4 and IPv6.
+pub(super) fn sockets(port: u16, remote: Option<u16>, states: &[u8]) -> io::Result<Vec<Entry>> {
     let netlink = socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -46,13 +45,13 @@ pub(super) fn sockets(port: u16, states: &[u8]) -> io::Result<Vec<Entry>> {
     let mask = states.iter().fold(0u32, |mask, state| mask | 1 << state);
     let mut entries = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        send(&netlink, &request(family, port, mask), SendFlags::empty())?;
+        send(&netlink, &request(family, port, remote.unwrap_or(0), mask), SendFlags::empty())?;
         read_dump(&netlink, &mut entries)?;
     }
     Ok(entries)
 }
 
-fn request(family: AddressFamily, port: u16, states: u32) -> [u8; REQUEST] {
+fn request(family: AddressFamily, port: u16, remote: u16, states: u32) -> [u8; REQUEST] {
     let mut message = [0u8; REQUEST];
     message[0..4].copy_from_slice(&(REQUEST as u32).to_ne_bytes());
     message[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -61,6 +60,7 @@ fn request(family: AddressFamily, port: u16, states: u32) -> [u8; REQUEST] {
     message[HEADER + 1] = TCP;
     message[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
     message[HEADER + 8..HEADER + 10].copy_from_slice(&port.to_be_bytes());
+    message[HEADER + 10..HEADER + 12].copy_from_slice(&remote.to_be_bytes());
     message
 }
 
@@ -93,7 +93,6 @@ fn entry(message: &[u8]) -> Option<Entry> {
     let queue = message.get(56..60)?;
     Some(Entry {
         state: message[1],
-        remote_port: u16::from_be_bytes([message[6], message[7]]),
         queue: u32::from_ne_bytes([queue[0], queue[1], queue[2], queue[3]]),
     })
 }
@@ -107,16 +106,15 @@ mod tests {
     fn the_queue_of_a_listener_and_its_children_are_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(sockets(port, &[LISTEN]).unwrap()[0].queue, 0);
-        let clients: Vec<_> = (0..3)
-            .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
-            .collect();
-        assert_eq!(sockets(port, &[LISTEN]).unwrap()[0].queue, 3);
-        let children = sockets(port, &[ESTABLISHED]).unwrap();
+        assert_eq!(sockets(port, None, &[LISTEN]).unwrap()[0].queue, 0);
+        let clients: Vec<_> =
+            (0..3).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+        assert_eq!(sockets(port, None, &[LISTEN]).unwrap()[0].queue, 3);
+        assert_eq!(sockets(port, None, &[ESTABLISHED]).unwrap().len(), 3);
         for client in clients {
             let local = client.local_addr().unwrap().port();
-            assert!(children.iter().any(|child| child.remote_port == local));
+            assert_eq!(sockets(port, Some(local), &[ESTABLISHED]).unwrap().len(), 1);
         }
-        assert!(sockets(port, &[SYN_RECV]).unwrap().is_empty());
+        assert!(sockets(port, None, &[SYN_RECV]).unwrap().is_empty());
     }
 }

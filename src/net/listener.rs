@@ -35,7 +35,7 @@ pub enum BindError {
 }
 
 /// A bound listening socket. Dropping it closes this process's copy at once;
-/// [`super::close`] does it without resetting anybody.
+/// [`super::close()`] does it without resetting anybody.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) kind: Kind,
@@ -43,31 +43,19 @@ pub struct Listener {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Tcp {
-        socket: TcpListener,
-        address: SocketAddr,
-    },
-    Unix {
-        socket: UnixListener,
-        path: PathBuf,
-        identity: Option<(u64, u64)>,
-    },
+    Tcp { socket: TcpListener, address: SocketAddr },
+    Unix { socket: UnixListener, path: PathBuf, identity: Option<(u64, u64)> },
 }
 
 impl Listener {
     /// Binds and listens. Connections are accepted by the kernel from here on.
     pub fn bind(listen: &Listen) -> Result<Self, BindError> {
         let kind = match listen {
-            Listen::Tcp(address) => bind_tcp(*address).map_err(|source| BindError::Tcp {
-                address: *address,
-                source,
-            })?,
-            Listen::Unix { path, mode } => {
-                bind_unix(path, *mode).map_err(|source| BindError::Unix {
-                    path: path.clone(),
-                    source,
-                })?
+            Listen::Tcp(address) => {
+                bind_tcp(*address).map_err(|source| BindError::Tcp { address: *address, source })?
             }
+            Listen::Unix { path, mode } => bind_unix(path, *mode)
+                .map_err(|source| BindError::Unix { path: path.clone(), source })?,
         };
         Ok(Listener { kind })
     }
@@ -84,15 +72,12 @@ impl Listener {
     /// A copy that can be sent to another thread to become an [`Acceptor`] there.
     pub fn share(&self) -> io::Result<Listener> {
         let kind = match &self.kind {
-            Kind::Tcp { socket, address } => Kind::Tcp {
-                socket: socket.try_clone()?,
-                address: *address,
-            },
-            Kind::Unix { socket, path, .. } => Kind::Unix {
-                socket: socket.try_clone()?,
-                path: path.clone(),
-                identity: None,
-            },
+            Kind::Tcp { socket, address } => {
+                Kind::Tcp { socket: socket.try_clone()?, address: *address }
+            }
+            Kind::Unix { socket, path, .. } => {
+                Kind::Unix { socket: socket.try_clone()?, path: path.clone(), identity: None }
+            }
         };
         Ok(Listener { kind })
     }
@@ -125,11 +110,7 @@ impl AsFd for Listener {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
-    let socket = RawSocket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        None,
-    )?;
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -150,11 +131,7 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Kind> {
     if let Some(mode) = mode {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
-    Ok(Kind::Unix {
-        identity: identity(path),
-        socket,
-        path: path.to_path_buf(),
-    })
+    Ok(Kind::Unix { identity: identity(path), socket, path: path.to_path_buf() })
 }
 
 /// Removes a socket file that a process left behind, never one that is in use
@@ -168,19 +145,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             }
             _ => Err(io::ErrorKind::AddrInUse.into()),
         },
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "a file is in the way",
-        )),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is in the way")),
         Err(_) => Ok(()),
     }
 }
 
 /// What tells our socket file from one that somebody put in its place.
 pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path)
-        .ok()
-        .map(|meta| (meta.dev(), meta.ino()))
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]
@@ -191,10 +163,7 @@ mod tests {
     fn a_stale_socket_file_is_replaced_and_one_in_use_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let listen = Listen::Unix {
-            path: path.clone(),
-            mode: Some(0o660),
-        };
+        let listen = Listen::Unix { path: path.clone(), mode: Some(0o660) };
         let first = Listener::bind(&listen).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
         assert!(Listener::bind(&listen).is_err());

@@ -25,38 +25,19 @@ pub struct Client {
     pub aged: bool,
 }
 
-/// What looking after a client that has nothing to send has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// It is there, or has just half closed.
-    There,
-    /// It has just sent FIN.
-    Ended,
-    /// The connection is dead.
-    Gone,
-}
-
 impl Client {
-    /// Looks whether the client is still there while it has nothing to send.
+    /// Whether the client is still there, asked while it has nothing to send.
     /// Reads on into the buffer, as far as there is room: what a client sends
     /// ahead is a pipelined request. Costs no system call while nothing comes.
-    pub(super) fn poll_sight(&mut self, cx: &mut Context<'_>) -> Sight {
-        while !self.ended {
-            let room = self.buffer.spare();
-            if room.is_empty() {
-                break;
-            }
-            match self.socket.poll_read(cx, room) {
-                Poll::Ready(Ok(0)) => {
-                    self.ended = true;
-                    return Sight::Ended;
-                }
-                Poll::Ready(Ok(n)) => self.buffer.fill(n),
-                Poll::Ready(Err(_)) => return Sight::Gone,
+    pub(super) fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
+        while !self.ended && !self.buffer.spare().is_empty() {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return false,
                 Poll::Pending => break,
             }
         }
-        Sight::There
+        true
     }
 
     /// Reads more into the buffer; 0 is the client's FIN.

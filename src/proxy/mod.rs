@@ -4,16 +4,18 @@
 //! A request passes through here in this order: [`request`] reads its head and
 //! writes the one the app server will see; [`exchange`] sends it over a pooled
 //! connection and streams both bodies, everything driven inline by the one task
-//! of the downstream connection; [`response`] writes the head the client will
+//! of the downstream connection; `response` writes the head the client will
 //! see; [`failure`] maps whatever went wrong to one status and one cause, and
 //! [`respond`] says so.
 //!
 //! Does not know how a connection lives: that is [`crate::serve`].
 
 mod client;
+mod download;
 pub mod exchange;
 pub mod failure;
 mod outbound;
+mod patience;
 mod record;
 pub mod request;
 pub mod respond;

@@ -38,9 +38,7 @@ pub(super) fn record(proxy: &Proxy, client: &Client, request: &Request, summary:
             bytes_in: summary.bytes_in,
             bytes_out: summary.bytes_out,
             duration: request.began.elapsed(),
-            first_byte: summary
-                .first_byte
-                .map(|at| at.saturating_duration_since(request.began)),
+            first_byte: summary.first_byte.map(|at| at.saturating_duration_since(request.began)),
             upstream: summary.upstream,
             retries: summary.retries,
             referer: request.referer(),
@@ -106,10 +104,7 @@ pub(super) fn shown_target(proxy: &Proxy, target: &[u8]) -> String {
     let end = if proxy.config.log.query {
         target.len()
     } else {
-        target
-            .iter()
-            .position(|&octet| octet == b'?')
-            .unwrap_or(target.len())
+        target.iter().position(|&octet| octet == b'?').unwrap_or(target.len())
     };
     lossy(&target[..end])
 }
@@ -119,11 +114,7 @@ pub(super) fn lossy(octets: &[u8]) -> String {
 }
 
 pub(super) fn remote(client: &Client) -> &str {
-    if client.address.is_empty() {
-        "unix:"
-    } else {
-        &client.address
-    }
+    if client.address.is_empty() { "unix:" } else { &client.address }
 }
 
 pub(super) fn protocol(minor: u8) -> &'static str {
@@ -144,9 +135,7 @@ pub(super) fn record_refusal(
     let age = began.elapsed();
     if access.is_on() {
         access.record(&Record {
-            ts: std::time::SystemTime::now()
-                .checked_sub(age)
-                .unwrap_or(std::time::UNIX_EPOCH),
+            ts: std::time::SystemTime::now().checked_sub(age).unwrap_or(std::time::UNIX_EPOCH),
             request_id: b"",
             remote: remote(client),
             method: b"",
@@ -183,8 +172,6 @@ pub(super) fn record_refusal(
             .with("cause", failure.cause())
             .with("status", status)
             .with("client", client.peer.to_string());
-        proxy
-            .events
-            .limited("request_refused", std::time::Duration::from_secs(1), event);
+        proxy.events.limited("request_refused", std::time::Duration::from_secs(1), event);
     }
 }

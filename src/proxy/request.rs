@@ -127,10 +127,7 @@ pub fn plan(
         (None, None) => return Err(Failure::BadRequest("no Host")),
     };
     let repeatable = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
-    let mut writer = Writer {
-        out,
-        spans: Spans::default(),
-    };
+    let mut writer = Writer { out, spans: Spans::default() };
     writer.request_line(head.method, to.path);
     writer.host(host);
     writer.fields(head, &seen);
@@ -143,11 +140,7 @@ pub fn plan(
         spans: writer.spans,
         framing,
         minor: head.minor,
-        persistent: if head.minor == 0 {
-            seen.keep_alive
-        } else {
-            !seen.close
-        },
+        persistent: if head.minor == 0 { seen.keep_alive } else { !seen.close },
         said_close: seen.close || (head.minor == 0 && !seen.keep_alive),
         is_head: head.method == "HEAD",
         is_repeatable: repeatable && framing == Framing::Empty,
@@ -220,13 +213,8 @@ impl<'b> Seen<'b> {
 /// Whether some `Connection` field names this one (RFC 9110 section 7.6.1). What
 /// is needed to understand the message can not be named away.
 pub(super) fn is_nominated(fields: &[httparse::Header<'_>], names: &[Name], name: &str) -> bool {
-    let connection = fields
-        .iter()
-        .zip(names)
-        .filter(|(_, name)| **name == Name::Connection);
-    connection
-        .into_iter()
-        .any(|(field, _)| has_token(field.value, name))
+    let connection = fields.iter().zip(names).filter(|(_, name)| **name == Name::Connection);
+    connection.into_iter().any(|(field, _)| has_token(field.value, name))
 }
 
 struct Writer {
@@ -288,22 +276,17 @@ impl Writer {
             }
         }
         if seen.trailers {
-            self.out
-                .extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+            self.out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }
     }
 
     fn framing(&mut self, framing: Framing, seen: &Seen<'_>) {
         match framing {
             Framing::Length(length) => {
-                self.field(
-                    b"Content-Length",
-                    itoa::Buffer::new().format(length).as_bytes(),
-                );
+                self.field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
             }
             Framing::Chunked => {
-                self.out
-                    .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             }
             Framing::Empty if seen.framing.has_length() => {
                 self.out.extend_from_slice(b"Content-Length: 0\r\n");
@@ -325,15 +308,9 @@ impl Writer {
             let mut digits = itoa::Buffer::new();
             self.field(b"X-Forwarded-Port", digits.format(origin.port).as_bytes());
         }
-        let since = wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.out.extend_from_slice(b"X-Request-Start: t=");
-        self.put(
-            itoa::Buffer::new()
-                .format(since.as_millis() as u64)
-                .as_bytes(),
-        );
+        self.put(itoa::Buffer::new().format(since.as_millis() as u64).as_bytes());
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -348,9 +325,7 @@ impl Writer {
 /// What may pass as somebody else's request id: 1 to 128 of `[A-Za-z0-9._-]`.
 fn is_request_id(id: &[u8]) -> bool {
     (1..=128).contains(&id.len())
-        && id
-            .iter()
-            .all(|octet| octet.is_ascii_alphanumeric() || b"._-".contains(octet))
+        && id.iter().all(|octet| octet.is_ascii_alphanumeric() || b"._-".contains(octet))
 }
 
 /// Ids that no two requests share: a random half that each worker draws at its
@@ -365,10 +340,7 @@ impl RequestIds {
     /// A sequence of its own.
     pub fn new() -> Self {
         let draw = || RandomState::new().hash_one(std::process::id());
-        RequestIds {
-            worker: draw(),
-            count: Cell::new(draw() >> 16),
-        }
+        RequestIds { worker: draw(), count: Cell::new(draw() >> 16) }
     }
 
     #[inline]
@@ -377,12 +349,8 @@ impl RequestIds {
         let count = self.count.get();
         self.count.set(count + 1);
         let mut text = [0; 32];
-        for (at, octet) in self
-            .worker
-            .to_be_bytes()
-            .into_iter()
-            .chain(count.to_be_bytes())
-            .enumerate()
+        for (at, octet) in
+            self.worker.to_be_bytes().into_iter().chain(count.to_be_bytes()).enumerate()
         {
             text[2 * at] = DIGITS[usize::from(octet >> 4)];
             text[2 * at + 1] = DIGITS[usize::from(octet & 15)];
@@ -405,15 +373,8 @@ mod tests {
     fn planned(raw: &str) -> Result<String, Failure> {
         let mut fields = storage();
         let head = parse_request(raw.as_bytes(), &mut fields).unwrap().unwrap();
-        let origin = Origin {
-            client: "192.0.2.7",
-            port: 8080,
-            scheme: "http",
-        };
-        let arrival = Arrival {
-            began: Instant::now(),
-            wall: SystemTime::UNIX_EPOCH,
-        };
+        let origin = Origin { client: "192.0.2.7", port: 8080, scheme: "http" };
+        let arrival = Arrival { began: Instant::now(), wall: SystemTime::UNIX_EPOCH };
         let ids = RequestIds::new();
         plan(&head, &origin, &ids, "app:1", arrival, Vec::new())
             .map(|request| String::from_utf8(request.head).unwrap())
@@ -446,11 +407,7 @@ mod tests {
         ] {
             assert!(planned(bad).is_err(), "{bad}");
         }
-        assert!(
-            planned("GET / HTTP/1.0\r\n\r\n")
-                .unwrap()
-                .contains("Host: app:1\r\n")
-        );
+        assert!(planned("GET / HTTP/1.0\r\n\r\n").unwrap().contains("Host: app:1\r\n"));
         let absolute = planned("GET http://b/p HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         assert!(absolute.starts_with("GET /p HTTP/1.1\r\nHost: b\r\n"));
     }
@@ -458,15 +415,10 @@ mod tests {
     #[test]
     fn ids_are_kept_if_they_are_plain_and_made_if_not() {
         let id_of = |sent: &str| {
-            let head = planned(&format!(
-                "GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: {sent}\r\n\r\n"
-            ));
+            let head =
+                planned(&format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: {sent}\r\n\r\n"));
             let head = head.unwrap();
-            head.rsplit_once("X-Request-Id: ")
-                .unwrap()
-                .1
-                .trim_end()
-                .to_owned()
+            head.rsplit_once("X-Request-Id: ").unwrap().1.trim_end().to_owned()
         };
         assert_eq!(id_of("a.B-9_"), "a.B-9_");
         for odd in ["", "a b", "a;b", &"x".repeat(129)] {

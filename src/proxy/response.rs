@@ -36,12 +36,7 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         .response(head.minor, head.status, is_head)
         .map_err(crate::http1::framing::FramingError::cause)?;
     let keep_alive = head.minor == 1 && !close && framing != Framing::UntilClose;
-    Ok(Seen {
-        names,
-        nominates,
-        keep_alive,
-        framing,
-    })
+    Ok(Seen { names, nominates, keep_alive, framing })
 }
 
 /// How the body goes to the client.
@@ -179,9 +174,7 @@ mod tests {
 
     fn written(raw: &str, is_head: bool, minor: u8) -> String {
         let mut fields = storage();
-        let head = parse_response(raw.as_bytes(), &mut fields)
-            .unwrap()
-            .unwrap();
+        let head = parse_response(raw.as_bytes(), &mut fields).unwrap().unwrap();
         let seen = look(&head, is_head).unwrap();
         let mut out = Vec::new();
         let (outgoing, _) = outgoing(seen.framing, minor);

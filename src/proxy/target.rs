@@ -18,22 +18,14 @@ pub(super) fn target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, Fa
         return Err(Failure::BadRequest("fragment in request target"));
     }
     if target.starts_with('/') {
-        return Ok(Target {
-            path: target,
-            authority: None,
-        });
+        return Ok(Target { path: target, authority: None });
     }
     if target == "*" && method == "OPTIONS" {
-        return Ok(Target {
-            path: target,
-            authority: None,
-        });
+        return Ok(Target { path: target, authority: None });
     }
-    let scheme = ["http://", "https://"].into_iter().find(|scheme| {
-        target
-            .get(..scheme.len())
-            .is_some_and(|s| s.eq_ignore_ascii_case(scheme))
-    });
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| target.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme)));
     let Some(scheme) = scheme else {
         return Err(Failure::BadRequest("bad request target"));
     };
@@ -51,10 +43,7 @@ pub(super) fn target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, Fa
         ("", _) => "/",
         (path, _) => path,
     };
-    Ok(Target {
-        path,
-        authority: Some(authority),
-    })
+    Ok(Target { path, authority: Some(authority) })
 }
 
 /// Whether this is one host with an optional port: no list, no userinfo, no path.
@@ -65,10 +54,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
             None => return false,
         },
         _ => {
-            let end = value
-                .iter()
-                .position(|&octet| octet == b':')
-                .unwrap_or(value.len());
+            let end = value.iter().position(|&octet| octet == b':').unwrap_or(value.len());
             value.split_at(end)
         }
     };
@@ -85,9 +71,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         _ => return false,
     };
     let number = port.iter().try_fold(0u32, |number, octet| {
-        octet
-            .is_ascii_digit()
-            .then(|| number.saturating_mul(10) + u32::from(octet - b'0'))
+        octet.is_ascii_digit().then(|| number.saturating_mul(10) + u32::from(octet - b'0'))
     });
     !name.is_empty() && name.iter().all(name_octet) && number.is_some_and(|n| n <= 65_535)
 }
@@ -98,20 +82,11 @@ mod tests {
 
     #[test]
     fn only_one_host_with_a_port_is_a_host() {
-        for good in [
-            "a",
-            "a.b-c:80",
-            "[::1]:443",
-            "[::1]",
-            "127.0.0.1:1",
-            "a_b",
-            "a:",
-        ] {
+        for good in ["a", "a.b-c:80", "[::1]:443", "[::1]", "127.0.0.1:1", "a_b", "a:"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in [
-            "", "a b", "a/b", "u@a", "a,b", "a:b", "a:65536", ":80", "[::1", "::1", "a\\b",
-        ] {
+        for bad in ["", "a b", "a/b", "u@a", "a,b", "a:b", "a:65536", ":80", "[::1", "::1", "a\\b"]
+        {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }
@@ -120,33 +95,12 @@ mod tests {
     fn a_target_is_forwarded_untouched_and_only_if_it_is_one() {
         let taken =
             |m, t| target(m, t).map(|t| (t.path.to_owned(), t.authority.map(str::to_owned)));
-        assert_eq!(
-            taken("GET", "/a/../b%2f?x=/").unwrap(),
-            ("/a/../b%2f?x=/".into(), None)
-        );
-        assert_eq!(
-            taken("GET", "HTTP://h:1/p?q").unwrap(),
-            ("/p?q".into(), Some("h:1".into()))
-        );
-        assert_eq!(
-            taken("GET", "http://h").unwrap(),
-            ("/".into(), Some("h".into()))
-        );
-        assert_eq!(
-            taken("OPTIONS", "http://h").unwrap(),
-            ("*".into(), Some("h".into()))
-        );
+        assert_eq!(taken("GET", "/a/../b%2f?x=/").unwrap(), ("/a/../b%2f?x=/".into(), None));
+        assert_eq!(taken("GET", "HTTP://h:1/p?q").unwrap(), ("/p?q".into(), Some("h:1".into())));
+        assert_eq!(taken("GET", "http://h").unwrap(), ("/".into(), Some("h".into())));
+        assert_eq!(taken("OPTIONS", "http://h").unwrap(), ("*".into(), Some("h".into())));
         assert_eq!(taken("OPTIONS", "*").unwrap(), ("*".into(), None));
-        for bad in [
-            "*",
-            "foo",
-            "http://u@h/",
-            "ftp://h/",
-            "http:///p",
-            "/a#b",
-            "",
-            "http://h?q",
-        ] {
+        for bad in ["*", "foo", "http://u@h/", "ftp://h/", "http:///p", "/a#b", "", "http://h?q"] {
             assert!(taken("GET", bad).is_err(), "{bad}");
         }
     }

@@ -99,10 +99,7 @@ impl Upload {
             let prefix = if self.head_sent { &[][..] } else { head };
             let socket = &mut upstream.socket;
             let buffer = &mut client.buffer;
-            match self
-                .out
-                .poll_flush(cx, socket, prefix, buffer, &mut self.written)
-            {
+            match self.out.poll_flush(cx, socket, prefix, buffer, &mut self.written) {
                 Poll::Ready(Ok(())) => self.head_sent = true,
                 Poll::Ready(Err(_)) => self.state = State::Broken,
                 Poll::Pending => {
@@ -178,9 +175,7 @@ impl Upload {
 
     /// Whether the body is known or suspected to be worth a large buffer.
     fn is_long(&self) -> bool {
-        self.decoder
-            .remaining()
-            .is_none_or(|left| left > BULK_BUFFER as u64 / 2)
+        self.decoder.remaining().is_none_or(|left| left > BULK_BUFFER as u64 / 2)
     }
 }
 

@@ -34,19 +34,12 @@ pub(super) async fn accept(
                 worker.admit(socket, peer, port);
             }
             Err(error) => {
-                let why = if is_exhaustion(&error) {
-                    "out of resources"
-                } else {
-                    "listener"
-                };
+                let why = if is_exhaustion(&error) { "out of resources" } else { "listener" };
                 let event = Event::new(Level::Error, "accept_failed")
                     .with("why", why)
                     .with("error", error.to_string())
                     .with("retry_ms", backoff.as_millis() as u64);
-                worker
-                    .proxy
-                    .events
-                    .limited("accept_failed", Duration::from_secs(5), event);
+                worker.proxy.events.limited("accept_failed", Duration::from_secs(5), event);
                 worker.make_room();
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
@@ -60,10 +53,7 @@ pub(super) async fn accept(
 async fn room(worker: &Worker) {
     while worker.admission.is_full() {
         let event = Event::new(Level::Warn, "connection_limit_reached");
-        worker
-            .proxy
-            .events
-            .limited("connection_limit", Duration::from_secs(5), event);
+        worker.proxy.events.limited("connection_limit", Duration::from_secs(5), event);
         worker.make_room();
         // Another worker's idle connections may be the only ones there are.
         let _passed = tokio::time::timeout(ACCEPT_BACKOFF_MAX, worker.admission.freed()).await;

@@ -27,17 +27,9 @@ struct PerAddress {
 impl Admission {
     /// At most `limit` connections, at most `per_address` of them from one address.
     pub fn new(limit: usize, per_address: Option<usize>) -> Arc<Self> {
-        let per_address = per_address.map(|limit| PerAddress {
-            limit,
-            counts: Mutex::default(),
-        });
+        let per_address = per_address.map(|limit| PerAddress { limit, counts: Mutex::default() });
         let count = AtomicUsize::new(0);
-        Arc::new(Admission {
-            limit,
-            count,
-            freed: Notify::new(),
-            per_address,
-        })
+        Arc::new(Admission { limit, count, freed: Notify::new(), per_address })
     }
 
     /// Whether another connection would be one too many.
@@ -55,24 +47,14 @@ impl Admission {
     pub(super) fn enter(self: &Arc<Self>, peer: Peer) -> Result<Permit, Permit> {
         self.count.fetch_add(1, Ordering::Relaxed);
         let ip = peer.ip().filter(|_| self.per_address.is_some());
-        let permit = Permit {
-            admission: Arc::clone(self),
-            ip,
-        };
+        let permit = Permit { admission: Arc::clone(self), ip };
         let (Some(ip), Some(per_address)) = (ip, &self.per_address) else {
             return Ok(permit);
         };
-        let mut counts = per_address
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
         *count += 1;
-        if *count > per_address.limit {
-            Err(permit)
-        } else {
-            Ok(permit)
-        }
+        if *count > per_address.limit { Err(permit) } else { Ok(permit) }
     }
 }
 
@@ -92,10 +74,7 @@ impl Drop for Permit {
         let (Some(ip), Some(per_address)) = (self.ip, &self.admission.per_address) else {
             return;
         };
-        let mut counts = per_address
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -115,11 +94,7 @@ mod tests {
         let peer = Peer::Tcp("192.0.2.1:5".parse().unwrap());
         let first = admission.enter(peer).unwrap();
         let second = admission.enter(peer).unwrap_err();
-        assert!(
-            admission
-                .enter(Peer::Tcp("192.0.2.2:5".parse().unwrap()))
-                .is_ok()
-        );
+        assert!(admission.enter(Peer::Tcp("192.0.2.2:5".parse().unwrap())).is_ok());
         drop((first, second));
         assert!(admission.enter(peer).is_ok());
     }

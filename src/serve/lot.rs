@@ -81,17 +81,10 @@ const EVENTS: usize = 256;
 
 impl Lot {
     /// An empty lot, watched by the runtime of this thread.
-    #[expect(
-        deprecated,
-        reason = "an OwnedFd is all that the unsafe replacement asks for"
-    )]
+    #[expect(deprecated, reason = "an OwnedFd is all that the unsafe replacement asks for")]
     pub(super) fn new() -> io::Result<Self> {
         let epoll = AsyncFd::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
-        Ok(Lot {
-            epoll,
-            entries: Slab::new(),
-            events: Vec::with_capacity(EVENTS),
-        })
+        Ok(Lot { epoll, entries: Slab::new(), events: Vec::with_capacity(EVENTS) })
     }
 
     /// The descriptor to wait for.
@@ -131,10 +124,7 @@ impl Lot {
     /// Fetches what has happened; `false` once nothing more is waiting.
     pub(super) fn fetch(&mut self) -> bool {
         self.events.clear();
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         epoll::wait(self.epoll.get_ref(), spare, Some(&at_once)).is_ok_and(|events| events > 0)
     }
@@ -162,11 +152,7 @@ impl Lot {
             let flags = event.flags;
             let left = flags.intersects(ends) && !parked.has_octets();
             let parked = self.take(key);
-            each(if left {
-                Happened::Left(parked)
-            } else {
-                Happened::Wakes(parked)
-            });
+            each(if left { Happened::Left(parked) } else { Happened::Wakes(parked) });
         }
         self.events = events;
     }

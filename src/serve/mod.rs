@@ -11,10 +11,10 @@
 //!                                └──────────> FIN ──> parked, lingering ──> closed
 //! ```
 //!
-//! [`lot`] holds what is provably between requests: fresh, idle and lingering
-//! connections. [`session`] serves requests. [`worker`] moves connections
+//! `lot` holds what is provably between requests: fresh, idle and lingering
+//! connections. `session` serves requests. `worker` moves connections
 //! between the two, lets its clock tick, and does what the drain asks;
-//! [`accept`] lets new ones in, within the limits that [`admission`] keeps.
+//! `accept` lets new ones in, within the limits that `admission` keeps.
 
 mod accept;
 mod admission;

@@ -61,14 +61,8 @@ impl Session<'_> {
             }
             self.guard.shift(ConnectionState::H1Reading);
             let began = proxy.clock.refresh();
-            let arrival = Arrival {
-                began,
-                wall: SystemTime::now(),
-            };
-            let ended = match self
-                .read_head(arrival, std::mem::take(&mut buffers.0))
-                .await
-            {
+            let arrival = Arrival { began, wall: SystemTime::now() };
+            let ended = match self.read_head(arrival, std::mem::take(&mut buffers.0)).await {
                 Head::Left => Ended::Drop(CloseReason::Client),
                 Head::Refused(failure) => {
                     refuse(proxy, self.alarm, self.client, &failure, began).await
@@ -139,10 +133,10 @@ impl Session<'_> {
             self.alarm.attach(cx);
             loop {
                 let octets = self.client.buffer.filled();
-                if seen == 0 || may_be_complete(octets, seen) {
-                    if let Some(head) = self.take_head(arrival, &mut out) {
-                        return Poll::Ready(head);
-                    }
+                if (seen == 0 || may_be_complete(octets, seen))
+                    && let Some(head) = self.take_head(arrival, &mut out)
+                {
+                    return Poll::Ready(head);
                 }
                 seen = self.client.buffer.len();
                 if let Some(failure) = self.make_room() {
@@ -180,21 +174,10 @@ impl Session<'_> {
         if let Some(failure) = beyond(proxy, head.len, head.fields.len()) {
             return Some(Head::Refused(failure));
         }
-        let origin = Origin {
-            client: &client.address,
-            port: client.port,
-            scheme: "http",
-        };
+        let origin = Origin { client: &client.address, port: client.port, scheme: "http" };
         let length = head.len;
         let fallback = &self.worker.fallback_host;
-        let planned = plan(
-            &head,
-            &origin,
-            &proxy.ids,
-            fallback,
-            arrival,
-            std::mem::take(out),
-        );
+        let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, std::mem::take(out));
         client.buffer.consume(length);
         Some(match planned {
             Ok(request) => Head::Whole(request),

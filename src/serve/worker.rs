@@ -94,23 +94,13 @@ pub struct Worker {
 }
 
 async fn run(start: Start) -> io::Result<()> {
-    let Start {
-        branch,
-        listeners,
-        mut deliveries,
-        accepting,
-        ..
-    } = start;
+    let Start { branch, listeners, mut deliveries, accepting, .. } = start;
     let (shard, watch) = branch.open();
     let clock = Clock::new();
     let spare = Rc::new(Spare::default());
     let upstream = &start.config.upstream;
-    let pool = Pool::new(
-        &upstream.endpoints,
-        upstream.idle_timeout,
-        Rc::clone(&clock),
-        Rc::clone(&spare),
-    );
+    let pool =
+        Pool::new(&upstream.endpoints, upstream.idle_timeout, Rc::clone(&clock), Rc::clone(&spare));
     let format = match start.config.log.access {
         AccessFormat::Json => Format::Json,
         AccessFormat::Combined => Format::Combined,
@@ -169,28 +159,9 @@ impl Worker {
         let guard = self.shard.guard(ConnectionState::H1Fresh);
         let accepted = self.proxy.clock.now();
         match self.admission.enter(peer) {
-            Ok(permit) => self.serve(
-                socket,
-                Kept {
-                    peer,
-                    port,
-                    accepted,
-                    guard,
-                    permit,
-                },
-                false,
-            ),
+            Ok(permit) => self.serve(socket, Kept { peer, port, accepted, guard, permit }, false),
             Err(permit) => {
-                self.turn_away(
-                    socket,
-                    Kept {
-                        peer,
-                        port,
-                        accepted,
-                        guard,
-                        permit,
-                    },
-                );
+                self.turn_away(socket, Kept { peer, port, accepted, guard, permit });
             }
         }
     }
@@ -281,25 +252,10 @@ impl Worker {
     }
 
     fn park(&self, socket: Socket, kept: Kept, since: u64, until: u64) {
-        let Kept {
-            peer,
-            port,
-            accepted,
-            guard,
-            permit,
-        } = kept;
+        let Kept { peer, port, accepted, guard, permit } = kept;
         let Ok(fd) = socket.release() else { return };
-        let parked = Parked {
-            fd,
-            peer,
-            port,
-            accepted,
-            since,
-            until,
-            guard,
-            permit,
-            retired: false,
-        };
+        let parked =
+            Parked { fd, peer, port, accepted, since, until, guard, permit, retired: false };
         if self.lot.borrow_mut().park(parked).is_err() {
             self.proxy.counters.closed(CloseReason::Error);
         }
@@ -309,11 +265,7 @@ impl Worker {
     /// How long a connection of this state may go on waiting, by the clock.
     fn patience(&self, state: ConnectionState, accepted: u64, since: u64) -> u64 {
         let config = &self.proxy.config;
-        let Orders {
-            stage,
-            since: began,
-            ..
-        } = self.proxy.orders.get();
+        let Orders { stage, since: began, .. } = self.proxy.orders.get();
         if stage >= Stage::Draining {
             let began = self.proxy.clock.millis(began);
             let (from, grace) = match state {
@@ -365,27 +317,9 @@ impl Worker {
     }
 
     fn unpark(self: &Rc<Self>, parked: Parked) {
-        let Parked {
-            fd,
-            peer,
-            port,
-            accepted,
-            guard,
-            permit,
-            ..
-        } = parked;
+        let Parked { fd, peer, port, accepted, guard, permit, .. } = parked;
         match Socket::adopt(fd, peer) {
-            Ok(socket) => self.serve(
-                socket,
-                Kept {
-                    peer,
-                    port,
-                    accepted,
-                    guard,
-                    permit,
-                },
-                true,
-            ),
+            Ok(socket) => self.serve(socket, Kept { peer, port, accepted, guard, permit }, true),
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
     }
@@ -476,17 +410,15 @@ impl Worker {
                 let mut waking = Vec::new();
                 let counters = &self.proxy.counters;
                 let scratch = &mut self.scratch.borrow_mut()[..];
-                self.lot
-                    .borrow_mut()
-                    .each(scratch, |happened| match happened {
-                        Happened::Wakes(parked) => waking.push(parked),
-                        Happened::Left(parked) => {
-                            drop(parked);
-                            counters.closed(CloseReason::Client);
-                        }
-                        Happened::Raced => counters.raced(),
-                        Happened::Closed => {}
-                    });
+                self.lot.borrow_mut().each(scratch, |happened| match happened {
+                    Happened::Wakes(parked) => waking.push(parked),
+                    Happened::Left(parked) => {
+                        drop(parked);
+                        counters.closed(CloseReason::Client);
+                    }
+                    Happened::Raced => counters.raced(),
+                    Happened::Closed => {}
+                });
                 for parked in waking {
                     self.unpark(parked);
                 }

@@ -62,12 +62,7 @@ impl Deliverer {
     fn deliver(&self, socket: net::Socket, peer: net::Peer, port: u16, turn: usize) {
         let hold = self.overview.scope.hold();
         let Ok(fd) = socket.release() else { return };
-        let mut delivery = Delivery {
-            fd,
-            peer,
-            port,
-            hold,
-        };
+        let mut delivery = Delivery { fd, peer, port, hold };
         for offset in 0..self.workers.len() {
             match self.workers[(turn + offset) % self.workers.len()].try_send(delivery) {
                 Ok(()) => return,

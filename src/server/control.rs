@@ -147,8 +147,7 @@ impl Control {
             }
             Asked::Nothing(name) => {
                 let event = Event::new(Level::Warn, "signal_ignored").with("signal", name);
-                self.events
-                    .emit(event.with("message", "this version has no use for it"));
+                self.events.emit(event.with("message", "this version has no use for it"));
                 None
             }
         }
@@ -174,8 +173,7 @@ impl Control {
         match action {
             Action::Announce { from, to, elapsed } => {
                 let remaining = self.overview.connections();
-                self.events
-                    .emit(Event::phase(from, to, elapsed, &remaining));
+                self.events.emit(Event::phase(from, to, elapsed, &remaining));
                 if from > Phase::Serving {
                     self.stopping.report.add_phase(from, elapsed);
                 }
@@ -198,11 +196,7 @@ impl Control {
             _ => now,
         };
         self.stopping.since.set(Some(since));
-        self.overview.scope.tell(Orders {
-            stage,
-            since,
-            deadline,
-        });
+        self.overview.scope.tell(Orders { stage, since, deadline });
     }
 
     fn overrun(&mut self, phase: Phase) {
@@ -240,12 +234,7 @@ impl Control {
         let Some(workers) = self.workers.take() else {
             return Box::pin(async {});
         };
-        let Workers {
-            deliveries,
-            threads,
-            cuts,
-            ..
-        } = workers;
+        let Workers { deliveries, threads, cuts, .. } = workers;
         drop(deliveries);
         self.stopping.cuts = Some(cuts);
         Box::pin(stop::join(threads))

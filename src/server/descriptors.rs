@@ -9,17 +9,13 @@ use crate::limits::{DESCRIPTORS_PER_WORKER, DESCRIPTORS_RESERVED};
 pub(super) fn connections(workers: usize) -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let raised = rustix::process::Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             limit.current = limit.maximum;
         }
     }
-    let descriptors = limit
-        .current
-        .map_or(usize::MAX / 4, |n| usize::try_from(n).unwrap_or(1 << 20));
+    let descriptors =
+        limit.current.map_or(usize::MAX / 4, |n| usize::try_from(n).unwrap_or(1 << 20));
     let reserved = DESCRIPTORS_RESERVED + workers * DESCRIPTORS_PER_WORKER;
     (descriptors.saturating_sub(reserved) / 2).max(1)
 }

@@ -70,9 +70,7 @@ impl View for Overview {
 
     fn status(&self) -> Status {
         let state = self.state.borrow();
-        let left = state
-            .hard_deadline()
-            .and_then(|deadline| deadline.left(Instant::now()));
+        let left = state.hard_deadline().and_then(|deadline| deadline.left(Instant::now()));
         let totals = self.totals();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -81,7 +79,7 @@ impl View for Overview {
             phase: state.phase.to_string(),
             deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             connections: self.connections(),
-            requests: totals.requests(),
+            requests: totals.requests() + totals.in_flight,
             raced: totals.raced,
             cut: totals.cut,
         }

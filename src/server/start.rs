@@ -91,9 +91,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     };
     let overview = Rc::new(Overview {
         scope: Scope::new(Instant::now()),
-        counters: (0..config.workers)
-            .map(|_| Arc::new(Counters::default()))
-            .collect(),
+        counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
         access: access.clone(),
         state: RefCell::new(State::new(config.stop.clone(), Instant::now())),
         shutdown_start: Cell::new(None),
@@ -103,11 +101,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     let workers = start_workers(&config, &overview, &listeners, &events, limit)?;
     for warning in &loaded.warnings {
         let event = Event::new(Level::Warn, "config_warning");
-        events.emit(
-            event
-                .with("key", warning.key)
-                .with("message", warning.to_string()),
-        );
+        events.emit(event.with("key", warning.key).with("message", warning.to_string()));
     }
     announce(&config, &events);
     for listener in &listeners {
@@ -123,19 +117,13 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
 type Bound = (Vec<Listener>, Option<admin::AdminListener>);
 
 fn bind(config: &Config) -> Result<Bound, StartError> {
-    let listeners = config
-        .listen
-        .iter()
-        .map(Listener::bind)
-        .collect::<Result<Vec<_>, _>>()?;
+    let listeners = config.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
     let admin = config
         .admin
         .as_ref()
         .map(|listen| {
-            admin::bind(listen).map_err(|source| StartError::Admin {
-                address: listen.to_string(),
-                source,
-            })
+            admin::bind(listen)
+                .map_err(|source| StartError::Admin { address: listen.to_string(), source })
         })
         .transpose()?;
     Ok((listeners, admin))
@@ -155,10 +143,7 @@ fn start_workers(
     let mut threads = Vec::new();
     for (index, counters) in overview.counters.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(DELIVERIES);
-        let shared = listeners
-            .iter()
-            .map(Listener::share)
-            .collect::<io::Result<_>>();
+        let shared = listeners.iter().map(Listener::share).collect::<io::Result<_>>();
         let start = Start {
             config: Arc::clone(config),
             branch: overview.scope.branch(),
@@ -174,21 +159,14 @@ fn start_workers(
         threads.push(serve::spawn(index, start).map_err(system("start a worker"))?);
         deliveries.push(sender);
     }
-    Ok(Workers {
-        deliveries,
-        accepting,
-        threads,
-        cuts,
-    })
+    Ok(Workers { deliveries, accepting, threads, cuts })
 }
 
 /// One line that names what a stop takes and what it must fit into.
 fn announce(config: &Config, events: &Events) {
     let mut event = Event::new(Level::Info, "stop_plan").with("message", config.stop.sum_line());
     if let Some((platform, seconds)) = platform::grace() {
-        event = event
-            .with("platform", platform)
-            .with("platform_default_grace_s", seconds);
+        event = event.with("platform", platform).with("platform_default_grace_s", seconds);
     }
     events.emit(event);
 }

@@ -31,12 +31,7 @@ pub(super) struct Stopping {
 impl Default for Stopping {
     fn default() -> Self {
         let report = DrainReport::new(FIRST_GENERATION, String::new());
-        Stopping {
-            report,
-            cuts: None,
-            reason: None,
-            since: Cell::new(None),
-        }
+        Stopping { report, cuts: None, reason: None, since: Cell::new(None) }
     }
 }
 
@@ -70,17 +65,14 @@ impl Stopping {
         let cut = report.cut_total > 0 || report.unfinished > 0 || remains.aborted;
         let status = if cut { CUT } else { CLEAN };
         report.exit_status = i32::from(status);
-        if let Some(path) = &remains.config.report {
-            if let Err(error) = report.write_atomically(path) {
-                overview.count_error(Phase::Finishing);
-                let event = Event::new(Level::Error, "report_failed");
-                let event = event.with("path", path.display().to_string());
-                remains.events.emit(event.with("error", error.to_string()));
-                report.add_error(
-                    Phase::Finishing,
-                    format!("cannot write the report: {error}"),
-                );
-            }
+        if let Some(path) = &remains.config.report
+            && let Err(error) = report.write_atomically(path)
+        {
+            overview.count_error(Phase::Finishing);
+            let event = Event::new(Level::Error, "report_failed");
+            let event = event.with("path", path.display().to_string());
+            remains.events.emit(event.with("error", error.to_string()));
+            report.add_error(Phase::Finishing, format!("cannot write the report: {error}"));
         }
         remains.events.tick();
         remains.events.watch(&overview.access);
@@ -95,15 +87,13 @@ impl Stopping {
 /// Waits for the workers' threads without blocking the control thread.
 pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
     let (done, joined) = oneshot::channel();
-    let joiner = std::thread::Builder::new()
-        .name("joiner".into())
-        .spawn(move || {
-            for thread in threads {
-                // A worker that panicked has nothing more to say than its message.
-                let _panicked = thread.join();
-            }
-            let _nobody_waits = done.send(());
-        });
+    let joiner = std::thread::Builder::new().name("joiner".into()).spawn(move || {
+        for thread in threads {
+            // A worker that panicked has nothing more to say than its message.
+            let _panicked = thread.join();
+        }
+        let _nobody_waits = done.send(());
+    });
     if joiner.is_ok() {
         let _joined = joined.await;
     }

@@ -154,10 +154,7 @@ impl AccessLog {
             None => out.extend_from_slice(b"null"),
         }
         out.extend_from_slice(b",\"upstream\":");
-        push_optional(
-            (!r.upstream.is_empty()).then_some(r.upstream.as_bytes()),
-            out,
-        );
+        push_optional((!r.upstream.is_empty()).then_some(r.upstream.as_bytes()), out);
         out.extend_from_slice(b",\"retries\":");
         push_number(r.retries, out);
         out.extend_from_slice(b",\"user_agent\":");
@@ -166,11 +163,7 @@ impl AccessLog {
         push_optional(r.referer.map(|referer| shown(referer, self.query)), out);
         out.extend_from_slice(b",\"error\":");
         push_optional(r.error.map(str::as_bytes), out);
-        out.extend_from_slice(if r.drain {
-            b",\"drain\":true}\n"
-        } else {
-            b",\"drain\":false}\n"
-        });
+        out.extend_from_slice(if r.drain { b",\"drain\":true}\n" } else { b",\"drain\":false}\n" });
     }
 
     fn combined(&mut self, r: &Record<'_>) {
@@ -192,10 +185,7 @@ impl AccessLog {
             n => push_number(n, out),
         }
         out.extend_from_slice(b" \"");
-        push_combined(
-            or_dash(shown(r.referer.unwrap_or_default(), self.query)),
-            out,
-        );
+        push_combined(or_dash(shown(r.referer.unwrap_or_default(), self.query)), out);
         out.extend_from_slice(b"\" \"");
         push_combined(or_dash(r.user_agent.unwrap_or_default()), out);
         out.extend_from_slice(b"\"\n");
@@ -259,10 +249,7 @@ mod tests {
 
     fn log(format: Format, query: bool) -> (AccessLog, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        (
-            AccessLog::new(format, query, Sink::new("test", writer, 8 << 20).unwrap()),
-            reader,
-        )
+        (AccessLog::new(format, query, Sink::new("test", writer, 8 << 20).unwrap()), reader)
     }
 
     fn finish(log: AccessLog, mut reader: PipeReader) -> String {
@@ -341,10 +328,7 @@ mod tests {
         for key in ["ttfb_ms", "upstream", "referer", "user_agent"] {
             assert!(line[key].is_null(), "{key}");
         }
-        assert_eq!(
-            (&line["error"], &line["drain"]),
-            (&json!("head_timeout"), &json!(true))
-        );
+        assert_eq!((&line["error"], &line["drain"]), (&json!("head_timeout"), &json!(true)));
     }
 
     #[test]
@@ -368,14 +352,7 @@ mod tests {
         for (line, field) in text.lines().zip(fields) {
             let line: Value = serde_json::from_str(line).unwrap();
             let read: String = field.iter().map(|&o| char::from(o)).collect();
-            for key in [
-                "request_id",
-                "method",
-                "host",
-                "target",
-                "referer",
-                "user_agent",
-            ] {
+            for key in ["request_id", "method", "host", "target", "referer", "user_agent"] {
                 assert_eq!(line[key], read, "{key}");
             }
         }

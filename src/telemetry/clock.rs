@@ -12,9 +12,8 @@ const MONTHS: [&[u8; 3]; 12] = [
 
 /// Milliseconds since the Unix epoch; 0 for times before it.
 pub fn unix_millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Formats times, remembering the text of the last second.
@@ -29,11 +28,7 @@ pub struct ClockText {
 
 impl Default for ClockText {
     fn default() -> Self {
-        let mut text = Self {
-            second: 0,
-            rfc3339: [0; 20],
-            apache: [0; 26],
-        };
+        let mut text = Self { second: 0, rfc3339: [0; 20], apache: [0; 26] };
         text.render(0);
         text
     }
@@ -119,11 +114,7 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -150,13 +141,7 @@ mod tests {
     #[test]
     fn known_instants_are_written_in_each_form() {
         for (second, millis, rfc3339, day, apache) in [
-            (
-                0,
-                0,
-                "1970-01-01T00:00:00.000Z",
-                "00:00:00.000",
-                "01/Jan/1970:00:00:00 +0000",
-            ),
+            (0, 0, "1970-01-01T00:00:00.000Z", "00:00:00.000", "01/Jan/1970:00:00:00 +0000"),
             (
                 951_782_400,
                 7,
@@ -186,10 +171,7 @@ mod tests {
                 "01/Mar/2100:00:00:00 +0000",
             ),
         ] {
-            assert_eq!(
-                all(second, millis),
-                (rfc3339.into(), day.into(), apache.into())
-            );
+            assert_eq!(all(second, millis), (rfc3339.into(), day.into(), apache.into()));
         }
     }
 

@@ -32,13 +32,8 @@ impl crate::drain::Kind for ConnectionState {
 
 impl ConnectionState {
     /// All states, in the order of [`ConnectionState::index`].
-    pub const ALL: [ConnectionState; 5] = [
-        Self::H1Fresh,
-        Self::H1Reading,
-        Self::H1Active,
-        Self::H1Idle,
-        Self::H1Closing,
-    ];
+    pub const ALL: [ConnectionState; 5] =
+        [Self::H1Fresh, Self::H1Reading, Self::H1Active, Self::H1Idle, Self::H1Closing];
 
     /// The place of this state in an array of counts.
     pub const fn index(self) -> usize {

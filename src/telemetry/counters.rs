@@ -178,9 +178,7 @@ impl Totals {
             }
             totals.raced += worker.raced.load(Relaxed);
             totals.cut += worker.cut.load(Relaxed);
-            totals.in_flight = totals
-                .in_flight
-                .wrapping_add(worker.in_flight.load(Relaxed));
+            totals.in_flight = totals.in_flight.wrapping_add(worker.in_flight.load(Relaxed));
         }
         totals
     }
@@ -194,17 +192,12 @@ impl Totals {
     /// numbers that are no status code.
     pub fn by_code(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         let code = |place| if place == 0 { 0 } else { CODE_MIN - 1 + place };
-        (0u16..)
-            .map(code)
-            .zip(self.codes.iter().copied())
-            .filter(|&(_, n)| n > 0)
+        (0u16..).map(code).zip(self.codes.iter().copied()).filter(|&(_, n)| n > 0)
     }
 
     /// Connections closed, by reason.
     pub fn by_reason(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
-        CloseReason::ALL
-            .into_iter()
-            .zip(self.closed.iter().copied())
+        CloseReason::ALL.into_iter().zip(self.closed.iter().copied())
     }
 }
 
@@ -232,10 +225,7 @@ mod tests {
         assert_eq!(totals.requests(), 6);
         assert_eq!((totals.raced, totals.cut, totals.in_flight), (1, 1, 1));
         let closed: Vec<_> = totals.by_reason().filter(|r| r.1 > 0).collect();
-        assert_eq!(
-            closed,
-            [(CloseReason::Client, 1), (CloseReason::BadRequest, 1)]
-        );
+        assert_eq!(closed, [(CloseReason::Client, 1), (CloseReason::BadRequest, 1)]);
     }
 
     #[test]

@@ -9,9 +9,9 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Whether a copy will do: printable ASCII without `"` and `\`.
 fn is_plain(octets: &[u8]) -> bool {
     // No early exit: so that the compiler makes vector code of it.
-    octets.iter().fold(true, |plain, &o| {
-        plain & (0x20..0x7f).contains(&o) & (o != b'"') & (o != b'\\')
-    })
+    octets
+        .iter()
+        .fold(true, |plain, &o| plain & (0x20..0x7f).contains(&o) & (o != b'"') & (o != b'\\'))
 }
 
 /// Appends the inside of a JSON string. Octets that are not UTF-8 become
@@ -77,20 +77,14 @@ mod tests {
 
     #[test]
     fn utf8_is_kept_and_other_octets_are_shown_by_number() {
-        assert_eq!(
-            json("h\u{e9}llo \u{1f30a}".as_bytes()),
-            "h\u{e9}llo \u{1f30a}"
-        );
+        assert_eq!(json("h\u{e9}llo \u{1f30a}".as_bytes()), "h\u{e9}llo \u{1f30a}");
         assert_eq!(json(b"a\xffb\xc3"), "a\\u00ffb\\u00c3");
         assert_eq!(json(b"\"\\\n\x7f\0"), "\\\"\\\\\\u000a\\u007f\\u0000");
     }
 
     #[test]
     fn every_kind_of_line_break_is_escaped() {
-        assert_eq!(
-            json("\u{85}\u{2028}\u{2029}".as_bytes()),
-            "\\u0085\\u2028\\u2029"
-        );
+        assert_eq!(json("\u{85}\u{2028}\u{2029}".as_bytes()), "\\u0085\\u2028\\u2029");
     }
 
     #[test]

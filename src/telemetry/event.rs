@@ -60,11 +60,7 @@ pub(super) struct Field {
 impl Event {
     /// An event without circumstances.
     pub fn new(level: Level, name: &'static str) -> Self {
-        Self {
-            level,
-            name,
-            fields: Vec::new(),
-        }
+        Self { level, name, fields: Vec::new() }
     }
 
     /// Adds a circumstance.
@@ -76,21 +72,13 @@ impl Event {
     /// Adds a structured circumstance.
     #[must_use]
     pub fn with_struct(self, key: impl Into<Cow<'static, str>>, value: &impl Serialize) -> Self {
-        self.field(
-            key.into(),
-            serde_json::to_value(value).unwrap_or_default(),
-            false,
-        )
+        self.field(key.into(), serde_json::to_value(value).unwrap_or_default(), false)
     }
 
     /// Adds a structured circumstance that is left out on a terminal.
     #[must_use]
     pub fn with_detail(self, key: impl Into<Cow<'static, str>>, value: &impl Serialize) -> Self {
-        self.field(
-            key.into(),
-            serde_json::to_value(value).unwrap_or_default(),
-            true,
-        )
+        self.field(key.into(), serde_json::to_value(value).unwrap_or_default(), true)
     }
 
     fn field(mut self, key: Cow<'static, str>, value: Value, detail: bool) -> Self {
@@ -100,9 +88,7 @@ impl Event {
 
     /// A listener is bound; `proto` is `http`, `https` or `admin`.
     pub fn listening(addr: impl Into<String>, proto: &'static str) -> Self {
-        Self::new(Level::Info, "listening")
-            .with("addr", addr.into())
-            .with("proto", proto)
+        Self::new(Level::Info, "listening").with("addr", addr.into()).with("proto", proto)
     }
 
     /// The process serves.
@@ -162,13 +148,7 @@ struct Window {
 impl Events {
     /// Events in the given style to the given sink.
     pub fn new(sink: Sink, style: Style) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                sink,
-                style,
-                windows: Mutex::default(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { sink, style, windows: Mutex::default() }) }
     }
 
     /// Events to stderr: text if it is a terminal, else JSON.
@@ -218,15 +198,8 @@ impl Events {
                 return;
             }
         }
-        let window = Window {
-            until: now + every,
-            every,
-            suppressed: 0,
-            last: None,
-        };
-        let held_back = windows
-            .insert(key.to_owned(), window)
-            .map_or(0, |old| old.suppressed);
+        let window = Window { until: now + every, every, suppressed: 0, last: None };
+        let held_back = windows.insert(key.to_owned(), window).map_or(0, |old| old.suppressed);
         drop(windows);
         self.emit(with_suppressed(event, held_back));
     }
@@ -285,19 +258,12 @@ impl Events {
     }
 
     fn windows(&self) -> MutexGuard<'_, HashMap<String, Window>> {
-        self.inner
-            .windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn with_suppressed(event: Event, suppressed: u64) -> Event {
-    if suppressed == 0 {
-        event
-    } else {
-        event.with("suppressed", suppressed)
-    }
+    if suppressed == 0 { event } else { event.with("suppressed", suppressed) }
 }
 
 #[cfg(test)]
@@ -312,10 +278,7 @@ mod tests {
 
     fn events(style: Style) -> (Events, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        (
-            Events::new(Sink::new("events", writer, 1 << 20).unwrap(), style),
-            reader,
-        )
+        (Events::new(Sink::new("events", writer, 1 << 20).unwrap(), style), reader)
     }
 
     fn finish(events: Events, mut reader: PipeReader) -> Vec<String> {
@@ -356,9 +319,7 @@ mod tests {
 
     #[test]
     fn a_person_reads_words_and_colour_only_where_it_matters() {
-        let warning = Event::new(Level::Warn, "slow")
-            .with("why", "a b")
-            .with_detail("long", &[1]);
+        let warning = Event::new(Level::Warn, "slow").with("why", "a b").with_detail("long", &[1]);
         let (events, reader) = events(Style::Text { colour: true });
         events.emit_at(now(), &Event::listening("127.0.0.1:1", "http"));
         events.emit_at(now(), &warning);
@@ -404,10 +365,7 @@ mod tests {
             .iter()
             .map(|line| line.split("  ").last().unwrap().to_owned())
             .collect();
-        assert_eq!(
-            lines,
-            ["n=0", "n=2", "n=4 suppressed=2", "n=6 suppressed=1"]
-        );
+        assert_eq!(lines, ["n=0", "n=2", "n=4 suppressed=2", "n=6 suppressed=1"]);
     }
 
     #[test]

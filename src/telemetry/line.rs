@@ -21,12 +21,7 @@ pub(super) fn json_line(now: SystemTime, event: &Event) -> Vec<u8> {
     out.extend_from_slice(event.name.as_bytes());
     out.push(b'"');
     for field in &event.fields {
-        let _ = write!(
-            Octets(&mut out),
-            ",{}:{}",
-            Value::from(&*field.key),
-            field.value
-        );
+        let _ = write!(Octets(&mut out), ",{}:{}", Value::from(&*field.key), field.value);
     }
     out.extend_from_slice(b"}\n");
     out
@@ -48,12 +43,7 @@ pub(super) fn text_line(now: SystemTime, event: &Event, colour: bool) -> Vec<u8>
         (word, false) => write!(text, "{word}  "),
     };
     let _ = text.write_str(event.name);
-    for (place, field) in event
-        .fields
-        .iter()
-        .filter(|field| !field.detail)
-        .enumerate()
-    {
+    for (place, field) in event.fields.iter().filter(|field| !field.detail).enumerate() {
         let space = if place == 0 { "  " } else { " " };
         let _ = write!(text, "{space}{}=", field.key);
         let _ = match &field.value {

@@ -44,9 +44,7 @@ pub struct MetricsView {
 
 /// Writes the text.
 pub fn render(view: &MetricsView) -> String {
-    let mut text = Exposition {
-        out: String::with_capacity(8 << 10),
-    };
+    let mut text = Exposition { out: String::with_capacity(8 << 10) };
     state(view, &mut text);
     requests(view, &mut text);
     shutdown(view, &mut text);
@@ -54,11 +52,7 @@ pub fn render(view: &MetricsView) -> String {
 }
 
 fn state(view: &MetricsView, text: &mut Exposition) {
-    text.family(
-        "ebbtide_phase",
-        "gauge",
-        "1 for the phase the process is in.",
-    );
+    text.family("ebbtide_phase", "gauge", "1 for the phase the process is in.");
     for phase in Phase::ALL {
         let here = u8::from(phase == view.phase);
         text.sample("ebbtide_phase", &[("phase", phase.name())], here);
@@ -69,11 +63,7 @@ fn state(view: &MetricsView, text: &mut Exposition) {
         text.sample(name, &[("protocol", protocol), ("state", state)], count);
     }
     let name = "ebbtide_generation";
-    text.family(
-        name,
-        "gauge",
-        "Which process this is, counted across upgrades.",
-    );
+    text.family(name, "gauge", "Which process this is, counted across upgrades.");
     text.sample(name, &[], view.generation);
 }
 
@@ -95,53 +85,29 @@ fn requests(view: &MetricsView, text: &mut Exposition) {
         text.sample(name, &[("reason", reason.name())], count);
     }
     let name = "ebbtide_raced_requests_total";
-    text.family(
-        name,
-        "counter",
-        "Requests that arrived on an idle connection after our FIN.",
-    );
+    text.family(name, "counter", "Requests that arrived on an idle connection after our FIN.");
     text.sample(name, &[], totals.raced);
     let name = "ebbtide_cut_requests_total";
     text.family(name, "counter", "Requests ended by the hard deadline.");
     text.sample(name, &[], totals.cut);
     let name = "ebbtide_moved_connections_total";
-    text.family(
-        name,
-        "counter",
-        "Connections moved to a successor, by kind.",
-    );
+    text.family(name, "counter", "Connections moved to a successor, by kind.");
     for (kind, count) in MOVED_KINDS.into_iter().zip(view.moved) {
         text.sample(name, &[("kind", kind)], count);
     }
     let name = "ebbtide_access_log_dropped_total";
-    text.family(
-        name,
-        "counter",
-        "Access log lines that could not be written.",
-    );
+    text.family(name, "counter", "Access log lines that could not be written.");
     text.sample(name, &[], view.access_log_dropped);
 }
 
 fn shutdown(view: &MetricsView, text: &mut Exposition) {
     let name = "ebbtide_shutdown_start_time_seconds";
-    text.family(
-        name,
-        "gauge",
-        "When the shutdown began, in Unix time; 0 before.",
-    );
+    text.family(name, "gauge", "When the shutdown began, in Unix time; 0 before.");
     let start = view.shutdown_start.map_or(0, unix_millis);
     text.sample(name, &[], Seconds(Duration::from_millis(start)));
     let name = "ebbtide_shutdown_duration_seconds";
-    text.family(
-        name,
-        "gauge",
-        "How long the shutdown has taken so far; 0 before.",
-    );
-    text.sample(
-        name,
-        &[],
-        Seconds(view.shutdown_duration.unwrap_or_default()),
-    );
+    text.family(name, "gauge", "How long the shutdown has taken so far; 0 before.");
+    text.sample(name, &[], Seconds(view.shutdown_duration.unwrap_or_default()));
     let name = "ebbtide_shutdown_errors_total";
     text.family(name, "counter", "Errors of the shutdown, by phase.");
     for (phase, count) in Phase::ALL.into_iter().zip(view.shutdown_errors) {
@@ -269,11 +235,7 @@ mod tests {
 
     #[test]
     fn before_a_shutdown_its_times_are_zero() {
-        let view = MetricsView {
-            shutdown_start: None,
-            shutdown_duration: None,
-            ..view()
-        };
+        let view = MetricsView { shutdown_start: None, shutdown_duration: None, ..view() };
         let text = render(&view);
         assert!(text.contains("\nebbtide_shutdown_start_time_seconds 0.000\n"));
         assert!(text.contains("\nebbtide_shutdown_duration_seconds 0.000\n"));

@@ -133,10 +133,7 @@ impl DrainReport {
 
     /// Adds the time a phase took.
     pub fn add_phase(&mut self, phase: Phase, duration: Duration) {
-        self.phases.push(PhaseTime {
-            phase,
-            duration_ms: millis(duration),
-        });
+        self.phases.push(PhaseTime { phase, duration_ms: millis(duration) });
     }
 
     /// Counts a cut request, and lists it while there is room.
@@ -150,30 +147,20 @@ impl DrainReport {
     /// Lists an error while there is room.
     pub fn add_error(&mut self, phase: Phase, message: impl Into<String>) {
         if self.errors.len() < REPORT_ERRORS_MAX {
-            self.errors.push(PhaseError {
-                phase,
-                message: message.into(),
-            });
+            self.errors.push(PhaseError { phase, message: message.into() });
         }
     }
 
     /// Takes over what the workers counted.
     pub fn set_totals(&mut self, totals: &Totals) {
         self.requests_served = totals.requests();
-        self.closed = totals
-            .by_reason()
-            .map(|(reason, n)| (reason.name(), n))
-            .collect();
+        self.closed = totals.by_reason().map(|(reason, n)| (reason.name(), n)).collect();
         self.raced = totals.raced;
     }
 
     /// The `drain_report` event, with the whole document.
     pub fn event(&self) -> Event {
-        let level = if self.exit_status == 0 {
-            Level::Info
-        } else {
-            Level::Error
-        };
+        let level = if self.exit_status == 0 { Level::Info } else { Level::Error };
         Event::new(level, "drain_report")
             .with("version", self.version)
             .with("pid", self.pid)
@@ -223,11 +210,7 @@ impl DrainReport {
 fn write_directly(target: &Path, text: &[u8]) -> io::Result<()> {
     // Without waiting: a pipe that nobody reads must not hold up the exit.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(nonblock)
-        .open(target)?
-        .write_all(text)
+    OpenOptions::new().write(true).custom_flags(nonblock).open(target)?.write_all(text)
 }
 
 fn directory(target: &Path) -> &Path {
@@ -258,10 +241,7 @@ fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn phase_name<S: Serializer>(phase: &Phase, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(phase.name())
 }
@@ -338,14 +318,8 @@ mod tests {
         let report = report();
         report.write_atomically(&path).unwrap();
         let file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!(
-            file["phases"],
-            json!([{"phase": "closing", "duration_ms": 21}])
-        );
-        assert_eq!(
-            (&file["closed"]["drain"], &file["cut_total"]),
-            (&json!(1), &json!(1))
-        );
+        assert_eq!(file["phases"], json!([{"phase": "closing", "duration_ms": 21}]));
+        assert_eq!((&file["closed"]["drain"], &file["cut_total"]), (&json!(1), &json!(1)));
         let mut event = emitted(report.event());
         for key in ["ts", "level", "event"] {
             event.as_object_mut().unwrap().remove(key);
@@ -386,11 +360,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_missing_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(
-            report()
-                .write_atomically(&dir.path().join("no/report.json"))
-                .is_err()
-        );
+        assert!(report().write_atomically(&dir.path().join("no/report.json")).is_err());
         assert!(report().write_atomically(dir.path()).is_err());
     }
 
@@ -400,9 +370,6 @@ mod tests {
         for _ in 0..REPORT_CUT_MAX + 5 {
             report.add_cut(CutRequest::default());
         }
-        assert_eq!(
-            (report.cut.len(), report.cut_total),
-            (REPORT_CUT_MAX, 10_005)
-        );
+        assert_eq!((report.cut.len(), report.cut_total), (REPORT_CUT_MAX, 10_005));
     }
 }

@@ -100,17 +100,9 @@ impl Sink {
             queued: Condvar::new(),
             settled: Condvar::new(),
         });
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            output,
-            torn: false,
-        };
-        std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || writer.run())?;
-        Ok(Self {
-            handle: Arc::new(Handle { shared }),
-        })
+        let writer = Writer { shared: Arc::clone(&shared), output, torn: false };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || writer.run())?;
+        Ok(Self { handle: Arc::new(Handle { shared }) })
     }
 
     /// A sink that writes to stdout, past the standard library's buffer and lock.
@@ -144,10 +136,7 @@ impl Sink {
         }
         state.waiting += chunk.len();
         state.accepted += 1;
-        state.queue.push_back(Chunk {
-            octets: chunk,
-            lines,
-        });
+        state.queue.push_back(Chunk { octets: chunk, lines });
         drop(state);
         shared.queued.notify_one();
     }
@@ -170,11 +159,8 @@ impl Sink {
             if left.is_zero() {
                 return false;
             }
-            state = shared
-                .settled
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                shared.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -190,11 +176,7 @@ impl Sink {
             return None;
         }
         state.reported.health = state.health.clone();
-        Some(Change {
-            name: shared.name,
-            health: state.health.clone(),
-            dropped: state.dropped,
-        })
+        Some(Change { name: shared.name, health: state.health.clone(), dropped: state.dropped })
     }
 }
 
@@ -236,11 +218,7 @@ impl<W: Write + AsFd> Writer<W> {
             if state.closed {
                 return None;
             }
-            state = self
-                .shared
-                .queued
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -263,20 +241,14 @@ impl<W: Write + AsFd> Writer<W> {
     /// so that one lost line does not spoil its successor.
     fn write(&mut self, octets: &[u8]) -> Result<(), Failure> {
         if self.torn {
-            self.write_all(b"\n").map_err(|(_, error)| Failure {
-                lines_written: 0,
-                error,
-            })?;
+            self.write_all(b"\n").map_err(|(_, error)| Failure { lines_written: 0, error })?;
             self.torn = false;
         }
         self.write_all(octets).map_err(|(written, error)| {
             let written = octets.get(..written).unwrap_or_default();
             self.torn = written.last().is_some_and(|&last| last != b'\n');
             let lines = memchr::memchr_iter(b'\n', written).count();
-            Failure {
-                lines_written: u32::try_from(lines).unwrap_or(u32::MAX),
-                error,
-            }
+            Failure { lines_written: u32::try_from(lines).unwrap_or(u32::MAX), error }
         })
     }
 

@@ -50,13 +50,7 @@ impl Pool {
             idle: RefCell::default(),
         };
         let endpoints = endpoints.iter().map(line).collect();
-        Pool {
-            endpoints,
-            next: Cell::new(0),
-            idle_timeout,
-            clock,
-            spare,
-        }
+        Pool { endpoints, next: Cell::new(0), idle_timeout, clock, spare }
     }
 
     /// How many endpoints there are.
@@ -73,11 +67,7 @@ impl Pool {
     #[inline]
     pub fn pick(&self) -> EndpointId {
         let turn = self.next.get();
-        self.next.set(if turn + 1 >= self.endpoints.len() {
-            0
-        } else {
-            turn + 1
-        });
+        self.next.set(if turn + 1 >= self.endpoints.len() { 0 } else { turn + 1 });
         EndpointId(turn)
     }
 
@@ -91,11 +81,7 @@ impl Pool {
     #[inline]
     pub fn checkout(&self, id: EndpointId) -> Option<Connection> {
         let mut idle = self.endpoints[id.0].idle.borrow_mut();
-        while let Some(Idle {
-            mut connection,
-            since,
-        }) = idle.pop()
-        {
+        while let Some(Idle { mut connection, since }) = idle.pop() {
             let age = Duration::from_millis(self.clock.now().saturating_sub(since));
             if age < self.idle_timeout && connection.is_fresh() {
                 connection.buffer = self.spare.small();
@@ -113,12 +99,7 @@ impl Pool {
         until: Deadline,
     ) -> Result<Connection, ConnectError> {
         let socket = connect(&self.endpoints[id.0].endpoint, until).await?;
-        Ok(Connection {
-            socket,
-            buffer: self.spare.small(),
-            endpoint: id,
-            reused: false,
-        })
+        Ok(Connection { socket, buffer: self.spare.small(), endpoint: id, reused: false })
     }
 
     /// Takes a connection back whose response has ended cleanly, with nothing behind it.
@@ -127,17 +108,13 @@ impl Pool {
         self.spare.give(std::mem::take(&mut connection.buffer));
         let mut idle = self.endpoints[connection.endpoint.0].idle.borrow_mut();
         if idle.len() < POOL_IDLE_MAX && !self.idle_timeout.is_zero() {
-            idle.push(Idle {
-                connection,
-                since: self.clock.now(),
-            });
+            idle.push(Idle { connection, since: self.clock.now() });
         }
     }
 
     /// Closes a connection that can not be used again.
     pub fn discard(&self, mut connection: Connection) {
-        self.spare
-            .give(std::mem::take::<Buffer>(&mut connection.buffer));
+        self.spare.give(std::mem::take::<Buffer>(&mut connection.buffer));
     }
 
     /// Closes what has been idle too long; whether anything is left.

@@ -17,19 +17,13 @@ impl Spare {
     /// A buffer of [`BUFFER`] octets.
     #[inline]
     pub fn small(&self) -> Buffer {
-        self.small
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Buffer::with_capacity(BUFFER))
+        self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(BUFFER))
     }
 
     /// Exchanges a buffer that a body has filled for a large one with the same octets.
     pub fn enlarge(&self, buffer: &mut Buffer) {
-        let mut bulk = self
-            .bulk
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Buffer::with_capacity(BULK_BUFFER));
+        let mut bulk =
+            self.bulk.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(BULK_BUFFER));
         bulk.append(buffer.filled());
         self.give(std::mem::replace(buffer, bulk));
     }

@@ -21,11 +21,7 @@ fn serving_process_is_live_and_ready() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(admin::get(&proxy.admin(), path).status, 200, "{path}");
     }
-    assert_eq!(
-        admin::get(&proxy.admin(), "/nothing").status,
-        403,
-        "over TCP, only these"
-    );
+    assert_eq!(admin::get(&proxy.admin(), "/nothing").status, 403, "over TCP, only these");
 }
 
 #[test]
@@ -66,16 +62,9 @@ fn metrics_are_what_prometheus_reads() {
     client.get("/hold");
     origin.wait_started("/hold");
     let response = admin::get(&proxy.admin(), "/metrics");
-    assert!(
-        response
-            .field("content-type")
-            .is_some_and(|t| t.starts_with("text/plain"))
-    );
+    assert!(response.field("content-type").is_some_and(|t| t.starts_with("text/plain")));
     let text = response.text();
-    for line in text
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-    {
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
         assert!(name.starts_with("ebbtide_"), "{line}");
         assert!(value.parse::<f64>().is_ok(), "{line}");
@@ -98,21 +87,10 @@ fn metrics_are_what_prometheus_reads() {
 fn host_that_is_not_ours_is_misdirected() {
     let (_origin, proxy) = pair();
     let place = proxy.admin();
-    assert_eq!(
-        admin::ask(&place, "GET", "/status", "evil.test").status,
-        421
-    );
+    assert_eq!(admin::ask(&place, "GET", "/status", "evil.test").status, 421);
     let port = place.port();
-    for host in [
-        "localhost".to_owned(),
-        format!("localhost:{port}"),
-        format!("127.0.0.1:{port}"),
-    ] {
-        assert_eq!(
-            admin::ask(&place, "GET", "/status", &host).status,
-            200,
-            "{host}"
-        );
+    for host in ["localhost".to_owned(), format!("localhost:{port}"), format!("127.0.0.1:{port}")] {
+        assert_eq!(admin::ask(&place, "GET", "/status", &host).status, 200, "{host}");
     }
 }
 
@@ -133,21 +111,14 @@ fn admin_on_a_unix_socket_is_for_us_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .arg("--admin")
-        .arg(format!("unix:{}", path.display()))
-        .start();
+    let proxy =
+        Launch::before(&origin).arg("--admin").arg(format!("unix:{}", path.display())).start();
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(
-        admin::status(&Place::Unix(path.clone()))["phase"],
-        "serving"
-    );
+    assert_eq!(admin::status(&Place::Unix(path.clone()))["phase"], "serving");
     proxy.terminate();
     proxy.wait_clean_exit();
-    within(PATIENCE, "the path to be removed", || {
-        (!path.exists()).then_some(())
-    });
+    within(PATIENCE, "the path to be removed", || (!path.exists()).then_some(()));
 }
 
 #[test]
@@ -156,13 +127,7 @@ fn status_command_prints_what_admin_says() {
     let ask = |args: &[&str]| {
         let place = proxy.admin().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ebbtide"));
-        let output = command
-            .arg("status")
-            .args(args)
-            .arg("--admin")
-            .arg(place)
-            .output()
-            .unwrap();
+        let output = command.arg("status").args(args).arg("--admin").arg(place).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };

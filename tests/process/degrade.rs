@@ -13,9 +13,8 @@ fn proxy_that_runs_out_of_descriptors_serves_who_is_in_and_recovers() {
     let origin = Origin::new();
     let proxy = Launch::before(&origin).descriptors(64).start();
     let place = proxy.place();
-    let mut clients: Vec<Client> = (0..200)
-        .filter_map(|_| Client::try_connect(&place, ms(500)).ok())
-        .collect();
+    let mut clients: Vec<Client> =
+        (0..200).filter_map(|_| Client::try_connect(&place, ms(500)).ok()).collect();
     assert!(clients.len() >= 20, "some are in: {}", clients.len());
     for client in &mut clients {
         let _ = client.try_send(crate::support::client::get("/short"));
@@ -46,13 +45,8 @@ fn proxy_that_runs_out_of_descriptors_serves_who_is_in_and_recovers() {
     within(PATIENCE, "a newcomer to be served again", || {
         let mut client = Client::try_connect(&place, ms(1000)).ok()?;
         client.read_bound(ms(1000));
-        client
-            .try_send(crate::support::client::get("/again"))
-            .ok()?;
-        client
-            .try_response()
-            .ok()
-            .filter(|response| response.status == 200)
+        client.try_send(crate::support::client::get("/again")).ok()?;
+        client.try_response().ok().filter(|response| response.status == 200)
     });
     proxy.terminate();
     proxy.wait_clean_exit();
@@ -61,9 +55,7 @@ fn proxy_that_runs_out_of_descriptors_serves_who_is_in_and_recovers() {
 #[test]
 fn connections_beyond_the_limit_wait_or_are_told() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .set("limits.connections", "5")
-        .start();
+    let proxy = Launch::before(&origin).set("limits.connections", "5").start();
     let place = proxy.place();
     let idle: Vec<Client> = (0..5).map(|_| proxy.idle_client()).collect();
     let mut one_more = Client::connect(&place);
@@ -78,20 +70,14 @@ fn connections_beyond_the_limit_wait_or_are_told() {
     within(PATIENCE, "room again", || {
         let mut client = Client::try_connect(&place, PATIENCE).ok()?;
         client.try_send(crate::support::client::get("/room")).ok()?;
-        client
-            .try_response()
-            .ok()
-            .filter(|response| response.status == 200)
+        client.try_response().ok().filter(|response| response.status == 200)
     });
 }
 
 #[test]
 fn access_log_that_nobody_reads_does_not_stop_the_proxy() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .admin()
-        .stdout(Stdout::Unread)
-        .start();
+    let proxy = Launch::before(&origin).admin().stdout(Stdout::Unread).start();
     let mut client = proxy.client();
     let target = format!("/{}", "x".repeat(2000));
     let dropped = || admin::metric(&proxy.admin(), "ebbtide_access_log_dropped_total");
@@ -114,10 +100,7 @@ fn access_log_that_nobody_reads_does_not_stop_the_proxy() {
 #[test]
 fn full_disk_under_the_access_log_does_not_stop_the_proxy() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .admin()
-        .stdout(Stdout::File("/dev/full".into()))
-        .start();
+    let proxy = Launch::before(&origin).admin().stdout(Stdout::File("/dev/full".into())).start();
     let mut client = proxy.client();
     for n in 0..500 {
         client.get(&format!("/{n}"));
@@ -134,10 +117,7 @@ fn full_disk_under_the_access_log_does_not_stop_the_proxy() {
 #[test]
 fn access_log_can_be_switched_off() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .arg("--access-log")
-        .arg("off")
-        .start();
+    let proxy = Launch::before(&origin).arg("--access-log").arg("off").start();
     drop(proxy.idle_client());
     proxy.terminate();
     proxy.wait_clean_exit();

@@ -11,37 +11,20 @@ use crate::support::{ms, pause};
 /// Statuses come with the error's name by RFC 9209 and a short body.
 #[track_caller]
 fn is_error(response: &Response, status: u16, names: &[&str]) {
-    assert_eq!(
-        response.status,
-        status,
-        "{:?}: {}",
-        response.head,
-        response.text()
-    );
-    let told = response
-        .field("proxy-status")
-        .unwrap_or_else(|| panic!("{:?}", response.head));
+    assert_eq!(response.status, status, "{:?}: {}", response.head, response.text());
+    let told = response.field("proxy-status").unwrap_or_else(|| panic!("{:?}", response.head));
     assert!(
-        names
-            .iter()
-            .any(|name| told.contains(&format!("error={name}"))),
+        names.iter().any(|name| told.contains(&format!("error={name}"))),
         "one of {names:?} in {told:?}"
     );
-    assert!(
-        (1..500).contains(&response.body.len()),
-        "{}",
-        response.text()
-    );
+    assert!((1..500).contains(&response.body.len()), "{}", response.text());
 }
 
 /// An origin that never answers, and a proxy with these short timeouts.
 fn silent(keys: &[(&str, &str)]) -> (Origin, Proxy) {
     let origin = Origin::new();
     let launch = Launch::before(&origin);
-    let proxy = keys
-        .iter()
-        .fold(launch, |launch, (key, value)| launch.set(key, value))
-        .start();
+    let proxy = keys.iter().fold(launch, |launch, (key, value)| launch.set(key, value)).start();
     (origin, proxy)
 }
 
@@ -51,17 +34,10 @@ fn refused_connect_is_a_bad_gateway() {
     let proxy = Launch::before_addr(&gone).start();
     let mut client = proxy.client();
     client.get("/x");
-    is_error(
-        &client.response(),
-        502,
-        &["connection_refused", "destination_unavailable"],
-    );
+    is_error(&client.response(), 502, &["connection_refused", "destination_unavailable"]);
     client.post("/x", b"again on the same connection");
     let again = client.try_response();
-    assert!(
-        again.is_ok_and(|response| response.status == 502),
-        "the connection can stay"
-    );
+    assert!(again.is_ok_and(|response| response.status == 502), "the connection can stay");
 }
 
 #[test]
@@ -71,11 +47,7 @@ fn missing_unix_socket_is_a_bad_gateway() {
     let proxy = Launch::before_addr(&gone).start();
     let mut client = proxy.client();
     client.get("/x");
-    is_error(
-        &client.response(),
-        502,
-        &["connection_refused", "destination_unavailable"],
-    );
+    is_error(&client.response(), 502, &["connection_refused", "destination_unavailable"]);
 }
 
 #[test]
@@ -97,19 +69,11 @@ fn response_that_does_not_begin_is_a_gateway_timeout() {
     let mut client = proxy.client();
     let asked = Instant::now();
     client.get("/hold");
-    is_error(
-        &client.response(),
-        504,
-        &["http_response_timeout", "connection_read_timeout"],
-    );
+    is_error(&client.response(), 504, &["http_response_timeout", "connection_read_timeout"]);
     assert!(asked.elapsed() >= ms(300));
     let request = origin.wait_started("/hold");
     origin.wait_connection_end(request.connection);
-    assert_eq!(
-        origin.requests_for("/hold").len(),
-        1,
-        "it may have been executed"
-    );
+    assert_eq!(origin.requests_for("/hold").len(), 1, "it may have been executed");
 }
 
 #[test]
@@ -131,11 +95,7 @@ fn garbage_from_the_app_server_is_a_bad_gateway() {
         client.get("/x");
         let response = client.response();
         assert_eq!(response.status, 502, "{garbage:?}");
-        assert!(
-            response.field("proxy-status").is_some(),
-            "{:?}",
-            response.head
-        );
+        assert!(response.field("proxy-status").is_some(), "{:?}", response.head);
     }
 }
 
@@ -179,10 +139,8 @@ fn body_that_comes_too_slowly_is_a_request_timeout() {
 
 #[test]
 fn body_below_the_least_rate_is_a_request_timeout() {
-    let (_origin, proxy) = silent(&[
-        ("timeouts.body_rate", "1000"),
-        ("timeouts.body_rate_grace", "300ms"),
-    ]);
+    let (_origin, proxy) =
+        silent(&[("timeouts.body_rate", "1000"), ("timeouts.body_rate_grace", "300ms")]);
     let mut client = proxy.client();
     client.send(post_head("/x", 1000));
     let begun = Instant::now();
@@ -247,10 +205,8 @@ fn client_that_goes_away_in_the_response_cancels_it() {
 fn client_that_goes_away_in_its_upload_never_leaves_a_whole_request() {
     let origin = Origin::new();
     let proxy = Launch::before(&origin).start();
-    for (head, piece) in [
-        (post_head("/len", 10), "abc"),
-        (chunked_head("/chunks"), "3\r\nabc\r\n"),
-    ] {
+    for (head, piece) in [(post_head("/len", 10), "abc"), (chunked_head("/chunks"), "3\r\nabc\r\n")]
+    {
         let mut client = proxy.client();
         client.send(head).send(piece);
         let target = if piece == "abc" { "/len" } else { "/chunks" };
@@ -266,9 +222,7 @@ fn dies_in_the_middle(framing: &str, version: &str) -> (End, Vec<u8>) {
     let origin = Origin::new();
     let proxy = Launch::before(&origin).start();
     let mut client = proxy.client();
-    client.send(format!(
-        "GET /die/{framing} HTTP/{version}\r\nHost: a\r\n\r\n"
-    ));
+    client.send(format!("GET /die/{framing} HTTP/{version}\r\nHost: a\r\n\r\n"));
     let head = client.head();
     let chunked = head.lists("transfer-encoding", "chunked");
     client.octets(HALVES[0].len() + if chunked { "c\r\n\r\n".len() } else { 0 });
@@ -279,10 +233,7 @@ fn dies_in_the_middle(framing: &str, version: &str) -> (End, Vec<u8>) {
 #[test]
 fn app_server_that_dies_in_a_response_with_a_length_never_ends_cleanly() {
     let (end, more) = dies_in_the_middle("length", "1.1");
-    assert!(
-        matches!(end, End::Eof | End::Reset) && more.is_empty(),
-        "{end:?} after {more:?}"
-    );
+    assert!(matches!(end, End::Eof | End::Reset) && more.is_empty(), "{end:?} after {more:?}");
 }
 
 #[test]

@@ -24,22 +24,14 @@ fn get_post_and_head_pass() {
     assert_eq!(client.response().text(), "POST /p 5");
     client.send("HEAD /bytes/12 HTTP/1.1\r\nHost: app.test\r\n\r\n");
     let response = client.response_to_head();
-    assert_eq!(
-        (response.status, response.field("content-length")),
-        (200, Some("12"))
-    );
+    assert_eq!((response.status, response.field("content-length")), (200, Some("12")));
     client.send("DELETE /thing HTTP/1.1\r\nHost: app.test\r\n\r\n");
     assert_eq!(client.response().text(), "DELETE /thing 0");
     client.send("OPTIONS * HTTP/1.1\r\nHost: app.test\r\n\r\n");
     assert_eq!(client.response().status, 200);
     let methods: Vec<_> = origin.requests().into_iter().map(|r| r.method).collect();
     assert_eq!(methods, ["GET", "POST", "HEAD", "DELETE", "OPTIONS"]);
-    assert!(
-        origin
-            .requests()
-            .iter()
-            .all(|r| r.head.start.ends_with(" HTTP/1.1"))
-    );
+    assert!(origin.requests().iter().all(|r| r.head.start.ends_with(" HTTP/1.1")));
 }
 
 #[test]
@@ -48,16 +40,10 @@ fn responses_without_a_body_leave_the_connection_usable() {
     let mut client = proxy.client();
     client.get("/none");
     let response = client.response();
-    assert_eq!(
-        (response.status, response.field("content-length")),
-        (204, None)
-    );
+    assert_eq!((response.status, response.field("content-length")), (204, None));
     client.get("/unmodified");
     let response = client.response();
-    assert_eq!(
-        (response.status, response.field("etag")),
-        (304, Some("\"1\""))
-    );
+    assert_eq!((response.status, response.field("etag")), (304, Some("\"1\"")));
     client.get("/after");
     assert_eq!(client.response().text(), "GET /after 0");
 }
@@ -68,10 +54,7 @@ fn chunked_bodies_pass_both_ways_with_their_trailers() {
     let mut client = proxy.client();
     client.get("/chunked");
     let response = client.response();
-    assert_eq!(
-        (response.framing, response.text()),
-        (Framing::Chunked, "hello, world".to_owned())
-    );
+    assert_eq!((response.framing, response.text()), (Framing::Chunked, "hello, world".to_owned()));
     let trailers: Vec<_> = response.trailers.into_iter().map(lower).collect();
     assert_eq!(trailers, [("x-sum".into(), "12".into())]);
 
@@ -114,11 +97,7 @@ fn response_that_ends_with_its_connection_becomes_chunked() {
     client.get("/close");
     let response = client.response();
     assert_eq!(response.text(), "until the end");
-    assert_eq!(
-        response.framing,
-        Framing::Chunked,
-        "so that its end is seen to be one"
-    );
+    assert_eq!(response.framing, Framing::Chunked, "so that its end is seen to be one");
     client.get("/after");
     assert_eq!(client.response().text(), "GET /after 0");
 }
@@ -134,10 +113,7 @@ fn old_clients_get_neither_chunks_nor_interim_responses() {
     client.send("GET /chunked HTTP/1.0\r\nHost: app.test\r\n\r\n");
     let response = client.response();
     assert!(response.interim.is_empty());
-    assert_eq!(
-        (response.framing, response.text()),
-        (Framing::Close, "hello, world".to_owned())
-    );
+    assert_eq!((response.framing, response.text()), (Framing::Close, "hello, world".to_owned()));
     assert_eq!(client.end(), End::Eof);
 
     let mut client = proxy.client();
@@ -145,12 +121,7 @@ fn old_clients_get_neither_chunks_nor_interim_responses() {
     let response = client.response();
     assert_eq!(response.text(), "GET /x 0");
     assert!(response.head.lists("connection", "keep-alive") || response.says_close());
-    assert!(
-        origin
-            .requests()
-            .iter()
-            .all(|r| r.head.start.ends_with(" HTTP/1.1"))
-    );
+    assert!(origin.requests().iter().all(|r| r.head.start.ends_with(" HTTP/1.1")));
 }
 
 #[test]
@@ -261,10 +232,7 @@ fn continue_passes_end_to_end() {
     assert_eq!(request.field("expect"), Some("100-continue"));
     client.hears_nothing_for(ms(50));
     origin.release("continue");
-    assert!(
-        client.head().start.contains("100"),
-        "from the origin, not from us"
-    );
+    assert!(client.head().start.contains("100"), "from the origin, not from us");
     client.send("body");
     let response = client.response();
     assert_eq!((response.status, response.text()), (201, "body".to_owned()));
@@ -289,10 +257,7 @@ fn early_hints_pass() {
         let response = client.response();
         assert_eq!(response.text(), "page");
         assert_eq!(response.interim.len(), 2);
-        assert_eq!(
-            response.interim[0].field("link"),
-            Some("</a.css>; rel=preload")
-        );
+        assert_eq!(response.interim[0].field("link"), Some("</a.css>; rel=preload"));
     }
 }
 
@@ -300,9 +265,7 @@ fn early_hints_pass() {
 fn response_may_come_before_the_request_is_whole() {
     let (_origin, proxy) = pair();
     let mut client = proxy.client();
-    client
-        .send(post_head("/early/1000", 1_000_000))
-        .send(pattern(5000));
+    client.send(post_head("/early/1000", 1_000_000)).send(pattern(5000));
     let response = client.response();
     assert_eq!((response.status, response.body), (200, pattern(1000)));
 }
@@ -314,10 +277,7 @@ fn large_uploads_pass_octet_by_octet() {
     let mut client = proxy.client();
     client.post("/sink", &body);
     assert_eq!(client.response().text(), "POST /sink 10000000");
-    assert!(
-        origin.wait_whole("/sink").body == body,
-        "the octets are the same"
-    );
+    assert!(origin.wait_whole("/sink").body == body, "the octets are the same");
 }
 
 #[test]
@@ -337,10 +297,7 @@ fn slow_reader_gets_every_octet_and_costs_no_memory() {
     while at < LEN {
         let piece = client.octets(100_000.min(LEN - at));
         assert!(
-            piece
-                .iter()
-                .enumerate()
-                .all(|(i, octet)| *octet == pattern_at(at + i)),
+            piece.iter().enumerate().all(|(i, octet)| *octet == pattern_at(at + i)),
             "near {at}"
         );
         at += piece.len();
@@ -384,10 +341,7 @@ fn unix_sockets_work_on_both_sides() {
         assert_eq!(client.response().body, pattern(50_000));
     }
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(dir.path().join("front.sock"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(dir.path().join("front.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 

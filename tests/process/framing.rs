@@ -38,10 +38,8 @@ fn ambiguous_framing_is_a_bad_request() {
         "Content-Length:\r\n",
         "Transfer-Encoding: chunked, chunked\r\n",
     ] {
-        let response = refusal(
-            &proxy,
-            &format!("POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n0\r\n\r\n"),
-        );
+        let response =
+            refusal(&proxy, &format!("POST /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n0\r\n\r\n"));
         assert_eq!(response.status, 400, "{fields:?}");
     }
     assert!(origin.requests().is_empty());
@@ -83,26 +81,14 @@ fn transfer_encoding_from_an_old_client_is_a_bad_request() {
 
 #[test]
 fn broken_chunks_never_become_a_whole_request() {
-    for broken in [
-        "xyz\r\n",
-        "5\r\nhelloXX",
-        "-1\r\n",
-        "fffffffffffffffff\r\n",
-        "3\nabc\n",
-    ] {
+    for broken in ["xyz\r\n", "5\r\nhelloXX", "-1\r\n", "fffffffffffffffff\r\n", "3\nabc\n"] {
         let (origin, proxy) = pair();
         let mut client = proxy.client();
-        client
-            .send(crate::support::client::chunked_head("/x"))
-            .send("2\r\nok\r\n")
-            .send(broken);
+        client.send(crate::support::client::chunked_head("/x")).send("2\r\nok\r\n").send(broken);
         let response = client.response();
         assert_eq!(response.status, 400, "{broken:?}");
         assert!(response.says_close());
-        assert!(
-            origin.requests().iter().all(|request| !request.whole),
-            "{broken:?}"
-        );
+        assert!(origin.requests().iter().all(|request| !request.whole), "{broken:?}");
     }
 }
 
@@ -118,15 +104,9 @@ fn target_that_is_too_long_is_refused() {
 #[test]
 fn head_that_is_too_large_is_refused() {
     let (origin, proxy) = pair();
-    let octets = format!(
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n",
-        "x".repeat(100_000)
-    );
+    let octets = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "x".repeat(100_000));
     assert_eq!(refused_while_sending(&proxy, &octets), 431);
-    let octets = format!(
-        "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-        "X-Many: 1\r\n".repeat(150)
-    );
+    let octets = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-Many: 1\r\n".repeat(150));
     assert_eq!(refused_while_sending(&proxy, &octets), 431);
     assert!(origin.requests().is_empty());
 }
@@ -134,19 +114,11 @@ fn head_that_is_too_large_is_refused() {
 #[test]
 fn limits_of_the_head_are_configured() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .set("limits.head_size", "2k")
-        .set("limits.head_count", "5")
-        .start();
+    let proxy =
+        Launch::before(&origin).set("limits.head_size", "2k").set("limits.head_count", "5").start();
     let with = |fields: String| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-    assert_eq!(
-        refused_while_sending(&proxy, &with("X: 1\r\n".repeat(5))),
-        431
-    );
-    assert_eq!(
-        refused_while_sending(&proxy, &with(format!("X: {}\r\n", "x".repeat(3000)))),
-        431
-    );
+    assert_eq!(refused_while_sending(&proxy, &with("X: 1\r\n".repeat(5))), 431);
+    assert_eq!(refused_while_sending(&proxy, &with(format!("X: {}\r\n", "x".repeat(3000)))), 431);
     let mut client = proxy.client();
     client.send(with("X: 1\r\n".repeat(4)));
     assert_eq!(client.response().status, 200);

@@ -14,9 +14,7 @@ fn pair() -> (Origin, Proxy) {
 /// What the app server gets of a request with these fields.
 fn forwarded(origin: &Origin, proxy: &Proxy, fields: &str) -> Request {
     let mut client = proxy.client();
-    client.send(format!(
-        "GET /h HTTP/1.1\r\nHost: app.test:8443\r\n{fields}\r\n"
-    ));
+    client.send(format!("GET /h HTTP/1.1\r\nHost: app.test:8443\r\n{fields}\r\n"));
     assert_eq!(client.response().status, 200);
     origin.requests_for("/h").pop().expect("a request")
 }
@@ -31,13 +29,7 @@ fn hop_by_hop_fields_of_a_request_stay_here() {
          Keep-Alive: timeout=5\r\nProxy-Connection: close\r\nTE: trailers, deflate\r\n\
          Proxy-Authorization: Basic eDp5\r\n",
     );
-    for name in [
-        "x-secret",
-        "x-other",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authorization",
-    ] {
+    for name in ["x-secret", "x-other", "keep-alive", "proxy-connection", "proxy-authorization"] {
         assert_eq!(request.field(name), None, "{name}");
     }
     assert_eq!(request.field("x-kept"), Some("3"));
@@ -48,11 +40,7 @@ fn hop_by_hop_fields_of_a_request_stay_here() {
 #[test]
 fn connection_cannot_take_out_what_the_proxy_puts_in() {
     let (origin, proxy) = pair();
-    let request = forwarded(
-        &origin,
-        &proxy,
-        "Connection: X-Forwarded-For, X-Real-IP, Host\r\n",
-    );
+    let request = forwarded(&origin, &proxy, "Connection: X-Forwarded-For, X-Real-IP, Host\r\n");
     assert_eq!(request.field("x-real-ip"), Some("127.0.0.1"));
     assert!(request.field("x-forwarded-for").is_some());
     assert_eq!(request.field("host"), Some("app.test:8443"));
@@ -90,10 +78,7 @@ fn close_of_the_app_server_is_not_ours() {
     for _ in 0..3 {
         client.get("/");
         let response = client.response();
-        assert_eq!(
-            (response.text(), response.says_close()),
-            ("ok".to_owned(), false)
-        );
+        assert_eq!((response.text(), response.says_close()), ("ok".to_owned(), false));
     }
 }
 
@@ -123,11 +108,7 @@ fn client_is_named_to_the_app_server() {
         "{:?}",
         request.head
     );
-    assert_eq!(
-        request.field("host"),
-        Some("app.test:8443"),
-        "Host passes as it is"
-    );
+    assert_eq!(request.field("host"), Some("app.test:8443"), "Host passes as it is");
 }
 
 #[test]
@@ -149,12 +130,8 @@ fn client_cannot_name_itself() {
 #[test]
 fn request_id_is_made_where_there_is_none() {
     let (origin, proxy) = pair();
-    let first = forwarded(&origin, &proxy, "")
-        .field("x-request-id")
-        .map(str::to_owned);
-    let second = forwarded(&origin, &proxy, "")
-        .field("x-request-id")
-        .map(str::to_owned);
+    let first = forwarded(&origin, &proxy, "").field("x-request-id").map(str::to_owned);
+    let second = forwarded(&origin, &proxy, "").field("x-request-id").map(str::to_owned);
     assert!(first.as_ref().is_some_and(|id| id.len() >= 16), "{first:?}");
     assert_ne!(first, second);
 }
@@ -174,34 +151,19 @@ fn request_id_that_is_one_is_kept() {
 fn start_of_the_request_is_told_in_unix_milliseconds() {
     let (origin, proxy) = pair();
     let now = || {
-        u64::try_from(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .as_millis(),
-        )
-        .unwrap()
+        u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
     };
     let before = now();
     let request = forwarded(&origin, &proxy, "");
-    let told = request
-        .field("x-request-start")
-        .and_then(|v| v.strip_prefix("t="));
+    let told = request.field("x-request-start").and_then(|v| v.strip_prefix("t="));
     let told: u64 = told.expect("t=<ms>").parse().expect("milliseconds");
-    assert!(
-        (before - 5..=now() + 5).contains(&told),
-        "{told}, not {before}"
-    );
+    assert!((before - 5..=now() + 5).contains(&told), "{told}, not {before}");
 }
 
 #[test]
 fn order_and_spelling_of_other_fields_stay() {
     let (origin, proxy) = pair();
-    let request = forwarded(
-        &origin,
-        &proxy,
-        "X-B: 1\r\nX-A: 2\r\nCookie: a=1; b=2\r\nX-B: 3\r\n",
-    );
+    let request = forwarded(&origin, &proxy, "X-B: 1\r\nX-A: 2\r\nCookie: a=1; b=2\r\nX-B: 3\r\n");
     assert_eq!(request.head.all("x-b"), ["1", "3"]);
     assert_eq!(request.field("x-a"), Some("2"));
     assert_eq!(request.field("cookie"), Some("a=1; b=2"));

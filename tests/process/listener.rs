@@ -40,11 +40,7 @@ fn ask_until_refused(place: &Place, seen: &Seen) {
             Ok(mut client) => {
                 let sent = client
                     .try_send(get("/loop").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
-                assert_eq!(
-                    sent,
-                    Ok(()),
-                    "a connection that was established takes the request"
-                );
+                assert_eq!(sent, Ok(()), "a connection that was established takes the request");
                 let response = client.try_response();
                 let response =
                     response.unwrap_or_else(|broken| panic!("connected, then {broken:?}"));
@@ -73,9 +69,7 @@ fn stops_lose_nobody(launch: impl Fn(&Origin) -> Launch, way: &str) {
         pause(ms(stop as u64));
         proxy.terminate();
         for client in clients {
-            client
-                .join()
-                .unwrap_or_else(|_| panic!("stop {stop} lost a request: {seen:?}"));
+            client.join().unwrap_or_else(|_| panic!("stop {stop} lost a request: {seen:?}"));
         }
         proxy.wait_clean_exit();
         let closed = proxy.wait_event("listener_closed");
@@ -100,11 +94,7 @@ fn no_connection_is_reset_when_the_backlog_is_plugged() {
 /// Without the capability that a filter needs, if the test has it.
 fn unprivileged(origin: &Origin) -> Launch {
     let launch = Launch::before(origin);
-    if is_privileged() {
-        launch.without(CapabilitySet::NET_ADMIN)
-    } else {
-        launch
-    }
+    if is_privileged() { launch.without(CapabilitySet::NET_ADMIN) } else { launch }
 }
 
 fn full_queue_is_served(launch: impl Fn(&Origin) -> Launch) {
@@ -143,9 +133,7 @@ fn unix_listener_loses_nobody() {
     let origin = Origin::new();
     for _ in 0..STOPS {
         let path = dir.path().join("front.sock");
-        let proxy = Launch::before(&origin)
-            .listen(&format!("unix:{}", path.display()))
-            .start();
+        let proxy = Launch::before(&origin).listen(&format!("unix:{}", path.display())).start();
         let place = proxy.place();
         let seen = Arc::new(Seen::default());
         let clients: Vec<_> = (0..4)

@@ -109,25 +109,17 @@ impl Run {
         timeline.note_at(draining.at, "draining");
         pause(ms(20));
         gate.tell_draining();
-        let facts: Vec<Fact> = actors
-            .into_iter()
-            .flat_map(|actor| actor.join().expect("an actor plays"))
-            .collect();
+        let facts: Vec<Fact> =
+            actors.into_iter().flat_map(|actor| actor.join().expect("an actor plays")).collect();
         let exit = proxy.wait_exit();
         timeline.note_at(exit.at, "exit");
         let losses = self.judged(&facts, signal_at, &proxy);
-        if losses.is_empty() {
-            Ok(())
-        } else {
-            Err(self.told(&losses, &timeline, &proxy))
-        }
+        if losses.is_empty() { Ok(()) } else { Err(self.told(&losses, &timeline, &proxy)) }
     }
 
     fn judged(&self, facts: &[Fact], signal_at: Instant, proxy: &Proxy) -> Vec<String> {
-        let mut losses: Vec<String> = facts
-            .iter()
-            .filter_map(|fact| fact.loss(self, signal_at))
-            .collect();
+        let mut losses: Vec<String> =
+            facts.iter().filter_map(|fact| fact.loss(self, signal_at)).collect();
         let code = proxy.wait_exit().code();
         if code != 0 {
             losses.push(format!("exit status {code}"));
@@ -136,9 +128,7 @@ impl Run {
         let sure = facts.iter().filter(|fact| fact.raced()).count() as u64;
         let perhaps = facts.iter().filter(|fact| fact.perhaps_raced()).count() as u64;
         if raced < sure || raced > sure + perhaps {
-            losses.push(format!(
-                "{raced} raced are reported, the clients saw {sure} (+{perhaps})"
-            ));
+            losses.push(format!("{raced} raced are reported, the clients saw {sure} (+{perhaps})"));
         }
         losses
     }
@@ -171,15 +161,8 @@ struct GateState {
 
 impl Gate {
     fn new(actors: usize) -> Gate {
-        let state = GateState {
-            missing: actors,
-            signal_at: None,
-            draining: false,
-        };
-        Gate {
-            state: Mutex::new(state),
-            news: Condvar::new(),
-        }
+        let state = GateState { missing: actors, signal_at: None, draining: false };
+        Gate { state: Mutex::new(state), news: Condvar::new() }
     }
 
     fn change(&self, change: impl FnOnce(&mut GateState)) {
@@ -190,9 +173,7 @@ impl Gate {
     fn wait<T>(&self, mut look: impl FnMut(&GateState) -> Option<T>) -> Option<T> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let bound = crate::support::PATIENCE;
-        let waited = self
-            .news
-            .wait_timeout_while(state, bound, |state| look(state).is_none());
+        let waited = self.news.wait_timeout_while(state, bound, |state| look(state).is_none());
         look(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
@@ -204,13 +185,11 @@ impl Gate {
 
     /// Waits until the process has said that it drains.
     pub(super) fn wait_draining(&self) {
-        self.wait(|state| state.draining.then_some(()))
-            .expect("the process drains");
+        self.wait(|state| state.draining.then_some(())).expect("the process drains");
     }
 
     fn wait_all_here(&self) {
-        self.wait(|state| (state.missing == 0).then_some(()))
-            .expect("all actors are ready");
+        self.wait(|state| (state.missing == 0).then_some(())).expect("all actors are ready");
     }
 
     fn open(&self, signal_at: Instant) {
@@ -235,11 +214,8 @@ pub(super) fn wait_until(moment: Instant) {
 
 /// Plays seeds until one loses something.
 fn search(sabotage: Option<&'static str>) -> Result<(), String> {
-    let variable = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u64>().ok())
-    };
+    let variable =
+        |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (first, last) = match variable("EBBTIDE_RACE_SEED") {
         Some(seed) => (seed, seed),
         None => (1, variable("EBBTIDE_RACE_RUNS").unwrap_or(RUNS)),
@@ -263,10 +239,7 @@ fn search(sabotage: Option<&'static str>) -> Result<(), String> {
             });
         }
     });
-    found
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .map_or(Ok(()), Err)
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 #[test]
@@ -279,19 +252,8 @@ fn nothing_is_lost_at_any_instant_of_the_signal() {
 /// The search is worth something only if it finds the loss when a rule is broken.
 fn notices(rule: &'static str) {
     let found = search(Some(rule));
-    assert!(
-        found.is_err(),
-        "the search did not notice that {rule} is broken"
-    );
-    eprintln!(
-        "{rule}: {}",
-        found
-            .unwrap_err()
-            .lines()
-            .take(3)
-            .collect::<Vec<_>>()
-            .join("; ")
-    );
+    assert!(found.is_err(), "the search did not notice that {rule} is broken");
+    eprintln!("{rule}: {}", found.unwrap_err().lines().take(3).collect::<Vec<_>>().join("; "));
 }
 
 #[test]

@@ -20,20 +20,13 @@ fn dies_on_reuse() -> Origin {
             *count
         };
         conn.body()?;
-        if nth > 1 {
-            Ok(Next::Close)
-        } else {
-            conn.answer("200 OK", "first")
-        }
+        if nth > 1 { Ok(Next::Close) } else { conn.answer("200 OK", "first") }
     })
 }
 
 /// A proxy that is sure to use the upstream connection of the warm-up again.
 fn before(origin: &Origin) -> Launch {
-    Launch::before(origin)
-        .set("upstream.idle_timeout", "60s")
-        .arg("--workers")
-        .arg("1")
+    Launch::before(origin).set("upstream.idle_timeout", "60s").arg("--workers").arg("1")
 }
 
 fn warmed(proxy: &Proxy) -> Client {
@@ -45,21 +38,14 @@ fn warmed(proxy: &Proxy) -> Client {
 
 fn is_bad_gateway(response: &Response) {
     assert_eq!(response.status, 502, "{}", response.text());
-    assert!(
-        response.field("proxy-status").is_some(),
-        "{:?}",
-        response.head
-    );
+    assert!(response.field("proxy-status").is_some(), "{:?}", response.head);
 }
 
 #[test]
 fn stale_connection_in_the_pool_is_never_an_error() {
     // The origin closes after each response without having said so.
     let origin = Origin::scripted(|conn, request| {
-        let request = conn
-            .body()
-            .map(|whole| whole.method)
-            .unwrap_or(request.method.clone());
+        let request = conn.body().map(|whole| whole.method).unwrap_or(request.method.clone());
         conn.answer("200 OK", request)?;
         Ok(Next::Close)
     });
@@ -137,9 +123,7 @@ fn get_with_a_body_is_not_sent_again() {
     let origin = dies_on_reuse();
     let proxy = before(&origin).start();
     let mut client = warmed(&proxy);
-    client
-        .send(post_head("/search", 3).replace("POST", "GET"))
-        .send("abc");
+    client.send(post_head("/search", 3).replace("POST", "GET")).send("abc");
     is_bad_gateway(&client.response());
     assert_eq!(origin.requests_for("/search").len(), 1);
 }

@@ -21,11 +21,7 @@ fn start(origin: &Origin, drain_timeout: &str) -> Proxy {
 /// The one request that was cut.
 #[track_caller]
 fn the_cut(proxy: &Proxy) -> Event {
-    assert_eq!(
-        proxy.wait_exit().code(),
-        3,
-        "a cut request shows in the exit status"
-    );
+    assert_eq!(proxy.wait_exit().code(), 3, "a cut request shows in the exit status");
     let cut = proxy.events("request_cut");
     assert_eq!(cut.len(), 1, "{cut:?}");
     assert_eq!(proxy.reported("cut"), 1);
@@ -35,16 +31,8 @@ fn the_cut(proxy: &Proxy) -> Event {
 fn is_gateway_timeout(response: &Response) {
     assert_eq!(response.status, 504);
     assert!(response.says_close());
-    assert_eq!(
-        response.field("retry-after"),
-        None,
-        "it may have been executed"
-    );
-    assert!(
-        response.field("proxy-status").is_some(),
-        "{:?}",
-        response.head
-    );
+    assert_eq!(response.field("retry-after"), None, "it may have been executed");
+    assert!(response.field("proxy-status").is_some(), "{:?}", response.head);
 }
 
 #[test]
@@ -60,18 +48,10 @@ fn request_never_handed_over_is_told_to_try_again() {
     proxy.wait_connections("active", 1);
     let told = proxy.terminate();
     let response = client.response();
-    assert!(
-        told.elapsed() >= ms(500),
-        "not before the deadline: {:?}",
-        told.elapsed()
-    );
+    assert!(told.elapsed() >= ms(500), "not before the deadline: {:?}", told.elapsed());
     assert_eq!(response.status, 503);
     assert!(response.says_close());
-    assert!(
-        response.field("retry-after").is_some(),
-        "{:?}",
-        response.head
-    );
+    assert!(response.field("retry-after").is_some(), "{:?}", response.head);
     assert_eq!(client.end(), End::Eof);
     drop(client);
     let cut = the_cut(&proxy);
@@ -90,31 +70,16 @@ fn request_handed_over_and_not_answered_is_a_gateway_timeout() {
     let request = origin.wait_request("the order", |r| r.target.starts_with("/hold/x"));
     let told = proxy.terminate();
     let response = client.response();
-    assert!(
-        told.elapsed() >= ms(500),
-        "not before the deadline: {:?}",
-        told.elapsed()
-    );
+    assert!(told.elapsed() >= ms(500), "not before the deadline: {:?}", told.elapsed());
     is_gateway_timeout(&response);
     assert_eq!(client.end(), End::Eof);
-    let ours = client
-        .wire
-        .sock
-        .local_addr()
-        .unwrap()
-        .as_socket()
-        .unwrap()
-        .to_string();
+    let ours = client.wire.sock.local_addr().unwrap().as_socket().unwrap().to_string();
     drop(client);
 
     let cut = the_cut(&proxy);
     assert_eq!(cut.text("method"), "GET");
     assert_eq!(cut.text("target"), "/hold/x", "without its query");
-    assert!(
-        ours.starts_with(cut.text("client")),
-        "{ours} or its address: {}",
-        cut.fields
-    );
+    assert!(ours.starts_with(cut.text("client")), "{ours} or its address: {}", cut.fields);
     assert_eq!(cut.text("upstream"), origin.place().to_string());
     assert_eq!(cut.text("request_id"), "order-4711");
     assert_eq!(request.field("x-request-id"), Some("order-4711"));
@@ -144,10 +109,8 @@ fn what_was_cut_is_named_in_the_drain_report() {
 #[test]
 fn queries_are_logged_where_the_operator_wants_them() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .set("log.query", "true")
-        .stop("drain_timeout", "200ms")
-        .start();
+    let proxy =
+        Launch::before(&origin).set("log.query", "true").stop("drain_timeout", "200ms").start();
     let mut client = proxy.client();
     client.get("/hold?q=1");
     origin.wait_started("/hold?q=1");
@@ -189,9 +152,7 @@ fn cut_in_the_middle(framing: &str, version: &str) -> (End, Vec<u8>) {
     let proxy = start(&origin, "300ms");
     let mut client = proxy.client();
     let target = format!("/part/{framing}");
-    client.send(format!(
-        "GET {target} HTTP/{version}\r\nHost: app.test\r\n\r\n"
-    ));
+    client.send(format!("GET {target} HTTP/{version}\r\nHost: app.test\r\n\r\n"));
     client.head();
     proxy.terminate();
     let ended = client.rest();
@@ -215,10 +176,7 @@ fn cut_chunked_response_has_no_terminator() {
     assert!(matches!(end, End::Eof | End::Reset), "{end:?}");
     let text = String::from_utf8(body).unwrap();
     assert!(text.contains(HALVES[0]), "{text:?}");
-    assert!(
-        !text.contains("\r\n0\r\n"),
-        "it ends as if it were whole: {text:?}"
-    );
+    assert!(!text.contains("\r\n0\r\n"), "it ends as if it were whole: {text:?}");
 }
 
 #[test]
@@ -244,16 +202,10 @@ fn every_request_that_is_cut_is_named() {
     }
     drop(clients);
     assert_eq!(proxy.wait_exit().code(), 3);
-    let mut named: Vec<_> = proxy
-        .events("request_cut")
-        .iter()
-        .map(|event| event.text("target").to_owned())
-        .collect();
+    let mut named: Vec<_> =
+        proxy.events("request_cut").iter().map(|event| event.text("target").to_owned()).collect();
     named.sort();
-    assert_eq!(
-        named,
-        (0..10).map(|n| format!("/hold/{n}")).collect::<Vec<_>>()
-    );
+    assert_eq!(named, (0..10).map(|n| format!("/hold/{n}")).collect::<Vec<_>>());
     assert_eq!(proxy.reported("cut"), 10);
 }
 
@@ -307,10 +259,7 @@ fn signals_within_a_second_of_the_first_are_the_same_request() {
     proxy.wait_phase("draining");
     client.hears_nothing_for(ms(300));
     origin.release_all();
-    assert!(
-        together,
-        "the machine is too busy to send two signals within a second"
-    );
+    assert!(together, "the machine is too busy to send two signals within a second");
     assert_eq!(client.response().status, 200);
     drop(client);
     proxy.wait_clean_exit();

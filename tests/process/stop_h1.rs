@@ -23,11 +23,7 @@ fn start(origin: &Origin) -> Proxy {
 fn is_last_answer(client: &mut Client) -> String {
     let response = client.response();
     assert_eq!(response.status, 200, "{}", response.text());
-    assert!(
-        response.says_close(),
-        "the client is told: {:?}",
-        response.head
-    );
+    assert!(response.says_close(), "the client is told: {:?}", response.head);
     assert_eq!(client.end(), End::Eof);
     response.text()
 }
@@ -55,17 +51,11 @@ fn fresh_connection_is_served_when_its_request_comes_within_the_grace() {
 #[test]
 fn fresh_connection_is_ended_by_a_fin_when_no_request_comes_within_the_grace() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .stop("first_request_grace", "300ms")
-        .start();
+    let proxy = Launch::before(&origin).stop("first_request_grace", "300ms").start();
     let mut client = proxy.client();
     let told = proxy.terminate();
     assert_eq!(client.end(), End::Eof);
-    assert!(
-        told.elapsed() >= ms(300),
-        "the grace was not given: {:?}",
-        told.elapsed()
-    );
+    assert!(told.elapsed() >= ms(300), "the grace was not given: {:?}", told.elapsed());
     drop(client);
     proxy.wait_clean_exit();
     assert!(proxy.events("request_cut").is_empty());
@@ -178,9 +168,7 @@ fn upload_goes_on() {
     let proxy = start(&origin);
     let body = pattern(200_000);
     let mut client = proxy.client();
-    client
-        .send(post_head("/echo", body.len()))
-        .send(&body[..50_000]);
+    client.send(post_head("/echo", body.len())).send(&body[..50_000]);
     origin.wait_started("/echo");
     drain(&proxy);
     for piece in body[50_000..].chunks(30_000) {
@@ -200,9 +188,7 @@ fn chunked_upload_goes_on() {
     let origin = Origin::new();
     let proxy = start(&origin);
     let mut client = proxy.client();
-    client
-        .send(crate::support::client::chunked_head("/echo"))
-        .send("5\r\nhello\r\n");
+    client.send(crate::support::client::chunked_head("/echo")).send("5\r\nhello\r\n");
     origin.wait_started("/echo");
     drain(&proxy);
     client.send("7\r\n, world\r\n");
@@ -261,10 +247,7 @@ fn pipelined_requests_are_all_answered_and_only_the_last_answer_says_close() {
     for _ in 0..2 {
         let response = client.response();
         assert_eq!(response.text(), "held");
-        assert!(
-            !response.says_close(),
-            "octets of a further request are there"
-        );
+        assert!(!response.says_close(), "octets of a further request are there");
     }
     assert_eq!(is_last_answer(&mut client), "GET /3 0");
     drop(client);
@@ -358,11 +341,7 @@ fn idle_connection_is_ended_by_a_fin_after_the_grace() {
     let mut client = proxy.idle_client();
     let told = proxy.terminate();
     assert_eq!(client.end(), End::Eof);
-    assert!(
-        told.elapsed() >= ms(300),
-        "the grace was not given: {:?}",
-        told.elapsed()
-    );
+    assert!(told.elapsed() >= ms(300), "the grace was not given: {:?}", told.elapsed());
     drop(client);
     proxy.wait_clean_exit();
     assert_eq!(proxy.reported("raced"), 0);

@@ -28,10 +28,7 @@ fn best_of_five(bound: Duration, mut attempt: impl FnMut() -> Duration) {
 
 /// Lets every client end its connection when the proxy does, as real ones do.
 fn end_with_the_proxy(clients: Vec<Client>) -> Vec<std::thread::JoinHandle<End>> {
-    clients
-        .into_iter()
-        .map(|mut c| std::thread::spawn(move || c.end()))
-        .collect()
+    clients.into_iter().map(|mut c| std::thread::spawn(move || c.end())).collect()
 }
 
 fn leaves_idle_clients(idle_grace: Duration) {
@@ -83,10 +80,7 @@ fn process_with_one_request_leaves_right_after_its_last_octet() {
         assert_eq!(client.response().text(), "thought");
         let last_octet = Instant::now();
         drop(client);
-        proxy
-            .wait_clean_exit()
-            .at
-            .saturating_duration_since(last_octet)
+        proxy.wait_clean_exit().at.saturating_duration_since(last_octet)
     });
 }
 
@@ -121,22 +115,13 @@ fn other_signals_do_not_end_the_process() {
         assert_eq!(proxy.client().get("/new").response().status, 200);
     }
     assert!(proxy.runs());
-    assert!(
-        proxy
-            .events("phase")
-            .iter()
-            .all(|event| event.fields["to_phase"] == "serving")
-    );
+    assert!(proxy.events("phase").iter().all(|event| event.fields["to_phase"] == "serving"));
 }
 
 #[test]
 fn lame_duck_serves_everybody_and_tells_everybody() {
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .admin()
-        .arg("--lame-duck")
-        .arg("2s")
-        .start();
+    let proxy = Launch::before(&origin).admin().arg("--lame-duck").arg("2s").start();
     let mut idle = proxy.idle_client();
     assert_eq!(admin::get(&proxy.admin(), "/readyz").status, 200);
     let told = proxy.terminate();
@@ -153,10 +138,7 @@ fn lame_duck_serves_everybody_and_tells_everybody() {
     }
     drop((newcomer, idle));
     let closing = proxy.wait_phase("closing");
-    assert!(
-        closing.at - told >= Duration::from_secs(2),
-        "the pause was made"
-    );
+    assert!(closing.at - told >= Duration::from_secs(2), "the pause was made");
     proxy.wait_clean_exit();
     assert_eq!(proxy.reported("raced"), 0);
 }
@@ -171,10 +153,7 @@ fn newcomers_are_refused_once_the_listeners_are_closed() {
     origin.wait_started("/hold");
     proxy.terminate();
     proxy.wait_phase("draining");
-    assert_eq!(
-        Client::try_connect(&place, PATIENCE).err(),
-        Some(End::Refused)
-    );
+    assert_eq!(Client::try_connect(&place, PATIENCE).err(), Some(End::Refused));
     origin.release_all();
     assert_eq!(client.response().status, 200);
 }
@@ -191,12 +170,7 @@ fn admin_outlives_the_listeners() {
     proxy.wait_phase("draining");
     let status = admin::status(&proxy.admin());
     assert_eq!(status["phase"], "draining");
-    assert!(
-        status["deadline_ms"]
-            .as_u64()
-            .is_some_and(|left| left <= 20_000),
-        "{status}"
-    );
+    assert!(status["deadline_ms"].as_u64().is_some_and(|left| left <= 20_000), "{status}");
     assert_eq!(status["requests"], 1);
     assert_eq!(admin::get(&proxy.admin(), "/readyz").status, 503);
     assert_eq!(admin::get(&proxy.admin(), "/livez").status, 200);
@@ -223,12 +197,7 @@ fn phases_are_passed_in_order() {
         "finishing",
         "stopped",
     ];
-    let place = |name: &String| {
-        order
-            .iter()
-            .position(|known| known == name)
-            .expect("a phase")
-    };
+    let place = |name: &String| order.iter().position(|known| known == name).expect("a phase");
     let passed: Vec<usize> = proxy.phases().iter().map(place).collect();
     assert!(passed.is_sorted(), "{:?}", proxy.phases());
     for phase in ["closing", "draining", "finishing"] {
@@ -268,11 +237,8 @@ fn every_listener_serves_and_every_listener_closes() {
     let dir = tempfile::tempdir().unwrap();
     let unix = format!("unix:{}", dir.path().join("front.sock").display());
     let origin = Origin::new();
-    let proxy = Launch::before(&origin)
-        .listen("127.0.0.1:0")
-        .listen("[::1]:0")
-        .listen(&unix)
-        .start();
+    let proxy =
+        Launch::before(&origin).listen("127.0.0.1:0").listen("[::1]:0").listen(&unix).start();
     let places: Vec<_> = (0..3).map(|n| proxy.place_of("http", n)).collect();
     let mut clients: Vec<_> = places.iter().map(Client::connect).collect();
     for client in &mut clients {
@@ -284,11 +250,7 @@ fn every_listener_serves_and_every_listener_closes() {
     proxy.terminate();
     proxy.wait_phase("draining");
     for place in &places {
-        assert_eq!(
-            Client::try_connect(place, PATIENCE).err(),
-            Some(End::Refused),
-            "{place}"
-        );
+        assert_eq!(Client::try_connect(place, PATIENCE).err(), Some(End::Refused), "{place}");
     }
     origin.release_all();
     for client in &mut clients {
@@ -299,9 +261,7 @@ fn every_listener_serves_and_every_listener_closes() {
 }
 
 fn unix_proxy(origin: &Origin, path: &std::path::Path) -> Proxy {
-    Launch::before(origin)
-        .listen(&format!("unix:{}", path.display()))
-        .start()
+    Launch::before(origin).listen(&format!("unix:{}", path.display())).start()
 }
 
 #[test]
@@ -326,13 +286,7 @@ fn path_that_is_no_longer_ours_is_left_alone() {
     let successor = Origin::unix(&path);
     proxy.terminate();
     proxy.wait_clean_exit();
-    assert_eq!(
-        Client::connect(successor.place())
-            .get("/x")
-            .response()
-            .text(),
-        "GET /x 0"
-    );
+    assert_eq!(Client::connect(successor.place()).get("/x").response().text(), "GET /x 0");
 }
 
 #[test]

@@ -35,13 +35,8 @@ enum Over {
 type Kind = fn(&Place, &Tally, &mut Rng) -> Over;
 
 /// The kinds of clients, and how many there are of each.
-const KINDS: [(Kind, u64); 5] = [
-    (keep_alive, 6),
-    (one_each, 3),
-    (slow, 2),
-    (uploading, 2),
-    (pipelining, 2),
-];
+const KINDS: [(Kind, u64); 5] =
+    [(keep_alive, 6), (one_each, 3), (slow, 2), (uploading, 2), (pipelining, 2)];
 
 /// Connects; `None` when nobody listens any more. Who is not answered at all never
 /// believed that it was connected.
@@ -49,10 +44,7 @@ fn connect(place: &Place) -> Option<Client> {
     match Client::try_connect(place, Duration::from_secs(5)) {
         Ok(client) => Some(client),
         Err(end) => {
-            assert!(
-                matches!(end, End::Refused | End::TimedOut),
-                "connect: {end:?}"
-            );
+            assert!(matches!(end, End::Refused | End::TimedOut), "connect: {end:?}");
             None
         }
     }
@@ -91,11 +83,8 @@ fn keep_alive(place: &Place, tally: &Tally, rng: &mut Rng) -> Over {
                 if !silent || n == 0 {
                     lost(&format!("keep-alive request {n}"), &broken);
                 }
-                let counter = if quick && sent.is_ok() {
-                    &tally.raced
-                } else {
-                    &tally.perhaps_raced
-                };
+                let counter =
+                    if quick && sent.is_ok() { &tally.raced } else { &tally.perhaps_raced };
                 counter.fetch_add(1, Ordering::SeqCst);
                 return Over::Again;
             }
@@ -145,17 +134,10 @@ fn uploading(place: &Place, tally: &Tally, rng: &mut Rng) -> Over {
     };
     let body = pattern(60_000);
     let chunked = rng.one_in(2);
-    client.send(if chunked {
-        chunked_head("/echo")
-    } else {
-        post_head("/echo", body.len())
-    });
+    client.send(if chunked { chunked_head("/echo") } else { post_head("/echo", body.len()) });
     for piece in body.chunks(7_000) {
         if chunked {
-            client
-                .send(format!("{:x}\r\n", piece.len()))
-                .send(piece)
-                .send("\r\n");
+            client.send(format!("{:x}\r\n", piece.len())).send(piece).send("\r\n");
         } else {
             client.send(piece);
         }
@@ -183,10 +165,7 @@ fn pipelining(place: &Place, tally: &Tally, _: &mut Rng) -> Over {
         match client.try_response() {
             Ok(response) => {
                 assert_eq!(response.text(), format!("GET /pipe/{n} 0"));
-                assert!(
-                    n == 4 || !response.says_close(),
-                    "close with requests behind it"
-                );
+                assert!(n == 4 || !response.says_close(), "close with requests behind it");
             }
             Err(broken) => lost(&format!("pipelined request {n}"), &broken),
         }
@@ -237,16 +216,8 @@ fn storm_through_stops_loses_nothing_when_the_idle_grace_is_longer_than_clients_
     let origin = Origin::new();
     for stop in 0..stops() {
         let (proxy, tally) = storm(&origin, stop, "2s");
-        assert_eq!(
-            tally.raced.load(Ordering::SeqCst),
-            0,
-            "stop {stop}: {tally:?}"
-        );
-        assert_eq!(
-            tally.perhaps_raced.load(Ordering::SeqCst),
-            0,
-            "stop {stop}: {tally:?}"
-        );
+        assert_eq!(tally.raced.load(Ordering::SeqCst), 0, "stop {stop}: {tally:?}");
+        assert_eq!(tally.perhaps_raced.load(Ordering::SeqCst), 0, "stop {stop}: {tally:?}");
         assert_eq!(proxy.reported("raced"), 0, "stop {stop}");
     }
 }
@@ -259,9 +230,6 @@ fn storm_through_stops_without_idle_grace_counts_what_raced_as_its_clients_do() 
         let sure = tally.raced.load(Ordering::SeqCst);
         let most = sure + tally.perhaps_raced.load(Ordering::SeqCst);
         let raced = proxy.reported("raced");
-        assert!(
-            (sure..=most).contains(&raced),
-            "stop {stop}: {raced} reported, {tally:?}"
-        );
+        assert!((sure..=most).contains(&raced), "stop {stop}: {raced} reported, {tally:?}");
     }
 }

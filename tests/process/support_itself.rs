@@ -17,9 +17,7 @@ fn client_and_origin_understand_each_other() {
     client.post("/echo", &body);
     assert_eq!(client.response().body, body);
 
-    client
-        .send(client::chunked_head("/echo"))
-        .send("5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n");
+    client.send(client::chunked_head("/echo")).send("5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n");
     let response = client.response();
     assert_eq!(response.framing, Framing::Chunked);
     assert_eq!(response.body, b"hello");
@@ -29,17 +27,11 @@ fn client_and_origin_understand_each_other() {
     assert_eq!(client.response_to_head().framing, Framing::None);
     client.get("/bytes/10").get("/none").get("/unmodified");
     assert_eq!(client.response().body, pattern(10));
-    assert_eq!(
-        (client.response().status, client.response().status),
-        (204, 304)
-    );
+    assert_eq!((client.response().status, client.response().status), (204, 304));
 
     client.get("/close");
     let response = client.response();
-    assert_eq!(
-        (response.framing, response.text()),
-        (Framing::Close, "until the end".to_owned())
-    );
+    assert_eq!((response.framing, response.text()), (Framing::Close, "until the end".to_owned()));
     assert_eq!(origin.connections(), 1);
     assert!(origin.requests().iter().all(|request| request.whole));
 }

@@ -13,9 +13,7 @@ pub(crate) fn get(place: &Place, path: &str) -> Response {
 /// One request with the method and Host given.
 pub(crate) fn ask(place: &Place, method: &str, path: &str, host: &str) -> Response {
     let mut client = Client::connect(place);
-    client.send(format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    ));
+    client.send(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
     client.response()
 }
 
@@ -30,9 +28,7 @@ pub(crate) fn status(place: &Place) -> Value {
 /// has not been counted yet.
 pub(crate) fn metric(place: &Place, name: &str) -> f64 {
     let text = get(place, "/metrics").text();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }
 
@@ -40,9 +36,7 @@ pub(crate) fn metric(place: &Place, name: &str) -> f64 {
 pub(crate) fn count(place: &Place, path: &[&str]) -> u64 {
     let status = status(place);
     let found = path.iter().try_fold(&status, |value, key| value.get(key));
-    found
-        .and_then(Value::as_u64)
-        .unwrap_or_else(|| panic!("no {path:?} in {status}"))
+    found.and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path:?} in {status}"))
 }
 
 fn host(place: &Place) -> String {

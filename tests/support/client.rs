@@ -118,8 +118,7 @@ impl Client {
     /// # Panics
     /// When the connection does not take them.
     pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) -> &mut Client {
-        self.try_send(octets)
-            .unwrap_or_else(|end| panic!("the connection took no more: {end:?}"));
+        self.try_send(octets).unwrap_or_else(|end| panic!("the connection took no more: {end:?}"));
         self
     }
 
@@ -144,15 +143,13 @@ impl Client {
     /// When it does not come whole.
     #[track_caller]
     pub(crate) fn response(&mut self) -> Response {
-        self.try_response()
-            .unwrap_or_else(|broken| panic!("no whole response: {broken:?}"))
+        self.try_response().unwrap_or_else(|broken| panic!("no whole response: {broken:?}"))
     }
 
     /// Reads the response to a HEAD.
     #[track_caller]
     pub(crate) fn response_to_head(&mut self) -> Response {
-        self.read_response(true)
-            .unwrap_or_else(|broken| panic!("no whole response: {broken:?}"))
+        self.read_response(true).unwrap_or_else(|broken| panic!("no whole response: {broken:?}"))
     }
 
     /// Reads the response to a GET or POST, or what there is of it.
@@ -164,10 +161,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn head(&mut self) -> Head {
         self.wire.head().unwrap_or_else(|end| {
-            panic!(
-                "{end:?} instead of a head, after {:?}",
-                show(&self.wire.ahead)
-            )
+            panic!("{end:?} instead of a head, after {:?}", show(&self.wire.ahead))
         })
     }
 
@@ -195,11 +189,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn end(&mut self) -> End {
         let (end, got) = self.rest();
-        assert!(
-            got.is_empty(),
-            "octets where the end was due: {:?}",
-            show(&got)
-        );
+        assert!(got.is_empty(), "octets where the end was due: {:?}", show(&got));
         end
     }
 
@@ -217,12 +207,7 @@ impl Client {
         let end = self.wire.fill();
         self.wire.read_bound(PATIENCE);
         let after = start.elapsed();
-        assert_eq!(
-            end,
-            Err(End::TimedOut),
-            "after {after:?}: {:?}",
-            show(&self.wire.ahead)
-        );
+        assert_eq!(end, Err(End::TimedOut), "after {after:?}: {:?}", show(&self.wire.ahead));
     }
 
     /// Reads at most this long in each read.
@@ -233,10 +218,7 @@ impl Client {
 
     /// Sends a FIN and goes on reading.
     pub(crate) fn half_close(&mut self) {
-        self.wire
-            .sock
-            .shutdown(std::net::Shutdown::Write)
-            .expect("a FIN");
+        self.wire.sock.shutdown(std::net::Shutdown::Write).expect("a FIN");
     }
 
     /// Ends the connection with a reset.
@@ -251,11 +233,7 @@ impl Client {
                 Ok(head) => head,
                 Err(end) => {
                     let got = std::mem::take(&mut self.wire.ahead);
-                    return Err(Broken {
-                        end,
-                        head: None,
-                        got,
-                    });
+                    return Err(Broken { end, head: None, got });
                 }
             };
             let status = status_of(&head);
@@ -280,31 +258,15 @@ impl Client {
             },
         };
         match read {
-            Ok(trailers) => Ok(Response {
-                status,
-                head,
-                body,
-                trailers,
-                interim,
-                framing,
-            }),
-            Err(end) => Err(Broken {
-                end,
-                head: Some(head),
-                got: body,
-            }),
+            Ok(trailers) => Ok(Response { status, head, body, trailers, interim, framing }),
+            Err(end) => Err(Broken { end, head: Some(head), got: body }),
         }
     }
 }
 
 fn status_of(head: &Head) -> u16 {
-    let status = head
-        .start
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..5));
-    status
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| panic!("no status line: {head:?}"))
+    let status = head.start.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
+    status.and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status line: {head:?}"))
 }
 
 fn framing_of(head: &Head, status: u16, to_head: bool) -> Framing {

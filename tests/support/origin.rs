@@ -162,10 +162,7 @@ impl Origin {
 
     /// The requests so far for one target.
     pub(crate) fn requests_for(&self, target: &str) -> Vec<Request> {
-        self.requests()
-            .into_iter()
-            .filter(|request| request.target == target)
-            .collect()
+        self.requests().into_iter().filter(|request| request.target == target).collect()
     }
 
     /// How many connections were accepted.
@@ -185,14 +182,12 @@ impl Origin {
 
     /// Waits for a request.
     pub(crate) fn wait_request(&self, what: &str, fits: impl Fn(&Request) -> bool) -> Request {
-        self.shared
-            .wait(what, |book| book.requests.iter().find(|r| fits(r)).cloned())
+        self.shared.wait(what, |book| book.requests.iter().find(|r| fits(r)).cloned())
     }
 
     /// Lets every handler that waits for `name` go on.
     pub(crate) fn release(&self, name: &str) {
-        self.shared
-            .tell(|book| book.released.insert(name.to_owned()));
+        self.shared.tell(|book| book.released.insert(name.to_owned()));
     }
 
     /// Lets every handler go on, now and later.
@@ -202,10 +197,9 @@ impl Origin {
 
     /// Waits until the proxy has ended this connection.
     pub(crate) fn wait_connection_end(&self, connection: usize) -> (End, Instant) {
-        self.shared
-            .wait(&format!("the end of connection {connection}"), |book| {
-                book.ends.get(connection).copied().flatten()
-            })
+        self.shared.wait(&format!("the end of connection {connection}"), |book| {
+            book.ends.get(connection).copied().flatten()
+        })
     }
 }
 
@@ -236,22 +230,14 @@ impl Crowd {
         let listener = place.socket();
         listener.bind(&place.sock_addr()).expect("the crowd binds");
         listener.listen(0).expect("the crowd listens");
-        let addr = listener
-            .local_addr()
-            .expect("an address")
-            .as_socket()
-            .expect("TCP");
+        let addr = listener.local_addr().expect("an address").as_socket().expect("TCP");
         let place = Place::Tcp(addr);
         let mut waiting = Vec::new();
         loop {
             let sock = place.socket();
             let connected = sock.connect_timeout(&place.sock_addr(), Duration::from_millis(200));
             if connected.is_err() {
-                return Crowd {
-                    listener,
-                    place,
-                    waiting,
-                };
+                return Crowd { listener, place, waiting };
             }
             waiting.push(sock);
             assert!(waiting.len() < 64, "the queue does not fill");
@@ -290,10 +276,7 @@ impl OriginConn {
     /// Answers with a length.
     pub(crate) fn answer(&mut self, status: &str, body: impl AsRef<[u8]>) -> Result<Next, End> {
         let body = body.as_ref();
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
         self.send([head.as_bytes(), body].concat())?;
         Ok(Next::KeepAlive)
     }
@@ -309,9 +292,7 @@ impl OriginConn {
         let read = if request.head.lists("transfer-encoding", "chunked") {
             self.wire.chunked(&mut body)
         } else {
-            let len = request
-                .field("content-length")
-                .map_or(0, |v| v.parse().expect("a length"));
+            let len = request.field("content-length").map_or(0, |v| v.parse().expect("a length"));
             self.wire.exactly(len, &mut body).map(|()| Vec::new())
         };
         let current = self.current;
@@ -336,10 +317,7 @@ impl OriginConn {
                 if book.all_released || book.released.contains(name) {
                     return Ok(());
                 }
-                let woken = self
-                    .shared
-                    .news
-                    .wait_timeout(book, Duration::from_millis(2));
+                let woken = self.shared.news.wait_timeout(book, Duration::from_millis(2));
                 drop(woken.unwrap_or_else(PoisonError::into_inner));
             }
             if let Some(end) = self.wire.ended() {
@@ -367,13 +345,8 @@ fn serve(sock: Socket, shared: Arc<Shared>, handler: &Handler) {
     let wire = Wire::new(sock);
     wire.read_bound(PATIENCE * 3);
     wire.write_bound(PATIENCE * 3);
-    let mut conn = OriginConn {
-        wire,
-        number,
-        current: 0,
-        shared: Arc::clone(&shared),
-        body_read: false,
-    };
+    let mut conn =
+        OriginConn { wire, number, current: 0, shared: Arc::clone(&shared), body_read: false };
     let end = converse(&mut conn, handler);
     shared.tell(|book| book.ends[number] = Some((end, Instant::now())));
 }
@@ -397,10 +370,7 @@ fn converse(conn: &mut OriginConn, handler: &Handler) -> End {
             && request.field("transfer-encoding").is_none();
         conn.body_read = false;
         conn.current = conn.shared.tell(|book| {
-            book.requests.push(Request {
-                whole: bodiless,
-                ..request.clone()
-            });
+            book.requests.push(Request { whole: bodiless, ..request.clone() });
             book.requests.len() - 1
         });
         let next = handler(conn, &request).and_then(|next| match next {
@@ -448,15 +418,8 @@ fn same(a: &Socket, b: &Socket) -> bool {
 pub(crate) fn standard(conn: &mut OriginConn, request: &Request) -> Result<Next, End> {
     let target = request.target.split('?').next().unwrap_or_default();
     let mut words = target.split('/').skip(1);
-    let (first, second) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    let number = || {
-        second
-            .parse::<usize>()
-            .unwrap_or_else(|_| panic!("no number: {target}"))
-    };
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let number = || second.parse::<usize>().unwrap_or_else(|_| panic!("no number: {target}"));
     if first == "early" {
         return early(conn, number());
     }
@@ -485,9 +448,7 @@ pub(crate) fn standard(conn: &mut OriginConn, request: &Request) -> Result<Next,
             pause(Duration::from_millis(number() as u64));
             conn.answer("200 OK", "thought")
         }
-        "none" => conn
-            .send("HTTP/1.1 204 No Content\r\n\r\n")
-            .map(|()| Next::KeepAlive),
+        "none" => conn.send("HTTP/1.1 204 No Content\r\n\r\n").map(|()| Next::KeepAlive),
         "unmodified" => conn
             .send("HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\nContent-Length: 5\r\n\r\n")
             .map(|()| Next::KeepAlive),
@@ -496,17 +457,9 @@ pub(crate) fn standard(conn: &mut OriginConn, request: &Request) -> Result<Next,
             conn.answer("200 OK", "held")
         }
         _ => {
-            let text = format!(
-                "{} {} {}",
-                request.method,
-                request.target,
-                request.body.len()
-            );
+            let text = format!("{} {} {}", request.method, request.target, request.body.len());
             if request.method == "HEAD" {
-                conn.send(format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-                    text.len()
-                ))?;
+                conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", text.len()))?;
                 return Ok(Next::KeepAlive);
             }
             conn.answer("200 OK", text)
@@ -524,10 +477,7 @@ fn echo(conn: &mut OriginConn, request: &Request) -> Result<Next, End> {
         conn.send(piece)?;
         conn.send("\r\n")?;
     }
-    let trailers = request
-        .trailers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    let trailers = request.trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
     conn.send(format!("0\r\n{}\r\n", trailers.collect::<String>()))?;
     Ok(Next::KeepAlive)
 }
@@ -540,17 +490,13 @@ fn first_half(conn: &mut OriginConn, framing: &str) -> Result<(), End> {
     match framing {
         "length" => {
             let len = first.len() + second.len();
-            conn.send(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{first}"
-            ))
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{first}"))
         }
         "chunked" => {
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             conn.send(format!("{:x}\r\n{first}\r\n", first.len()))
         }
-        _ => conn.send(format!(
-            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{first}"
-        )),
+        _ => conn.send(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{first}")),
     }
 }
 
@@ -573,11 +519,7 @@ fn die(conn: &mut OriginConn, framing: &str) -> Result<Next, End> {
     first_half(conn, framing)?;
     // A reset overtakes what is not read yet: it may come only when the client has its half.
     conn.hold("/die")?;
-    Ok(if framing == "close" {
-        Next::Reset
-    } else {
-        Next::Close
-    })
+    Ok(if framing == "close" { Next::Reset } else { Next::Close })
 }
 
 fn early(conn: &mut OriginConn, len: usize) -> Result<Next, End> {

@@ -122,11 +122,8 @@ impl Launch {
             self = self.listen("127.0.0.1:0");
         }
         let (command, unread) = self.command();
-        let child = if self.without.is_empty() {
-            spawn(command)
-        } else {
-            self.spawn_without(command)
-        };
+        let child =
+            if self.without.is_empty() { spawn(command) } else { self.spawn_without(command) };
         Proxy::watch(child, unread)
     }
 
@@ -136,17 +133,11 @@ impl Launch {
             None => Command::new(binary),
             Some(n) => {
                 let mut shell = Command::new("sh");
-                shell
-                    .arg("-c")
-                    .arg(format!("ulimit -n {n}; exec \"$0\" \"$@\""))
-                    .arg(binary);
+                shell.arg("-c").arg(format!("ulimit -n {n}; exec \"$0\" \"$@\"")).arg(binary);
                 shell
             }
         };
-        command
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
+        command.args(&self.args).stdin(Stdio::null()).stderr(Stdio::piped());
         let ours = std::env::vars_os().map(|(name, _)| name);
         for name in ours.filter(|name| name.to_string_lossy().starts_with("EBBTIDE_")) {
             command.env_remove(name);
@@ -189,8 +180,7 @@ fn spawn(mut command: Command) -> Child {
 /// Whether this process may give up capabilities for its children.
 pub(crate) fn is_privileged() -> bool {
     let sets = rustix::thread::capabilities(None).expect("our capabilities");
-    sets.effective
-        .contains(CapabilitySet::SETPCAP | CapabilitySet::NET_ADMIN)
+    sets.effective.contains(CapabilitySet::SETPCAP | CapabilitySet::NET_ADMIN)
 }
 
 /// The event with the moment at which it was read.
@@ -210,17 +200,13 @@ impl Event {
 
     /// A field that is text.
     pub(crate) fn text(&self, field: &str) -> &str {
-        self.fields[field]
-            .as_str()
-            .unwrap_or_else(|| panic!("no {field} in {}", self.fields))
+        self.fields[field].as_str().unwrap_or_else(|| panic!("no {field} in {}", self.fields))
     }
 
     /// A field that is a number.
     pub(crate) fn number(&self, field: &str) -> u64 {
         let value = &self.fields[field];
-        value
-            .as_u64()
-            .unwrap_or_else(|| panic!("no {field} in {}", self.fields))
+        value.as_u64().unwrap_or_else(|| panic!("no {field} in {}", self.fields))
     }
 }
 
@@ -313,28 +299,18 @@ impl Proxy {
         let waiter = Arc::clone(&ear);
         std::thread::spawn(move || {
             let status = child.wait().expect("the child's end");
-            let exit = Exit {
-                status,
-                at: Instant::now(),
-            };
+            let exit = Exit { status, at: Instant::now() };
             waiter.tell(|heard| heard.exit = Some(exit));
         });
-        Proxy {
-            pid,
-            pidfd,
-            ear,
-            _unread: unread,
-        }
+        Proxy { pid, pidfd, ear, _unread: unread }
     }
 
     /// Where the `n`th listener of this protocol is.
     pub(crate) fn place_of(&self, proto: &str, n: usize) -> Place {
         let what = format!("listener {n} of {proto}");
         self.ear.wait(PATIENCE, &what, |heard| {
-            let mut all = heard
-                .events
-                .iter()
-                .filter(|e| e.is("listening") && e.fields["proto"] == proto);
+            let mut all =
+                heard.events.iter().filter(|e| e.is("listening") && e.fields["proto"] == proto);
             let event = all.nth(n)?;
             Some(Place::parse(event.text("addr")))
         })
@@ -393,30 +369,19 @@ impl Proxy {
 
     /// Every event of this name so far.
     pub(crate) fn events(&self, name: &str) -> Vec<Event> {
-        self.ear
-            .lock()
-            .events
-            .iter()
-            .filter(|event| event.is(name))
-            .cloned()
-            .collect()
+        self.ear.lock().events.iter().filter(|event| event.is(name)).cloned().collect()
     }
 
     /// The access log so far, parsed.
     pub(crate) fn access_log(&self) -> Vec<Value> {
         let lines = self.ear.lock().access.clone();
-        lines
-            .iter()
-            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
-            .collect()
+        lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
     /// Waits for a line of the access log.
     pub(crate) fn wait_access(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
         let what = format!("access log line {what}");
-        self.ear.wait(PATIENCE, &what, |heard| {
-            heard.access.iter().find(|line| fits(line)).cloned()
-        })
+        self.ear.wait(PATIENCE, &what, |heard| heard.access.iter().find(|line| fits(line)).cloned())
     }
 
     /// Sends a signal; the moment just before.
@@ -437,14 +402,9 @@ impl Proxy {
     /// before the signal.
     pub(crate) fn terminate_frozen(&self, thaw: Duration, while_frozen: impl FnOnce()) -> Instant {
         self.signal(Signal::STOP);
-        let state = || {
-            self.proc("stat")
-                .rsplit_once(')')
-                .map(|(_, rest)| rest.trim().starts_with('T'))
-        };
-        within(PATIENCE, "the process to stand still", || {
-            state().filter(|stopped| *stopped)
-        });
+        let state =
+            || self.proc("stat").rsplit_once(')').map(|(_, rest)| rest.trim().starts_with('T'));
+        within(PATIENCE, "the process to stand still", || state().filter(|stopped| *stopped));
         while_frozen();
         let at = self.terminate();
         pause(thaw);
@@ -464,12 +424,9 @@ impl Proxy {
 
     /// The end of the process.
     pub(crate) fn wait_exit(&self) -> Exit {
-        self.ear
-            .wait(PATIENCE * 2, "the end of the process", |heard| {
-                heard
-                    .exit
-                    .filter(|_| heard.stderr_ended && heard.stdout_ended)
-            })
+        self.ear.wait(PATIENCE * 2, "the end of the process", |heard| {
+            heard.exit.filter(|_| heard.stderr_ended && heard.stdout_ended)
+        })
     }
 
     /// The end of the process, which has to say that all work ended by itself.
@@ -485,11 +442,7 @@ impl Proxy {
     pub(crate) fn drain_report(&self) -> Value {
         self.wait_exit();
         let last = self.ear.lock().events.last().cloned().expect("some event");
-        assert!(
-            last.is("drain_report"),
-            "the last line is the report, not {}",
-            last.fields
-        );
+        assert!(last.is("drain_report"), "the last line is the report, not {}", last.fields);
         last.fields
     }
 
@@ -504,13 +457,8 @@ impl Proxy {
     pub(crate) fn rss(&self) -> u64 {
         let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|rest| {
-            rest.trim()
-                .trim_end_matches(" kB")
-                .trim()
-                .parse::<u64>()
-                .ok()
-        });
+        let kib =
+            line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
         kib.expect("VmRSS") * 1024
     }
 
@@ -519,10 +467,7 @@ impl Proxy {
         let stat = self.proc("stat");
         let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks: u64 = fields[11..13]
-            .iter()
-            .map(|f| f.parse::<u64>().expect("ticks"))
-            .sum();
+        let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("ticks")).sum();
         Duration::from_millis(ticks * 10)
     }
 
@@ -532,10 +477,7 @@ impl Proxy {
 
     /// The phases that were entered so far, in order.
     pub(crate) fn phases(&self) -> Vec<String> {
-        self.events("phase")
-            .iter()
-            .map(|event| event.text("to_phase").to_owned())
-            .collect()
+        self.events("phase").iter().map(|event| event.text("to_phase").to_owned()).collect()
     }
 
     /// Waits until `/status` counts `n` at a path.

@@ -13,10 +13,7 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// An empty one that begins now.
     pub(crate) fn new() -> Timeline {
-        Timeline {
-            start: Instant::now(),
-            moments: Arc::default(),
-        }
+        Timeline { start: Instant::now(), moments: Arc::default() }
     }
 
     /// Writes down that `what` happened now.
@@ -34,11 +31,7 @@ impl Timeline {
 
     /// The moments in the order of time, one a line, in milliseconds since the start.
     pub(crate) fn told(&self) -> String {
-        let mut moments = self
-            .moments
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner).clone();
         moments.sort_by_key(|moment| moment.0);
         moments
             .iter()

@@ -24,10 +24,7 @@ impl Place {
     pub(crate) fn parse(text: &str) -> Place {
         match text.strip_prefix("unix:") {
             Some(path) => Place::Unix(path.split(',').next().unwrap_or_default().into()),
-            None => Place::Tcp(
-                text.parse()
-                    .unwrap_or_else(|_| panic!("no address: {text}")),
-            ),
+            None => Place::Tcp(text.parse().unwrap_or_else(|_| panic!("no address: {text}"))),
         }
     }
 
@@ -68,10 +65,7 @@ impl std::fmt::Display for Place {
 }
 
 fn unix_addr(path: &Path) -> SockAddr {
-    debug_assert!(
-        UnixAddr::from_pathname(path).is_ok(),
-        "path too long for a socket"
-    );
+    debug_assert!(UnixAddr::from_pathname(path).is_ok(), "path too long for a socket");
     SockAddr::unix(path).expect("a unix socket address")
 }
 
@@ -99,11 +93,7 @@ impl Head {
                 None => (line.to_owned(), String::new()),
             })
             .collect();
-        Head {
-            raw: raw.to_vec(),
-            start,
-            fields,
-        }
+        Head { raw: raw.to_vec(), start, fields }
     }
 
     /// The one value of a field, or `None`.
@@ -118,20 +108,14 @@ impl Head {
 
     /// All values of a field.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        let named = self
-            .fields
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let named = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
     }
 
     /// Whether a list field names `token`.
     pub(crate) fn lists(&self, name: &str, token: &str) -> bool {
         let values = self.all(name);
-        values
-            .iter()
-            .flat_map(|v| v.split(','))
-            .any(|t| t.trim().eq_ignore_ascii_case(token))
+        values.iter().flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
     }
 
     /// Whether this says `Connection: close`.
@@ -180,10 +164,7 @@ pub(crate) struct Wire {
 impl Wire {
     /// A wire over a connected socket.
     pub(crate) fn new(sock: Socket) -> Wire {
-        Wire {
-            sock,
-            ahead: Vec::new(),
-        }
+        Wire { sock, ahead: Vec::new() }
     }
 
     /// Reads more octets; how the connection ended if there are none to come.
@@ -293,23 +274,17 @@ impl Wire {
     /// The bound on each read.
     pub(crate) fn read_bound(&self, bound: Duration) {
         let bound = bound.max(Duration::from_millis(1));
-        self.sock
-            .set_read_timeout(Some(bound))
-            .expect("a bound on reads");
+        self.sock.set_read_timeout(Some(bound)).expect("a bound on reads");
     }
 
     /// The bound on each write.
     pub(crate) fn write_bound(&self, bound: Duration) {
-        self.sock
-            .set_write_timeout(Some(bound))
-            .expect("a bound on writes");
+        self.sock.set_write_timeout(Some(bound)).expect("a bound on writes");
     }
 
     /// Closes with a reset instead of a FIN.
     pub(crate) fn reset(&self) {
-        self.sock
-            .set_linger(Some(Duration::ZERO))
-            .expect("linger of zero");
+        self.sock.set_linger(Some(Duration::ZERO)).expect("linger of zero");
     }
 
     fn take(&mut self, len: usize) -> Vec<u8> {
@@ -319,6 +294,5 @@ impl Wire {
 
 /// Where `needle` begins.
 pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len())
-        .position(|window| window == needle)
+    hay.windows(needle.len()).position(|window| window == needle)
 }

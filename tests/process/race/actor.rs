@@ -109,11 +109,7 @@ impl Part {
             Scene::IdleEnd => {
                 let early = self.before && self.idle_grace > self.offset;
                 let (grace, offset) = (self.idle_grace, self.offset);
-                let at = if early {
-                    grace - offset
-                } else {
-                    grace + offset
-                };
+                let at = if early { grace - offset } else { grace + offset };
                 self.idle_reuse(stage, 1, at)
             }
             Scene::ResponseEnd => self.response_end(stage),
@@ -126,19 +122,13 @@ impl Part {
     /// Waits for the instant of this part.
     fn moment(&self, stage: &Stage) -> Instant {
         let signal_at = stage.gate.here();
-        let moment = if self.before {
-            signal_at - self.offset
-        } else {
-            signal_at + self.offset
-        };
+        let moment = if self.before { signal_at - self.offset } else { signal_at + self.offset };
         wait_until(moment);
         self.note(stage, "acts")
     }
 
     fn note(&self, stage: &Stage, what: &str) -> Instant {
-        stage
-            .timeline
-            .note(format!("{} {:?} {what}", stage.number, self.scene))
+        stage.timeline.note(format!("{} {:?} {what}", stage.number, self.scene))
     }
 
     fn fact(
@@ -153,13 +143,7 @@ impl Part {
         let who = format!("{} {:?} request {which}", stage.number, self.scene);
         stage.timeline.note_at(sent, format!("{who} sent"));
         stage.timeline.note(format!("{who}: {fate:?}"));
-        Fact {
-            who,
-            due,
-            began,
-            sent,
-            fate,
-        }
+        Fact { who, due, began, sent, fate }
     }
 
     fn accept(&self, stage: &Stage, row: usize) -> Vec<Fact> {
@@ -167,11 +151,7 @@ impl Part {
         let mut made = Vec::new();
         for _ in 0..row {
             let began = Instant::now();
-            made.push((
-                began,
-                Client::try_connect(&stage.place, ms(300)),
-                Instant::now(),
-            ));
+            made.push((began, Client::try_connect(&stage.place, ms(300)), Instant::now()));
         }
         if self.choice.is_multiple_of(2) {
             pause(self.then);
@@ -283,9 +263,7 @@ impl Part {
         let target = format!("/up/{}", stage.number);
         let body = pattern(20_000);
         let cut = 1 + (self.choice / 16) as usize % (body.len() - 1);
-        client
-            .send(post_head(&target, body.len()))
-            .send(&body[..cut]);
+        client.send(post_head(&target, body.len())).send(&body[..cut]);
         stage.origin.wait_started(&target);
         let began = self.moment(stage);
         let middle = (cut + body.len()).div_ceil(2).min(body.len());
@@ -317,11 +295,7 @@ impl Part {
             .map(|client| {
                 let began = Instant::now();
                 let gone = client.ended();
-                let result = if gone.is_none() {
-                    client.try_send(get("/again"))
-                } else {
-                    Ok(())
-                };
+                let result = if gone.is_none() { client.try_send(get("/again")) } else { Ok(()) };
                 (began, gone, result, Instant::now())
             })
             .collect();
@@ -355,10 +329,7 @@ impl Part {
     fn early_response(&self, stage: &Stage) -> Vec<Fact> {
         const LEN: usize = 300_000;
         let mut client = Client::connect_narrow(&stage.place, 4096);
-        client.send(post_head(
-            &format!("/early/{LEN}/{}", stage.number),
-            1_000_000,
-        ));
+        client.send(post_head(&format!("/early/{LEN}/{}", stage.number), 1_000_000));
         let began = self.moment(stage);
         for _ in 0..8 {
             // The answer may have come and the proxy may read no more: no reason to stop.
@@ -367,9 +338,9 @@ impl Part {
         }
         let sent = Instant::now();
         let fate = match client.try_response() {
-            Ok(response) if response.body == pattern(LEN) => Fate::Answered {
-                close: response.says_close(),
-            },
+            Ok(response) if response.body == pattern(LEN) => {
+                Fate::Answered { close: response.says_close() }
+            }
             Ok(response) => Fate::Wrong(format!("{} octets", response.body.len())),
             Err(broken) => Fate::Lost(shortened(broken)),
         };
@@ -405,9 +376,9 @@ impl Part {
 /// Reads an answer. What could not even be sent is lost the same way.
 fn answer(client: &mut Client, sent: Result<(), End>, text: &str) -> Fate {
     match client.try_response() {
-        Ok(response) if response.status == 200 && response.text() == text => Fate::Answered {
-            close: response.says_close(),
-        },
+        Ok(response) if response.status == 200 && response.text() == text => {
+            Fate::Answered { close: response.says_close() }
+        }
         Ok(response) => Fate::Wrong(format!("{} {}", response.status, response.text())),
         Err(broken) => match sent {
             Err(end) => Fate::GoneBefore(end),

@@ -1,0 +1,232 @@
+//! The response on its way to the client: heads, body, trailers.
+
+use std::task::{Context, Poll, ready};
+
+use super::Failure;
+use super::outbound::Outbound;
+use super::response::{self, Outgoing, Persistence};
+use crate::http1::body::chunk_line;
+use crate::http1::head::{parse_response, storage};
+use crate::http1::{Buffer, Decoder, Emit, Framing};
+use crate::limits::{BUFFER, COPY_MAX, INTERIM_MAX, RESPONSE_HEAD_MAX};
+use crate::net::Socket;
+use crate::upstream::{Connection, Spare};
+
+/// How far a response has come.
+pub(super) struct Download {
+    /// Octets for the client that come before what lies in the upstream buffer.
+    pub(super) head: Vec<u8>,
+    out: Outbound,
+    decoder: Decoder,
+    outgoing: Outgoing,
+    interims: u32,
+    /// The final head's status, once it is on its way.
+    pub(super) status: Option<u16>,
+    /// Only the end of the connection tells the client where the body ends.
+    pub(super) until_close: bool,
+    /// The app server keeps its connection.
+    pub(super) upstream_keeps: bool,
+    /// Octets that the kernel took, and how many of them are heads.
+    sent: u64,
+    head_octets: u64,
+}
+
+/// What stood at the front of the upstream buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Part of a head.
+    Part,
+    /// An interim response.
+    Interim,
+    /// The final head: the body follows.
+    Final,
+}
+
+/// What a response has to know of its request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) is_head: bool,
+    pub(super) minor: u8,
+}
+
+impl Download {
+    /// A response of which nothing is known; `head` is an empty buffer.
+    pub(super) fn new(head: Vec<u8>) -> Self {
+        Download {
+            head,
+            out: Outbound::default(),
+            decoder: Decoder::new(Framing::Empty),
+            outgoing: Outgoing::Plain,
+            interims: 0,
+            status: None,
+            until_close: false,
+            upstream_keeps: false,
+            sent: 0,
+            head_octets: 0,
+        }
+    }
+
+    /// Octets of body that the kernel took, chunk framing included.
+    pub(super) fn body_octets(&self) -> u64 {
+        self.sent.saturating_sub(self.head_octets)
+    }
+
+    /// Whether the body has been read to its end.
+    pub(super) fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Takes the head at the front of the buffer and makes it ready for the
+    /// client. `persistence` is asked once, with whether the connection's end
+    /// will be the body's.
+    pub(super) fn take_head(
+        &mut self,
+        upstream: &mut Connection,
+        spare: &Spare,
+        asked: Asked,
+        persistence: impl FnOnce(bool) -> Persistence,
+    ) -> Result<Taken, Failure> {
+        let mut fields = storage();
+        let head = match parse_response(upstream.buffer.filled(), &mut fields) {
+            Ok(Some(head)) => head,
+            Ok(None) if upstream.buffer.len() >= RESPONSE_HEAD_MAX => {
+                return Err(Failure::BadResponse("response head too long"));
+            }
+            Ok(None) => {
+                if upstream.buffer.is_full() {
+                    spare.enlarge(&mut upstream.buffer);
+                }
+                return Ok(Taken::Part);
+            }
+            Err(_) => return Err(Failure::BadResponse("malformed response head")),
+        };
+        let seen = response::look(&head, asked.is_head).map_err(Failure::BadResponse)?;
+        let (length, status) = (head.len, head.status);
+        let before = self.head.len();
+        let taken = if status >= 200 {
+            let (outgoing, until_close) = response::outgoing(seen.framing, asked.minor);
+            let persistence = persistence(until_close);
+            response::write(&head, &seen, asked.is_head, outgoing, persistence, &mut self.head);
+            self.status = Some(status);
+            self.decoder = Decoder::new(seen.framing);
+            self.outgoing = outgoing;
+            self.until_close = until_close;
+            self.upstream_keeps = seen.keep_alive;
+            Taken::Final
+        } else {
+            self.interims += 1;
+            if status == 101 || self.interims > INTERIM_MAX {
+                return Err(Failure::BadResponse("unasked interim response"));
+            }
+            // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
+            if asked.minor == 1 {
+                response::write_interim(&head, &seen, &mut self.head);
+            }
+            Taken::Interim
+        };
+        self.head_octets += (self.head.len() - before) as u64;
+        upstream.buffer.consume(length);
+        Ok(taken)
+    }
+
+    /// A response of our own instead: its head ends at `head_octets` of what is written.
+    pub(super) fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>) -> u16) {
+        let before = self.head.len();
+        let status = write(&mut self.head);
+        self.head_octets += (self.head.len() - before) as u64;
+        self.status = Some(status);
+    }
+
+    /// Writes what is ready for the client, to its end.
+    #[inline]
+    pub(super) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Socket,
+        buffer: &mut Buffer,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failure>> {
+        let before = self.sent;
+        let flushed = self.out.poll_flush(cx, client, &self.head, buffer, &mut self.sent);
+        *moved += self.sent - before;
+        ready!(flushed).map_err(|_| Failure::ClientGone)?;
+        self.head.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Decodes what is buffered and makes it ready for the client; `true` if
+    /// something was used up.
+    #[inline]
+    pub(super) fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
+        if self.decoder.is_done() || !self.out.is_empty() || !self.out.is_untouched() {
+            return Ok(false);
+        }
+        let emit = match self.outgoing {
+            Outgoing::Chunks => Emit::Chunks,
+            Outgoing::Plain | Outgoing::Wrap => Emit::Data,
+        };
+        let decoded = self.decoder.decode(buffer.filled_mut(), emit);
+        let progress = decoded.map_err(|error| Failure::Truncated(error.0))?;
+        let mut spent = progress.consumed;
+        if let Some(trailer) = progress.trailer {
+            if self.outgoing == Outgoing::Chunks {
+                let section = &buffer.filled()[spent..spent + trailer];
+                self.out.suffix.extend_from_slice(b"0\r\n");
+                response::write_trailer(section, &mut self.out.suffix)
+                    .ok_or(Failure::Truncated("bad trailer section"))?;
+            }
+            spent += trailer;
+        }
+        if self.outgoing == Outgoing::Wrap && progress.produced > 0 {
+            let mut line = [0; 18];
+            let n = chunk_line(progress.produced as u64, &mut line);
+            self.head.extend_from_slice(&line[..n]);
+            self.out.suffix.extend_from_slice(b"\r\n");
+        }
+        let small = progress.produced + self.out.suffix.len() <= COPY_MAX;
+        if small && !self.head.is_empty() {
+            self.head.extend_from_slice(&buffer.filled()[..progress.produced]);
+            self.head.append(&mut self.out.suffix);
+            buffer.consume(spent);
+        } else {
+            self.out.set(progress.produced, spent);
+        }
+        Ok(spent > 0)
+    }
+
+    /// Reads more of the body.
+    pub(super) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Connection,
+        spare: &Spare,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failure>> {
+        if upstream.buffer.is_full() {
+            return Poll::Ready(Err(Failure::Truncated("chunk framing too long")));
+        }
+        let room = upstream.buffer.spare();
+        let size = room.len();
+        match ready!(upstream.socket.poll_read(cx, room)) {
+            Ok(0) => {
+                let ended = self.decoder.end_of_input();
+                ended.map_err(|error| Failure::Truncated(error.0))?;
+                if self.outgoing == Outgoing::Wrap {
+                    self.head.extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            Ok(n) => {
+                upstream.buffer.fill(n);
+                *moved += n as u64;
+                if n == size && upstream.buffer.capacity() == BUFFER {
+                    spare.enlarge(&mut upstream.buffer);
+                }
+            }
+            Err(_) => {
+                let why = "the app server reset its connection";
+                return Poll::Ready(Err(Failure::Truncated(why)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,78 @@
+//! How long an exchange waits, and for what.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Failure;
+use crate::config::Config;
+use crate::limits::HALF_CLOSE_GRACE;
+use crate::net::Alarm;
+
+/// What an exchange waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    Nothing,
+    ClientBody,
+    UpstreamTakes,
+    FirstByte,
+    BetweenBytes,
+    ClientTakes,
+    /// The response, for a client that has ended its side.
+    HalfClosed,
+}
+
+/// One alarm for all the waits of an exchange, one after the other.
+pub(super) struct Patience<'a> {
+    pub(super) alarm: &'a Alarm,
+    config: &'a Config,
+    wait: Wait,
+    /// Octets that moved in any direction.
+    pub(super) moved: u64,
+    /// The same when the alarm was set.
+    seen: u64,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(alarm: &'a Alarm, config: &'a Config) -> Self {
+        Patience { alarm, config, wait: Wait::Nothing, moved: 0, seen: 0 }
+    }
+
+    /// The next wait is a new one, whatever it is.
+    pub(super) fn renew(&mut self) {
+        self.wait = Wait::Nothing;
+        self.alarm.clear();
+    }
+
+    /// Waits; the alarm is set anew when something has moved or the wait is another.
+    #[inline]
+    pub(super) fn pend<T>(&mut self, wait: Wait) -> Poll<Result<T, Failure>> {
+        if self.wait != wait || self.moved != self.seen {
+            self.wait = wait;
+            self.seen = self.moved;
+            self.alarm.set(self.bound(wait));
+            return Poll::Pending;
+        }
+        if !self.alarm.is_due() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(match wait {
+            Wait::ClientBody => Failure::BodyTimeout,
+            Wait::FirstByte => Failure::FirstByteTimeout,
+            Wait::UpstreamTakes | Wait::BetweenBytes => Failure::BetweenBytesTimeout,
+            Wait::ClientTakes => Failure::SendTimeout,
+            Wait::Nothing | Wait::HalfClosed => Failure::ClientGone,
+        }))
+    }
+
+    fn bound(&self, wait: Wait) -> Duration {
+        let config = self.config;
+        match wait {
+            Wait::ClientBody => config.timeouts.body,
+            Wait::FirstByte => config.upstream.first_byte_timeout,
+            Wait::UpstreamTakes | Wait::BetweenBytes => config.upstream.between_bytes_timeout,
+            Wait::ClientTakes => config.timeouts.send,
+            Wait::HalfClosed => HALF_CLOSE_GRACE,
+            Wait::Nothing => Duration::MAX,
+        }
+    }
+}
