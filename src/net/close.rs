@@ -20,7 +20,7 @@ use super::diag::{self, ESTABLISHED, LISTEN, SYN_RECV};
 use super::listener::{Kind, Listener, identity};
 use super::socket::{Peer, Socket};
 use crate::drain::{Rule, kept};
-use crate::limits::{CLOSE_QUEUE_MAX, CLOSE_QUEUE_MIN};
+use crate::limits::{BACKLOG, CLOSE_QUEUE_MAX, CLOSE_QUEUE_MIN};
 
 /// How new handshakes were kept out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,23 +179,32 @@ impl<D: FnMut(Socket, Peer)> Sweep<D> {
 /// drops SYNs. The plug goes in while the backlog is still long: shrinking it
 /// under load first would let handshakes overflow, and with SYN cookies such a
 /// client believes that it is connected while the kernel knows nothing of it.
-/// Then all that came before the plug is accepted. A handshake under way needs
-/// room to complete, so for its sake the plug is taken out and put in again.
+/// Then all that came before the plug is accepted. A handshake that was under
+/// way at that instant needs room to complete, and its client may repeat itself
+/// only after 200 ms: for its sake the backlog is opened again.
 async fn plug<D: FnMut(Socket, Peer)>(
     listener: &Listener,
     address: SocketAddr,
     sweep: &mut Sweep<D>,
 ) -> io::Result<bool> {
-    loop {
+    let port = address.port();
+    while !sweep.is_late() {
         let plug = connect_to_ourselves(address)?;
         rustix::net::listen(listener.as_fd(), 0)?;
-        if !kept(Rule::EmptyAcceptQueue) || sweep.up_to(&plug, address.port()).await {
+        if !kept(Rule::EmptyAcceptQueue) {
             return Ok(true);
         }
-        if sweep.is_late() {
-            return Ok(false);
+        match sweep.up_to(&plug, port).await {
+            Plugged::Tight => return Ok(true),
+            Plugged::Out => {}
+            Plugged::HalfOpen => {
+                drop(plug);
+                rustix::net::listen(listener.as_fd(), BACKLOG)?;
+                sweep.until(|| no_half_open(port)).await;
+            }
         }
     }
+    Ok(false)
 }
 
 /// A connection to our own listener that is never served.
@@ -205,29 +214,43 @@ struct Plug {
     port: u16,
 }
 
+/// How plugging has gone.
+enum Plugged {
+    /// The plug alone is in the queue, and no handshake is under way.
+    Tight,
+    /// The plug came out, or never got in.
+    Out,
+    /// A handshake is under way that finds no room.
+    HalfOpen,
+}
+
 impl<D: FnMut(Socket, Peer)> Sweep<D> {
-    /// Accepts until the plug alone is in the queue and no handshake is under
-    /// way; `false` if the plug came out or never got in.
-    async fn up_to(&mut self, plug: &Plug, port: u16) -> bool {
+    /// Accepts what came before the plug.
+    async fn up_to(&mut self, plug: &Plug, port: u16) -> Plugged {
         let mut waited = 0;
         loop {
             let Some(queue) = queue(port, plug.port) else {
                 // The kernel does not tell: empty the queue as far as we can.
                 self.accept_all().await;
-                return false;
+                return Plugged::Out;
             };
-            let settled = queue.plugged && queue.length == 1 && queue.half_open == 0;
-            if settled && self.began.elapsed() >= CLOSE_QUEUE_MIN {
-                return true;
+            if queue.length <= 1 && queue.half_open > 0 {
+                return Plugged::HalfOpen;
             }
-            let crowded = queue.half_open > 0 || !queue.plugged;
-            let before_it = queue.length.saturating_sub(1).max(u32::from(crowded));
-            let came_out = self.accept_some(before_it, plug.port).await;
-            waited += 1;
-            if came_out || (!queue.plugged && waited > PLUG_WAITS) || self.is_late() {
-                return false;
+            if queue.plugged && queue.length == 1 && self.began.elapsed() >= CLOSE_QUEUE_MIN {
+                return Plugged::Tight;
             }
-            if queue.length <= 1 {
+            let before = self.accepted;
+            let ahead = queue.length.saturating_sub(1).max(u32::from(!queue.plugged));
+            if self.accept_some(ahead, plug.port).await || self.is_late() {
+                return Plugged::Out;
+            }
+            waited += u32::from(!queue.plugged);
+            if waited > PLUG_WAITS {
+                return Plugged::Out;
+            }
+            if self.accepted == before {
+                // Also lets the runtime see what is in the queue.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }

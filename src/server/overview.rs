@@ -79,7 +79,7 @@ impl View for Overview {
             phase: state.phase.to_string(),
             deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             connections: self.connections(),
-            requests: totals.requests() + totals.in_flight,
+            requests: totals.requests(),
             raced: totals.raced,
             cut: totals.cut,
         }
