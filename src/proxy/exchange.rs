@@ -58,14 +58,12 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange for a request whose head has been read; `head` is an empty
-    /// buffer for the response's.
+    /// An exchange for a request whose head has been read.
     pub fn new(
         proxy: &'a Proxy,
         alarm: &'a Alarm,
         client: &'a mut Client,
         request: Request,
-        head: Vec<u8>,
     ) -> Self {
         proxy.counters.in_flight_add();
         Exchange {
@@ -75,7 +73,7 @@ impl<'a> Exchange<'a> {
             upstream: None,
             upload: Upload::new(request.framing),
             request,
-            download: Download::new(head),
+            download: Download::new(proxy.spare.head()),
             patience: Patience::new(alarm, &proxy.config),
             attempts: 0,
             fresh_only: false,
@@ -86,8 +84,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Runs it to its end. Never fails: whatever goes wrong becomes an answer,
-    /// or a connection that ends uncleanly. Gives the two head buffers back.
-    pub async fn run(mut self) -> (Ended, Vec<u8>, Vec<u8>) {
+    /// or a connection that ends uncleanly.
+    pub async fn run(mut self) -> Ended {
         let mut failure = None;
         let ended = loop {
             match self.attempt().await {
@@ -101,9 +99,9 @@ impl<'a> Exchange<'a> {
             }
         };
         self.finish(failure.as_ref());
-        self.download.head.clear();
-        self.request.head.clear();
-        (ended, self.request.head, self.download.head)
+        self.proxy.spare.give_head(self.request.head);
+        self.proxy.spare.give_head(self.download.head);
+        ended
     }
 
     async fn attempt(&mut self) -> Result<Ended, Failure> {

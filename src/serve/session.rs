@@ -14,7 +14,7 @@ use super::worker::Worker;
 use crate::drain::{Guard, Rule, Stage, kept};
 use crate::http1::HeadError;
 use crate::http1::head::{first_line_len, may_be_complete, parse_request, storage};
-use crate::limits::PARK_AFTER;
+use crate::limits::{BUFFER, PARK_AFTER};
 use crate::net::Alarm;
 use crate::proxy::exchange::refuse;
 use crate::proxy::request::{Arrival, Origin, plan};
@@ -54,7 +54,6 @@ impl Session<'_> {
     /// Serves requests until there is a reason to stop.
     pub(super) async fn run(&mut self) -> End {
         let proxy = &self.worker.proxy;
-        let mut buffers = (Vec::new(), Vec::new());
         loop {
             if let Some(end) = self.wait().await {
                 return end;
@@ -62,18 +61,15 @@ impl Session<'_> {
             self.guard.shift(ConnectionState::H1Reading);
             let began = proxy.clock.refresh();
             let arrival = Arrival { began, wall: SystemTime::now() };
-            let ended = match self.read_head(arrival, std::mem::take(&mut buffers.0)).await {
+            let ended = match self.read_head(arrival).await {
                 Head::Left => Ended::Drop(CloseReason::Client),
                 Head::Refused(failure) => {
                     refuse(proxy, self.alarm, self.client, &failure, began).await
                 }
                 Head::Whole(request) => {
                     self.guard.shift(ConnectionState::H1Active);
-                    let head = std::mem::take(&mut buffers.1);
-                    let exchange = Exchange::new(proxy, self.alarm, self.client, request, head);
-                    let ended;
-                    (ended, buffers.0, buffers.1) = exchange.run().await;
-                    ended
+                    // Boxed, so that a connection that only waits does not carry it.
+                    Box::pin(Exchange::new(proxy, self.alarm, self.client, request).run()).await
                 }
             };
             match ended {
@@ -85,6 +81,9 @@ impl Session<'_> {
     }
 
     /// Waits for the first octet of a request; says how the session ends if none comes.
+    ///
+    /// Has no buffer while it waits: octets are read into the worker's scratch
+    /// and get a buffer when there are some.
     async fn wait(&mut self) -> Option<End> {
         self.skip_blank_lines();
         if !self.client.buffer.is_empty() {
@@ -93,14 +92,21 @@ impl Session<'_> {
         if self.client.ended {
             return Some(End::Drop(CloseReason::Client));
         }
+        let spare = &self.worker.proxy.spare;
+        spare.give(std::mem::take(&mut self.client.buffer));
         self.alarm.set(PARK_AFTER);
         let woken = std::mem::take(&mut self.woken);
         poll_fn(|cx| {
             self.alarm.attach(cx);
             loop {
-                match self.client.poll_fill(cx) {
+                let mut scratch = self.worker.scratch.borrow_mut();
+                let room = &mut scratch[..BUFFER];
+                match self.client.socket.poll_read(cx, room) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Some(End::Drop(CloseReason::Client))),
-                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Ok(n)) => {
+                        self.client.buffer = spare.small();
+                        self.client.buffer.append(&room[..n]);
+                    }
                     Poll::Ready(Err(_)) => return Poll::Ready(Some(End::Drop(CloseReason::Error))),
                     Poll::Pending if self.alarm.is_due() => return Poll::Ready(Some(End::Park)),
                     Poll::Pending if !woken && self.worker.proxy.stage() >= Stage::Draining => {
@@ -108,10 +114,12 @@ impl Session<'_> {
                     }
                     Poll::Pending => return Poll::Pending,
                 }
+                drop(scratch);
                 self.skip_blank_lines();
                 if !self.client.buffer.is_empty() {
                     return Poll::Ready(None);
                 }
+                spare.give(std::mem::take(&mut self.client.buffer));
             }
         })
         .await
@@ -125,7 +133,7 @@ impl Session<'_> {
     }
 
     /// Reads a request head within `timeouts.head`.
-    async fn read_head(&mut self, arrival: Arrival, mut out: Vec<u8>) -> Head {
+    async fn read_head(&mut self, arrival: Arrival) -> Head {
         self.alarm.set(self.worker.proxy.config.timeouts.head);
         self.client.aged = self.is_aged();
         let mut seen = 0;
@@ -134,7 +142,7 @@ impl Session<'_> {
             loop {
                 let octets = self.client.buffer.filled();
                 if (seen == 0 || may_be_complete(octets, seen))
-                    && let Some(head) = self.take_head(arrival, &mut out)
+                    && let Some(head) = self.take_head(arrival)
                 {
                     return Poll::Ready(head);
                 }
@@ -162,7 +170,7 @@ impl Session<'_> {
     }
 
     /// The head at the front of the buffer, if it is all there.
-    fn take_head(&mut self, arrival: Arrival, out: &mut Vec<u8>) -> Option<Head> {
+    fn take_head(&mut self, arrival: Arrival) -> Option<Head> {
         let proxy = &self.worker.proxy;
         let client = &mut *self.client;
         let mut fields = storage();
@@ -177,7 +185,7 @@ impl Session<'_> {
         let origin = Origin { client: &client.address, port: client.port, scheme: "http" };
         let length = head.len;
         let fallback = &self.worker.fallback_host;
-        let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, std::mem::take(out));
+        let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, proxy.spare.head());
         client.buffer.consume(length);
         Some(match planned {
             Ok(request) => Head::Whole(request),

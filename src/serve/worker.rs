@@ -21,6 +21,7 @@ use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use crate::config::{AccessFormat, Config};
 use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept};
+use crate::http1::Buffer;
 use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
 use crate::proxy::{Client, Failure, Proxy, RequestIds, exchange::refuse};
@@ -87,7 +88,8 @@ pub struct Worker {
     shard: Rc<Shard<ConnectionState>>,
     seats: RefCell<Slab<Rc<Alarm>>>,
     lot: RefCell<Lot>,
-    scratch: RefCell<Box<[u8]>>,
+    /// What is read before anybody knows whether it is worth a buffer.
+    pub(super) scratch: RefCell<Box<[u8]>>,
     /// Wakes the tick: there is something to look after again, or it has become urgent.
     stir: Notify,
     resting: Cell<bool>,
@@ -220,7 +222,7 @@ impl Worker {
         let address = kept.peer.ip().map_or_else(String::new, |ip| ip.to_string());
         Client {
             socket,
-            buffer: self.proxy.spare.small(),
+            buffer: Buffer::default(),
             peer: kept.peer,
             address: address.into(),
             port: kept.port,

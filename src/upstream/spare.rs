@@ -1,4 +1,4 @@
-//! Read buffers that a worker uses again and again.
+//! Buffers that a worker uses again and again.
 
 use std::cell::RefCell;
 
@@ -9,6 +9,7 @@ use crate::limits::{BUFFER, BULK_BUFFER, SPARE_BUFFERS};
 /// for bodies that fill those.
 #[derive(Default)]
 pub struct Spare {
+    heads: RefCell<Vec<Vec<u8>>>,
     small: RefCell<Vec<Buffer>>,
     bulk: RefCell<Vec<Buffer>>,
 }
@@ -18,6 +19,22 @@ impl Spare {
     #[inline]
     pub fn small(&self) -> Buffer {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(BUFFER))
+    }
+
+    /// An empty buffer to write a head into.
+    #[inline]
+    pub fn head(&self) -> Vec<u8> {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a head's buffer back, unless it has become large.
+    #[inline]
+    pub fn give_head(&self, mut head: Vec<u8>) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < SPARE_BUFFERS && head.capacity() <= BUFFER {
+            head.clear();
+            heads.push(head);
+        }
     }
 
     /// Exchanges a buffer that a body has filled for a large one with the same octets.
