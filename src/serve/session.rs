@@ -64,7 +64,7 @@ impl Session<'_> {
             let ended = match self.read_head(arrival).await {
                 Head::Left => Ended::Drop(CloseReason::Client),
                 Head::Refused(failure) => {
-                    refuse(proxy, self.alarm, self.client, &failure, began).await
+                    Box::pin(refuse(proxy, self.alarm, self.client, &failure, began)).await
                 }
                 Head::Whole(request) => {
                     self.guard.shift(ConnectionState::H1Active);

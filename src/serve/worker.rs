@@ -24,7 +24,7 @@ use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept}
 use crate::http1::Buffer;
 use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
-use crate::proxy::{Client, Failure, Proxy, RequestIds, exchange::refuse};
+use crate::proxy::{Client, Ended, Failure, Proxy, RequestIds, exchange::refuse};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
@@ -169,10 +169,12 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own until it is parked or closed.
+    /// What the task owns is captured, not passed: a waiting connection costs
+    /// what its task holds.
     fn serve(self: &Rc<Self>, socket: Socket, kept: Kept, woken: bool) {
-        let worker = Rc::clone(self);
-        self.seat(async move |alarm| {
-            let mut client = worker.client(socket, &kept);
+        let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
+        let mut client = self.client(socket, &kept);
+        spawn_local(async move {
             let mut session = Session {
                 worker: &worker,
                 alarm: &alarm,
@@ -183,39 +185,33 @@ impl Worker {
             };
             let end = session.run().await;
             worker.after(client, kept, end);
+            worker.seats.borrow_mut().remove(key);
         });
     }
 
     /// One address has too many connections: say so, and close.
     fn turn_away(self: &Rc<Self>, socket: Socket, kept: Kept) {
-        let worker = Rc::clone(self);
-        self.seat(async move |alarm| {
-            let mut client = worker.client(socket, &kept);
+        let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
+        let mut client = self.client(socket, &kept);
+        spawn_local(async move {
             let began = worker.proxy.clock.refresh();
             let failure = Failure::Overloaded("too many connections from this address");
-            let ended = refuse(&worker.proxy, &alarm, &mut client, &failure, began).await;
-            let end = match ended {
-                crate::proxy::Ended::Linger(reason) => End::Linger(reason),
-                crate::proxy::Ended::Drop(reason) => End::Drop(reason),
-                crate::proxy::Ended::Keep => End::Drop(CloseReason::Limit),
+            let end = match refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
+                Ended::Linger(reason) => End::Linger(reason),
+                Ended::Drop(reason) => End::Drop(reason),
+                Ended::Keep => End::Drop(CloseReason::Limit),
             };
             worker.after(client, kept, end);
+            worker.seats.borrow_mut().remove(key);
         });
     }
 
-    /// Runs a task that has an alarm, and is woken by it and by the drain.
-    fn seat<F>(self: &Rc<Self>, task: F)
-    where
-        F: AsyncFnOnce(Rc<Alarm>) + 'static,
-    {
+    /// An alarm for a task, rung by the tick and by the drain.
+    fn take_seat(&self) -> (usize, Rc<Alarm>) {
         let alarm = Rc::new(Alarm::new(Rc::clone(&self.proxy.clock)));
         let key = self.seats.borrow_mut().insert(Rc::clone(&alarm));
         self.wake_tick();
-        let worker = Rc::clone(self);
-        spawn_local(async move {
-            task(alarm).await;
-            worker.seats.borrow_mut().remove(key);
-        });
+        (key, alarm)
     }
 
     fn client(&self, socket: Socket, kept: &Kept) -> Client {
