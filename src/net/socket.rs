@@ -121,11 +121,11 @@ impl Socket {
         fin(self)
     }
 
-    /// Makes the coming close a reset, so that a body that ends with its
-    /// connection can not be taken for a whole one.
-    pub fn reset_on_close(&self) {
+    /// Makes the coming close a reset, or an ordinary one again, so that a body
+    /// that ends with its connection can not be taken for a whole one.
+    pub fn reset_on_close(&self, reset: bool) {
         // On a socket that is gone already there is nothing left to reset.
-        let _gone = SockRef::from(self).set_linger(Some(Duration::ZERO));
+        let _gone = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
     }
 }
 

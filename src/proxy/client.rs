@@ -50,8 +50,14 @@ impl Client {
 
     /// Whether octets of a further request have been received.
     pub(super) fn has_more(&self) -> bool {
-        !self.buffer.is_empty() || self.socket.unread() > 0
+        blank_lines(self.buffer.filled()) < self.buffer.len() || self.socket.unread() > 0
     }
+}
+
+/// How many octets of empty lines stand at the front: before a request they
+/// are nothing (RFC 9112 section 2.2).
+pub fn blank_lines(octets: &[u8]) -> usize {
+    octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count()
 }
 
 /// How the connection goes on after a request.

@@ -71,6 +71,21 @@ impl Download {
         self.sent.saturating_sub(self.head_octets)
     }
 
+    /// Whether the client has got some of the final response: then nothing else
+    /// can be said any more.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.status.is_some() && self.sent > 0
+    }
+
+    /// Forgets a final response of which nothing has been sent.
+    pub(super) fn take_back(&mut self) {
+        if self.status.take().is_some() {
+            let interims = self.interims;
+            *self = Download { interims, ..Download::new(std::mem::take(&mut self.head)) };
+            self.head.clear();
+        }
+    }
+
     /// Whether the body has been read to its end.
     pub(super) fn is_done(&self) -> bool {
         self.decoder.is_done()

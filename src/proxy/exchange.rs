@@ -49,6 +49,8 @@ pub struct Exchange<'a> {
     download: Download,
     patience: Patience<'a>,
     attempts: u8,
+    /// Endpoints that gave no connection.
+    refused: usize,
     fresh_only: bool,
     /// An octet of the request has been handed to some app server.
     handed: bool,
@@ -76,6 +78,7 @@ impl<'a> Exchange<'a> {
             download: Download::new(proxy.spare.head()),
             patience: Patience::new(alarm, &proxy.config),
             attempts: 0,
+            refused: 0,
             fresh_only: false,
             handed: false,
             first_byte: None,
@@ -113,6 +116,9 @@ impl<'a> Exchange<'a> {
         };
         poll_fn(|cx| self.poll_head(cx)).await?;
         poll_fn(|cx| self.poll_body(cx)).await?;
+        if !self.upload.is_over() {
+            poll_fn(|cx| self.poll_rest(cx)).await?;
+        }
         Ok(self.complete())
     }
 
@@ -176,6 +182,8 @@ impl<'a> Exchange<'a> {
     /// What there is to wait for while the final head has not come.
     fn waits_for(&mut self, cx: &mut Context<'_>) -> Result<Wait, Failure> {
         Ok(match self.upload.state {
+            // A client that asked for leave first waits for the app, not the app for it.
+            State::Client if self.awaits_continue() => Wait::FirstByte,
             State::Client => Wait::ClientBody,
             State::Upstream => Wait::UpstreamTakes,
             State::Done | State::Broken => {
@@ -183,6 +191,11 @@ impl<'a> Exchange<'a> {
                 if self.has_half_closed() { Wait::HalfClosed } else { Wait::FirstByte }
             }
         })
+    }
+
+    /// Whether the client waits for a 100 before it sends its body.
+    fn awaits_continue(&self) -> bool {
+        self.request.expects_continue && self.upload.received == 0 && self.first_byte.is_none()
     }
 
     /// Takes the response heads that are buffered; `true` with the final one.
@@ -198,7 +211,14 @@ impl<'a> Exchange<'a> {
             };
             let spare = &self.proxy.spare;
             match self.download.take_head(upstream, spare, asked, persistence)? {
-                Taken::Final => return Ok(true),
+                Taken::Final => {
+                    if self.download.until_close {
+                        // Until it is whole, whatever ends the connection, a
+                        // crash too, must not look like its end.
+                        self.client.socket.reset_on_close(true);
+                    }
+                    return Ok(true);
+                }
                 Taken::Interim => {}
                 Taken::Part => return Ok(false),
             }
@@ -216,11 +236,13 @@ impl<'a> Exchange<'a> {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let hurry = !self.awaits_continue();
         let Some(upstream) = &mut self.upstream else {
             return Ok(());
         };
         let before = self.upload.written + self.upload.received;
-        let rules = Rules { timeouts: &self.proxy.config.timeouts, spare: &self.proxy.spare };
+        let rules =
+            Rules { hurry, timeouts: &self.proxy.config.timeouts, spare: &self.proxy.spare };
         let result = self.upload.poll(cx, &self.request.head, self.client, upstream, &rules);
         self.handed |= self.upload.written > 0;
         self.patience.moved += self.upload.written + self.upload.received - before;
@@ -262,9 +284,33 @@ impl<'a> Exchange<'a> {
                     if self.upload.is_done() {
                         self.watch_client(cx)?;
                     }
-                    return self.patience.pend(Wait::BetweenBytes);
+                    let waits = self.upload.state == State::Client;
+                    let wait = if waits { Wait::EitherSide } else { Wait::BetweenBytes };
+                    return self.patience.pend(wait);
                 }
             }
+        }
+    }
+
+    /// The response is over and the request is not: an app that answers early
+    /// may still read, so what the client sends goes on to it. Ends when all is
+    /// sent, or when the app reads no more.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.poll_told(cx)?;
+        if self.poll_upload(cx).is_err() || self.upload.is_over() {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(upstream) = &self.upstream else { return Poll::Ready(Ok(())) };
+        if upstream.socket.poll_readable(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let wait = match self.upload.state {
+            State::Client => Wait::ClientBody,
+            _ => Wait::Leftover,
+        };
+        match self.patience.pend::<()>(wait) {
+            Poll::Ready(_) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -277,7 +323,7 @@ impl<'a> Exchange<'a> {
     /// is more often a client that has gone than one that has half closed, and
     /// TCP does not tell them apart: it gets a moment, not the whole timeout.
     fn has_half_closed(&self) -> bool {
-        self.client.ended && !self.request.said_close
+        self.client.ended && !self.request.said_close && self.client.buffer.is_empty()
     }
 
     /// Whether the request may be sent again after this.
@@ -285,7 +331,7 @@ impl<'a> Exchange<'a> {
         match failure {
             // Nothing was sent: another endpoint may be up.
             Failure::Connect(ConnectError::Exhausted(_)) => false,
-            Failure::Connect(_) => usize::from(self.attempts) < self.proxy.pool.len(),
+            Failure::Connect(_) => self.refused + 1 < self.proxy.pool.len(),
             Failure::Died(died) if died.answered => false,
             Failure::Died(died) if !died.written => !self.fresh_only,
             Failure::Died(died) => {
@@ -303,7 +349,8 @@ impl<'a> Exchange<'a> {
             // The next attempt must not meet another connection that died meanwhile.
             self.fresh_only = true;
         } else {
-            self.endpoint = self.proxy.pool.pick();
+            self.refused += 1;
+            self.endpoint = self.proxy.pool.after(self.endpoint);
         }
         self.drop_upstream();
         self.upload.restart();
@@ -315,12 +362,11 @@ impl<'a> Exchange<'a> {
         self.drop_upstream();
         let reason = reason(failure);
         let silent = matches!(failure, Failure::ClientGone | Failure::SendTimeout);
-        if self.download.status.is_some() {
-            if self.download.until_close {
-                self.client.socket.reset_on_close();
-            }
+        if self.download.is_under_way() {
             return Ended::Drop(reason);
         }
+        self.download.take_back();
+        self.client.socket.reset_on_close(false);
         if silent {
             return Ended::Drop(reason);
         }
@@ -329,7 +375,7 @@ impl<'a> Exchange<'a> {
             && self.request.persistent
             && self.request.minor == 1
             && self.upload.skip(&mut self.client.buffer)
-            && self.proxy.stage() == Stage::Open;
+            && self.may_go_on();
         let (handed, is_head) = (self.handed, self.request.is_head);
         self.download.answer(|head| respond::write(failure, handed, is_head, !keep, head));
         let alarm = self.patience.alarm;
@@ -343,6 +389,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Whether the connection may serve another request, as far as the drain goes.
+    fn may_go_on(&self) -> bool {
+        let stage = self.proxy.stage();
+        let retired = stage >= Stage::LameDuck || self.client.aged;
+        stage < Stage::Cut && (!retired || self.client.has_more())
+    }
+
     fn drop_upstream(&mut self) {
         if let Some(upstream) = self.upstream.take() {
             self.proxy.pool.discard(upstream);
@@ -351,6 +404,9 @@ impl<'a> Exchange<'a> {
 
     /// The response has gone out whole.
     fn complete(&mut self) -> Ended {
+        if self.download.until_close {
+            self.client.socket.reset_on_close(false);
+        }
         if let Some(upstream) = self.upstream.take() {
             let clean = upstream.buffer.is_empty() && self.upload.is_done();
             if clean && self.download.upstream_keeps {

@@ -34,7 +34,7 @@ use crate::net::Clock;
 use crate::telemetry::{AccessLog, Counters, CutRequest, Events};
 use crate::upstream::{Pool, Spare};
 
-pub use client::Client;
+pub use client::{Client, blank_lines};
 pub use exchange::{Ended, Exchange};
 pub use failure::Failure;
 pub use request::{Request, RequestIds};

@@ -16,6 +16,10 @@ pub(super) enum Wait {
     UpstreamTakes,
     FirstByte,
     BetweenBytes,
+    /// More of the response, or more of the request.
+    EitherSide,
+    /// The app taking what is left of a request it has answered.
+    Leftover,
     ClientTakes,
     /// The response, for a client that has ended its side.
     HalfClosed,
@@ -58,9 +62,11 @@ impl<'a> Patience<'a> {
         Poll::Ready(Err(match wait {
             Wait::ClientBody => Failure::BodyTimeout,
             Wait::FirstByte => Failure::FirstByteTimeout,
-            Wait::UpstreamTakes | Wait::BetweenBytes => Failure::BetweenBytesTimeout,
+            Wait::UpstreamTakes | Wait::BetweenBytes | Wait::EitherSide => {
+                Failure::BetweenBytesTimeout
+            }
             Wait::ClientTakes => Failure::SendTimeout,
-            Wait::Nothing | Wait::HalfClosed => Failure::ClientGone,
+            Wait::Nothing | Wait::HalfClosed | Wait::Leftover => Failure::ClientGone,
         }))
     }
 
@@ -70,6 +76,8 @@ impl<'a> Patience<'a> {
             Wait::ClientBody => config.timeouts.body,
             Wait::FirstByte => config.upstream.first_byte_timeout,
             Wait::UpstreamTakes | Wait::BetweenBytes => config.upstream.between_bytes_timeout,
+            Wait::EitherSide => config.upstream.between_bytes_timeout.min(config.timeouts.body),
+            Wait::Leftover => config.stop.linger,
             Wait::ClientTakes => config.timeouts.send,
             Wait::HalfClosed => HALF_CLOSE_GRACE,
             Wait::Nothing => Duration::MAX,

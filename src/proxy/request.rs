@@ -43,6 +43,8 @@ pub struct Request {
     pub said_close: bool,
     /// A HEAD request: its response has no body.
     pub is_head: bool,
+    /// The client waits for a 100 before it sends its body.
+    pub expects_continue: bool,
     /// GET, HEAD, OPTIONS or TRACE without body: may be sent twice.
     pub is_repeatable: bool,
     /// When its first octet was read.
@@ -143,6 +145,7 @@ pub fn plan(
         persistent: if head.minor == 0 { seen.keep_alive } else { !seen.close },
         said_close: seen.close || (head.minor == 0 && !seen.keep_alive),
         is_head: head.method == "HEAD",
+        expects_continue: seen.expects_continue && head.minor == 1,
         is_repeatable: repeatable && framing == Framing::Empty,
         began: arrival.began,
         wall: arrival.wall,
@@ -160,6 +163,7 @@ struct Seen<'b> {
     close: bool,
     keep_alive: bool,
     trailers: bool,
+    expects_continue: bool,
 }
 
 impl<'b> Seen<'b> {
@@ -174,6 +178,7 @@ impl<'b> Seen<'b> {
             close: false,
             keep_alive: false,
             trailers: false,
+            expects_continue: false,
         };
         for (at, field) in head.fields.iter().enumerate() {
             let name = Name::of(field.name);
@@ -189,6 +194,7 @@ impl<'b> Seen<'b> {
                     }
                 }
                 Name::Connection => seen.connection(field.value),
+                Name::Expect => seen.expects_continue |= has_token(field.value, "100-continue"),
                 Name::Te => seen.trailers |= has_token(field.value, "trailers"),
                 Name::XRequestId => seen.id = Some(field.value),
                 _ => {}

@@ -79,6 +79,11 @@ impl Upload {
         true
     }
 
+    /// Whether nothing more will be sent.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Done | State::Broken)
+    }
+
     /// Whether the request's octets end where the buffer begins now.
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
@@ -166,8 +171,10 @@ impl Upload {
                 Ok(true)
             }
             Poll::Pending => {
-                self.rate.waits();
                 self.state = State::Client;
+                if rules.hurry {
+                    self.rate.waits(rules.timeouts)?;
+                }
                 Ok(false)
             }
         }
@@ -181,6 +188,8 @@ impl Upload {
 
 /// What an upload goes by.
 pub(super) struct Rules<'a> {
+    /// The client is expected to send now.
+    pub(super) hurry: bool,
     pub(super) timeouts: &'a Timeouts,
     pub(super) spare: &'a Spare,
 }
@@ -194,8 +203,16 @@ struct Rate {
 }
 
 impl Rate {
-    fn waits(&mut self) {
-        self.since.get_or_insert_with(Instant::now);
+    /// The client has nothing to read at the moment: for how long already?
+    fn waits(&mut self, timeouts: &Timeouts) -> Result<(), Failure> {
+        match self.since {
+            Some(since) if since.elapsed() > timeouts.body => Err(Failure::BodyTimeout),
+            Some(_) => Ok(()),
+            None => {
+                self.since = Some(Instant::now());
+                Ok(())
+            }
+        }
     }
 
     fn moved(&mut self, received: u64, timeouts: &Timeouts) -> Result<(), Failure> {

@@ -167,12 +167,17 @@ impl Lot {
         keys.into_iter().map(|key| self.take(key)).collect()
     }
 
-    /// The one that has been idle longest, if one is idle.
-    pub(super) fn longest_idle(&mut self) -> Option<&mut Parked> {
+    /// The one that will be missed least: idle longest, or else silent since
+    /// before `silent_since` without ever having sent anything.
+    pub(super) fn least_missed(&mut self, silent_since: u64) -> Option<&mut Parked> {
         self.entries
             .iter_mut()
             .map(|(_, parked)| parked)
-            .filter(|parked| parked.state() == ConnectionState::H1Idle)
-            .min_by_key(|parked| parked.since)
+            .filter(|parked| match parked.state() {
+                ConnectionState::H1Idle => true,
+                ConnectionState::H1Fresh => parked.since <= silent_since,
+                _ => false,
+            })
+            .min_by_key(|parked| (parked.state() == ConnectionState::H1Fresh, parked.since))
     }
 }

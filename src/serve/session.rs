@@ -18,7 +18,7 @@ use crate::limits::{BUFFER, PARK_AFTER};
 use crate::net::Alarm;
 use crate::proxy::exchange::refuse;
 use crate::proxy::request::{Arrival, Origin, plan};
-use crate::proxy::{Client, Ended, Exchange, Failure, Proxy, Request};
+use crate::proxy::{Client, Ended, Exchange, Failure, Proxy, Request, blank_lines};
 use crate::telemetry::{CloseReason, ConnectionState};
 
 /// How a session ends.
@@ -39,6 +39,9 @@ pub(super) struct Session<'a> {
     pub(super) guard: &'a Guard<ConnectionState>,
     /// When it was accepted, on the worker's clock.
     pub(super) accepted: u64,
+    /// Since when it has been waiting for a request. Octets that are none do
+    /// not change it.
+    pub(super) since: u64,
     /// It was parked and octets woke it. The runtime has still to see them for
     /// itself, so the first look in vain is no reason to park it again.
     pub(super) woken: bool,
@@ -73,7 +76,10 @@ impl Session<'_> {
                 }
             };
             match ended {
-                Ended::Keep => self.guard.shift(ConnectionState::H1Idle),
+                Ended::Keep => {
+                    self.guard.shift(ConnectionState::H1Idle);
+                    self.since = proxy.clock.now();
+                }
                 Ended::Linger(reason) => return End::Linger(reason),
                 Ended::Drop(reason) => return End::Drop(reason),
             }
@@ -125,10 +131,8 @@ impl Session<'_> {
         .await
     }
 
-    /// Empty lines before a request are nothing (RFC 9112 section 2.2).
     fn skip_blank_lines(&mut self) {
-        let blank = |octet: &&u8| matches!(octet, b'\r' | b'\n');
-        let lines = self.client.buffer.filled().iter().take_while(blank).count();
+        let lines = blank_lines(self.client.buffer.filled());
         self.client.buffer.consume(lines);
     }
 

@@ -19,7 +19,7 @@ use super::accept::accept;
 use super::admission::{Admission, Permit};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
-use crate::config::{AccessFormat, Config};
+use crate::config::{AccessFormat, Config, Endpoint};
 use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
@@ -29,7 +29,7 @@ use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
 };
-use crate::upstream::{Pool, Spare};
+use crate::upstream::{Pool, Spare, Turns};
 
 /// Everything a worker is started with.
 pub struct Start {
@@ -71,11 +71,14 @@ pub struct Delivery {
 pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<io::Result<()>>> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
     thread.spawn(move || {
+        let turns = Turns::default();
+        let hook = turns.clone();
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .on_thread_unpark(move || hook.turn())
             .build_local(LocalOptions::default())?;
-        runtime.block_on(run(start))
+        runtime.block_on(run(start, turns))
     })
 }
 
@@ -95,20 +98,28 @@ pub struct Worker {
     resting: Cell<bool>,
 }
 
-async fn run(start: Start) -> io::Result<()> {
+async fn run(start: Start, turns: Turns) -> io::Result<()> {
     let Start { branch, listeners, mut deliveries, accepting, .. } = start;
     let (shard, watch) = branch.open();
     let clock = Clock::new();
     let spare = Rc::new(Spare::default());
     let upstream = &start.config.upstream;
-    let pool =
-        Pool::new(&upstream.endpoints, upstream.idle_timeout, Rc::clone(&clock), Rc::clone(&spare));
+    let pool = Pool::new(
+        &upstream.endpoints,
+        upstream.idle_timeout,
+        Rc::clone(&clock),
+        turns,
+        Rc::clone(&spare),
+    );
     let format = match start.config.log.access {
         AccessFormat::Json => Format::Json,
         AccessFormat::Combined => Format::Combined,
         AccessFormat::Off => Format::Off,
     };
-    let fallback_host = pool.name(pool.pick()).into();
+    let fallback_host = match upstream.endpoints.first() {
+        Some(endpoint @ Endpoint::Tcp { .. }) => endpoint.to_string().into(),
+        _ => "localhost".into(),
+    };
     let proxy = Proxy {
         orders: Cell::new(watch.orders()),
         clock,
@@ -160,10 +171,13 @@ impl Worker {
         self.proxy.clock.refresh();
         let guard = self.shard.guard(ConnectionState::H1Fresh);
         let accepted = self.proxy.clock.now();
+        let since = accepted;
         match self.admission.enter(peer) {
-            Ok(permit) => self.serve(socket, Kept { peer, port, accepted, guard, permit }, false),
+            Ok(permit) => {
+                self.serve(socket, Kept { peer, port, accepted, since, guard, permit }, false)
+            }
             Err(permit) => {
-                self.turn_away(socket, Kept { peer, port, accepted, guard, permit });
+                self.turn_away(socket, Kept { peer, port, accepted, since, guard, permit });
             }
         }
     }
@@ -181,10 +195,12 @@ impl Worker {
                 client: &mut client,
                 guard: &kept.guard,
                 accepted: kept.accepted,
+                since: kept.since,
                 woken,
             };
             let end = session.run().await;
-            worker.after(client, kept, end);
+            let since = session.since;
+            worker.after(client, Kept { since, ..kept }, end);
             worker.seats.borrow_mut().remove(key);
         });
     }
@@ -239,18 +255,18 @@ impl Worker {
                 if socket.fin().is_ok() && crate::drain::kept(Rule::Linger) {
                     kept.guard.shift(ConnectionState::H1Closing);
                     let until = now.saturating_add(millis(self.proxy.config.stop.linger));
-                    self.park(socket, kept, now, until);
+                    self.park(socket, Kept { since: now, ..kept }, until);
                 }
             }
             End::Park => {
-                let until = self.patience(kept.guard.kind(), kept.accepted, now);
-                self.park(socket, kept, now, until);
+                let until = self.patience(kept.guard.kind(), kept.accepted, kept.since);
+                self.park(socket, kept, until);
             }
         }
     }
 
-    fn park(&self, socket: Socket, kept: Kept, since: u64, until: u64) {
-        let Kept { peer, port, accepted, guard, permit } = kept;
+    fn park(&self, socket: Socket, kept: Kept, until: u64) {
+        let Kept { peer, port, accepted, since, guard, permit } = kept;
         let Ok(fd) = socket.release() else { return };
         let parked =
             Parked { fd, peer, port, accepted, since, until, guard, permit, retired: false };
@@ -264,6 +280,9 @@ impl Worker {
     fn patience(&self, state: ConnectionState, accepted: u64, since: u64) -> u64 {
         let config = &self.proxy.config;
         let Orders { stage, since: began, .. } = self.proxy.orders.get();
+        if stage == Stage::Cut {
+            return since;
+        }
         if stage >= Stage::Draining {
             let began = self.proxy.clock.millis(began);
             let (from, grace) = match state {
@@ -315,9 +334,11 @@ impl Worker {
     }
 
     fn unpark(self: &Rc<Self>, parked: Parked) {
-        let Parked { fd, peer, port, accepted, guard, permit, .. } = parked;
+        let Parked { fd, peer, port, accepted, since, guard, permit, .. } = parked;
         match Socket::adopt(fd, peer) {
-            Ok(socket) => self.serve(socket, Kept { peer, port, accepted, guard, permit }, true),
+            Ok(socket) => {
+                self.serve(socket, Kept { peer, port, accepted, since, guard, permit }, true)
+            }
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
     }
@@ -393,7 +414,8 @@ impl Worker {
     /// Retires whoever has been idle longest, to make room for a newcomer.
     pub(super) fn make_room(&self) {
         let now = self.proxy.clock.now();
-        if let Some(parked) = self.lot.borrow_mut().longest_idle() {
+        let grace = millis(self.proxy.config.stop.first_request_grace);
+        if let Some(parked) = self.lot.borrow_mut().least_missed(now.saturating_sub(grace)) {
             parked.until = now;
             self.stir.notify_one();
         }
@@ -430,6 +452,7 @@ struct Kept {
     peer: Peer,
     port: u16,
     accepted: u64,
+    since: u64,
     guard: Guard<ConnectionState>,
     permit: Permit,
 }

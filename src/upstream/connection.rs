@@ -1,9 +1,10 @@
 //! One connection to an app server.
 
-use std::os::fd::AsFd;
 use std::task::{Context, Waker};
 
-use rustix::net::RecvFlags;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use tokio::task::coop::has_budget_remaining;
 
 use super::pool::EndpointId;
 use crate::http1::Buffer;
@@ -25,17 +26,19 @@ pub struct Connection {
 
 impl Connection {
     /// Whether a pooled connection is still worth a request: no FIN, no error,
-    /// no octet that nobody asked for. Costs no system call while nothing has
-    /// happened on it.
-    pub(super) fn is_fresh(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        if self.socket.poll_readable(&mut cx).is_pending() {
-            return true;
+    /// no octet that nobody asked for.
+    ///
+    /// `watched` says that the event loop has turned since it was put into the
+    /// pool: then the runtime knows of whatever has happened, and the look costs
+    /// no system call. Else the kernel is asked.
+    pub(super) fn is_fresh(&self, watched: bool) -> bool {
+        if watched && has_budget_remaining() {
+            let mut cx = Context::from_waker(Waker::noop());
+            if self.socket.poll_readable(&mut cx).is_pending() {
+                return true;
+            }
         }
-        // The runtime says that something happened; the kernel says what.
-        let mut octet = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let looked = rustix::net::recv(self.socket.as_fd(), &mut octet, flags);
-        matches!(looked, Err(rustix::io::Errno::AGAIN))
+        let mut look = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
+        matches!(poll(&mut look, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
     }
 }

@@ -10,5 +10,5 @@ mod pool;
 mod spare;
 
 pub use connection::Connection;
-pub use pool::{EndpointId, Pool};
+pub use pool::{EndpointId, Pool, Turns};
 pub use spare::Spare;

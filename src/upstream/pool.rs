@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::connection::Connection;
@@ -22,7 +24,24 @@ pub struct Pool {
     next: Cell<usize>,
     idle_timeout: Duration,
     clock: Rc<Clock>,
+    turns: Turns,
     spare: Rc<Spare>,
+}
+
+/// Counts the turns of a worker's event loop; counted by the runtime's own
+/// hook, which may live on any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<AtomicU64>);
+
+impl Turns {
+    /// The event loop has seen what had happened.
+    pub fn turn(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 struct Line {
@@ -34,6 +53,8 @@ struct Line {
 struct Idle {
     connection: Connection,
     since: u64,
+    /// The turn of the event loop in which it was put here.
+    turn: u64,
 }
 
 impl Pool {
@@ -42,6 +63,7 @@ impl Pool {
         endpoints: &[Endpoint],
         idle_timeout: Duration,
         clock: Rc<Clock>,
+        turns: Turns,
         spare: Rc<Spare>,
     ) -> Self {
         let line = |endpoint: &Endpoint| Line {
@@ -50,7 +72,7 @@ impl Pool {
             idle: RefCell::default(),
         };
         let endpoints = endpoints.iter().map(line).collect();
-        Pool { endpoints, next: Cell::new(0), idle_timeout, clock, spare }
+        Pool { endpoints, next: Cell::new(0), idle_timeout, clock, turns, spare }
     }
 
     /// How many endpoints there are.
@@ -71,6 +93,11 @@ impl Pool {
         EndpointId(turn)
     }
 
+    /// The endpoint after this one.
+    pub fn after(&self, id: EndpointId) -> EndpointId {
+        EndpointId(if id.0 + 1 >= self.endpoints.len() { 0 } else { id.0 + 1 })
+    }
+
     /// The endpoint as it was configured.
     pub fn name(&self, id: EndpointId) -> &str {
         &self.endpoints[id.0].name
@@ -81,9 +108,9 @@ impl Pool {
     #[inline]
     pub fn checkout(&self, id: EndpointId) -> Option<Connection> {
         let mut idle = self.endpoints[id.0].idle.borrow_mut();
-        while let Some(Idle { mut connection, since }) = idle.pop() {
+        while let Some(Idle { mut connection, since, turn }) = idle.pop() {
             let age = Duration::from_millis(self.clock.now().saturating_sub(since));
-            if age < self.idle_timeout && connection.is_fresh() {
+            if age < self.idle_timeout && connection.is_fresh(turn != self.turns.now()) {
                 connection.buffer = self.spare.small();
                 connection.reused = true;
                 return Some(connection);
@@ -108,7 +135,8 @@ impl Pool {
         self.spare.give(std::mem::take(&mut connection.buffer));
         let mut idle = self.endpoints[connection.endpoint.0].idle.borrow_mut();
         if idle.len() < POOL_IDLE_MAX && !self.idle_timeout.is_zero() {
-            idle.push(Idle { connection, since: self.clock.now() });
+            let (since, turn) = (self.clock.now(), self.turns.now());
+            idle.push(Idle { connection, since, turn });
         }
     }
 
@@ -124,7 +152,7 @@ impl Pool {
             let mut idle = line.idle.borrow_mut();
             let old = |idle: &Idle| {
                 let age = Duration::from_millis(self.clock.now().saturating_sub(idle.since));
-                age >= self.idle_timeout || !idle.connection.is_fresh()
+                age >= self.idle_timeout || !idle.connection.is_fresh(idle.turn != self.turns.now())
             };
             idle.retain(|idle| !old(idle));
             left |= !idle.is_empty();

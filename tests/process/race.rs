@@ -218,6 +218,9 @@ fn search(sabotage: Option<&'static str>) -> Result<(), String> {
         |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (first, last) = match variable("EBBTIDE_RACE_SEED") {
         Some(seed) => (seed, seed),
+        // A broken rule has to be found, if with some patience: the rarest shows
+        // in about one run of a hundred.
+        None if sabotage.is_some() => (1, 10 * RUNS),
         None => (1, variable("EBBTIDE_RACE_RUNS").unwrap_or(RUNS)),
     };
     let next = AtomicU64::new(first);
