@@ -19,7 +19,8 @@ const SPARE_DESCRIPTORS: u64 = 200;
 /// reset or another exit status than 0 fails.
 pub(crate) fn measure(binary: &Path, wanted: usize) -> Result<Verdict, Error> {
     let limit = host::raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS);
-    let connections = wanted.min(usize::try_from(limit).unwrap_or(usize::MAX));
+    // The proxy keeps a second descriptor free for each connection.
+    let connections = wanted.min(usize::try_from(limit / 2).unwrap_or(usize::MAX));
     let upstream = backend::start()?;
     let launch = Launch { settings: &[IDLE_GRACE_SETTING], ..Launch::plain(binary, upstream) };
     let (process, addr) = launch.start()?;

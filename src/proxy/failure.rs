@@ -85,8 +85,8 @@ impl Failure {
         }
     }
 
-    /// The error type of RFC 9209 section 2.3, where one fits.
-    pub fn proxy_error(&self) -> &'static str {
+    /// The error type of RFC 9209 section 2.3.
+    pub fn proxy_error(&self, handed: bool) -> &'static str {
         use Failure::*;
         match self {
             BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
@@ -103,6 +103,7 @@ impl Failure {
             Truncated(_) => "http_response_incomplete",
             FirstByteTimeout => "http_response_timeout",
             BetweenBytesTimeout => "connection_read_timeout",
+            Cut if handed => "http_response_timeout",
             Cut => "proxy_internal_response",
         }
     }

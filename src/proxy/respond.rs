@@ -22,7 +22,7 @@ pub fn write(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
          Content-Length: {}\r\nCache-Control: no-store\r\nProxy-Status: ebbtide; error={}\r\n",
         body.len(),
-        failure.proxy_error(),
+        failure.proxy_error(handed),
     );
     if status == 503 {
         head.push_str("Retry-After: 1\r\n");
