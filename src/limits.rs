@@ -131,6 +131,11 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
 
+/// How long a full accept queue of a unix upstream is waited for, at first and at most.
+pub const CONNECT_RETRY_MIN: Duration = Duration::from_millis(1);
+/// See [`CONNECT_RETRY_MIN`].
+pub const CONNECT_RETRY_MAX: Duration = Duration::from_millis(50);
+
 /// How often a worker looks through its idle upstream connections.
 pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 
