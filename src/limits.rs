@@ -142,6 +142,9 @@ pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 /// How often the control thread looks after its logs.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// Octets that a writable pipe takes at once: the least that POSIX allows.
+pub const PIPE_BUF: usize = 512;
+
 /// How long the last lines may take to be written when everything else is over.
 pub const LAST_WORDS: Duration = Duration::from_millis(500);
 

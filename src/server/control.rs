@@ -16,7 +16,7 @@ use super::start::Workers;
 use super::stop::{self, Remains, Stopping};
 use crate::admin::{self, AdminListener};
 use crate::config::Config;
-use crate::drain::{Deadline, Orders, Phase, Stage};
+use crate::drain::{Deadline, Orders, Phase, Rule, Stage, kept};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
 use crate::limits::HOUSEKEEPING;
@@ -236,6 +236,9 @@ impl Control {
         };
         let Workers { deliveries, threads, cuts, .. } = workers;
         drop(deliveries);
+        while !kept(Rule::ControlGoesOn) {
+            std::thread::park();
+        }
         self.stopping.cuts = Some(cuts);
         Box::pin(stop::join(threads))
     }

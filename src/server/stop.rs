@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
 use super::overview::{FIRST_GENERATION, Overview};
 use crate::config::Config;
 use crate::drain::Phase;
-use crate::limits::LAST_WORDS;
+use crate::limits::{LAST_WORDS, PIPE_BUF};
 use crate::telemetry::{CutRequest, DrainReport, Event, Events, Level};
 
 /// All work ended by itself.
@@ -103,10 +105,39 @@ pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
 /// runtimes may be stuck, so nothing of theirs is used.
 #[expect(clippy::exit, reason = "the one way out when a thread is stuck")]
 pub(super) fn expire() {
-    use std::io::Write as _;
-    let line = "{\"level\":\"error\",\"event\":\"watchdog\",\"message\":\"the stop has outlived all \
-                its bounds; the process is ended\"}\n";
-    // Nobody to tell if stderr is gone too.
-    let _unheard = io::stderr().write_all(line.as_bytes());
+    const LINE: &[u8] = b"{\"level\":\"error\",\"event\":\"watchdog\",\"message\":\"the stop has \
+        outlived all its bounds; the process is ended\"}\n";
+    const _: () = assert!(LINE.len() <= PIPE_BUF);
+    say_at_once(io::stderr(), LINE);
     std::process::exit(i32::from(CUT));
+}
+
+/// Writes `line` if that cannot block: a pipe that is writable takes `PIPE_BUF`
+/// octets whole. A reader that is stuck must not keep the process alive.
+fn say_at_once(output: impl AsFd, line: &[u8]) {
+    let mut asked = [PollFd::new(&output, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::OUT) {
+        let _unheard = rustix::io::write(&output, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn last_words_are_written_where_there_is_room_and_never_wait_for_it() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        say_at_once(&writer, b"end\n");
+        let mut heard = [0; 4];
+        reader.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"end\n");
+
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+        while rustix::io::write(&writer, &[0; PIPE_BUF]).is_ok() {}
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+        say_at_once(&writer, b"end\n");
+    }
 }

@@ -24,3 +24,4 @@ mod stop_h1;
 mod stop_process;
 mod storm;
 mod support_itself;
+mod watchdog;
