@@ -131,6 +131,9 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
 
+/// What a worker has to say: that it has started, and why it ended.
+pub const REPORTS: usize = 2;
+
 /// How long a full accept queue of a unix upstream is waited for, at first and at most.
 pub const CONNECT_RETRY_MIN: Duration = Duration::from_millis(1);
 /// See [`CONNECT_RETRY_MIN`].

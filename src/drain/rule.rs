@@ -25,11 +25,13 @@ pub enum Rule {
     ServeReading,
     /// The control thread does not get stuck in the last phase.
     ControlGoesOn,
+    /// A worker does not die at its first connection.
+    WorkerLives,
 }
 
 impl Rule {
     /// Every rule with the name that `EBBTIDE_SABOTAGE` takes.
-    pub const NAMES: [(&'static str, Rule); 8] = [
+    pub const NAMES: [(&'static str, Rule); 9] = [
         ("last-look", Rule::LastLook),
         ("first-request-grace", Rule::FirstRequestGrace),
         ("empty-accept-queue", Rule::EmptyAcceptQueue),
@@ -38,6 +40,7 @@ impl Rule {
         ("pipelined-rest", Rule::PipelinedRest),
         ("serve-reading", Rule::ServeReading),
         ("control-goes-on", Rule::ControlGoesOn),
+        ("worker-lives", Rule::WorkerLives),
     ];
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Stopping {
     pub(super) report: DrainReport,
     pub(super) cuts: Option<Receiver<CutRequest>>,
     pub(super) reason: Option<&'static str>,
+    /// A worker died, and with it what it served.
+    pub(super) lost: bool,
     /// When draining began.
     pub(super) since: Cell<Option<Instant>>,
 }
@@ -33,7 +35,7 @@ pub(super) struct Stopping {
 impl Default for Stopping {
     fn default() -> Self {
         let report = DrainReport::new(FIRST_GENERATION, String::new());
-        Stopping { report, cuts: None, reason: None, since: Cell::new(None) }
+        Stopping { report, cuts: None, reason: None, lost: false, since: Cell::new(None) }
     }
 }
 
@@ -64,7 +66,7 @@ impl Stopping {
         if remains.aborted {
             report.add_error(overview.phase(), "ended by a further signal");
         }
-        let cut = report.cut_total > 0 || report.unfinished > 0 || remains.aborted;
+        let cut = report.cut_total > 0 || report.unfinished > 0 || remains.aborted || self.lost;
         let status = if cut { CUT } else { CLEAN };
         report.exit_status = i32::from(status);
         if let Some(path) = &remains.config.report
@@ -87,7 +89,7 @@ impl Stopping {
 }
 
 /// Waits for the workers' threads without blocking the control thread.
-pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
+pub(super) async fn join(threads: Vec<JoinHandle<()>>) {
     let (done, joined) = oneshot::channel();
     let joiner = std::thread::Builder::new().name("joiner".into()).spawn(move || {
         for thread in threads {

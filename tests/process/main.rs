@@ -25,3 +25,4 @@ mod stop_process;
 mod storm;
 mod support_itself;
 mod watchdog;
+mod workers;

@@ -518,6 +518,14 @@ impl Proxy {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the child's /proc")
     }
 
+    /// How many of its threads have a name that begins so.
+    pub(crate) fn threads(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("its threads");
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|comm| comm.starts_with(name)).count()
+    }
+
     /// The phases that were entered so far, in order.
     pub(crate) fn phases(&self) -> Vec<String> {
         self.events("phase").iter().map(|event| event.text("to_phase").to_owned()).collect()
