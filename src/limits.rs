@@ -131,11 +131,22 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
 
+/// What a worker has to say: that it has started, and why it ended.
+pub const REPORTS: usize = 2;
+
+/// How long a full accept queue of a unix upstream is waited for, at first and at most.
+pub const CONNECT_RETRY_MIN: Duration = Duration::from_millis(1);
+/// See [`CONNECT_RETRY_MIN`].
+pub const CONNECT_RETRY_MAX: Duration = Duration::from_millis(50);
+
 /// How often a worker looks through its idle upstream connections.
 pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 
 /// How often the control thread looks after its logs.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Octets that a writable pipe takes at once: the least that POSIX allows.
+pub const PIPE_BUF: usize = 512;
 
 /// How long the last lines may take to be written when everything else is over.
 pub const LAST_WORDS: Duration = Duration::from_millis(500);

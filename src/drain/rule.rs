@@ -1,10 +1,11 @@
 //! The rules of the contract that a test build can break, one at a time.
 //!
 //! The race search has to prove that it would notice a loss: with one rule
-//! switched off it must find one. In a release build [`kept`] is the constant
+//! switched off it must find one. The last rules stand for faults that nobody
+//! can cause from outside. In a release build [`kept`] is the constant
 //! `true` and costs nothing.
 
-/// A rule whose breach loses requests.
+/// A rule whose breach loses requests, or the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Rule {
@@ -22,11 +23,15 @@ pub enum Rule {
     PipelinedRest,
     /// A request whose head is half read is served.
     ServeReading,
+    /// The control thread does not get stuck in the last phase.
+    ControlGoesOn,
+    /// A worker does not die at its first connection.
+    WorkerLives,
 }
 
 impl Rule {
     /// Every rule with the name that `EBBTIDE_SABOTAGE` takes.
-    pub const NAMES: [(&'static str, Rule); 7] = [
+    pub const NAMES: [(&'static str, Rule); 9] = [
         ("last-look", Rule::LastLook),
         ("first-request-grace", Rule::FirstRequestGrace),
         ("empty-accept-queue", Rule::EmptyAcceptQueue),
@@ -34,6 +39,8 @@ impl Rule {
         ("close-announced", Rule::CloseAnnounced),
         ("pipelined-rest", Rule::PipelinedRest),
         ("serve-reading", Rule::ServeReading),
+        ("control-goes-on", Rule::ControlGoesOn),
+        ("worker-lives", Rule::WorkerLives),
     ];
 }
 

@@ -3,7 +3,7 @@
 //! | phase | left when | bound |
 //! | --- | --- | --- |
 //! | `starting` | ready | – |
-//! | `serving` | a signal | – |
+//! | `serving` | a signal, or a worker that died | – |
 //! | `lame_duck` | its pause is over | `lame_duck` |
 //! | `closing` | the listeners are closed | 1 s |
 //! | `draining` | nothing is alive | `drain_timeout`, from the start of closing |
@@ -12,7 +12,8 @@
 //! | `stopped` | – | – |
 //!
 //! `total_timeout` bounds all of them. A second signal, more than a second
-//! after the first, skips to cutting; the one after that ends the process.
+//! after the first, skips to cutting; the one after that ends the process. A
+//! stop that something else began counts no signal yet.
 
 use std::time::{Duration, Instant};
 
@@ -35,13 +36,14 @@ pub struct State {
 /// A stop under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop {
-    /// The first signal.
+    /// When it began.
     pub began: Instant,
     /// The end of the present phase, if nothing ends it before.
     pub bound: Deadline,
     /// When what is left is cut; fixed when closing begins.
     pub hard_deadline: Deadline,
     total: Deadline,
+    first_signal: Option<Instant>,
     second_signal: bool,
 }
 
@@ -52,6 +54,8 @@ pub enum Event {
     Ready,
     /// SIGTERM, SIGINT or SIGQUIT.
     Signal,
+    /// A worker ended unasked: what is left has to end well.
+    WorkerLost,
     /// Time has passed: a bound may be over.
     Tick,
     /// Every listener is closed.
@@ -129,6 +133,7 @@ impl Machine {
         match (self.state.phase, event) {
             (Starting, Event::Ready) => self.enter(Serving),
             (_, Event::Signal) => self.signal(),
+            (_, Event::WorkerLost) if self.state.stop.is_none() => self.begin(None),
             (Closing, Event::ListenersClosed) => self.enter(Draining),
             (Draining | Cutting, Event::Empty) => self.enter(Finishing),
             (Finishing, Event::Finished) => self.enter(Stopped),
@@ -138,27 +143,27 @@ impl Machine {
     }
 
     fn signal(&mut self) {
-        let phase = self.state.phase;
-        match &mut self.state.stop {
-            None => self.begin(),
-            Some(stop) if self.now < stop.began + SAME_SIGNAL => {}
-            Some(stop) if stop.second_signal => self.actions.push(Action::Abort),
-            Some(stop) => {
-                stop.second_signal = true;
-                if phase < Phase::Cutting {
-                    self.enter(Phase::Cutting);
-                }
-            }
+        let Some(stop) = &mut self.state.stop else {
+            return self.begin(Some(self.now));
+        };
+        if self.now < *stop.first_signal.get_or_insert(self.now) + SAME_SIGNAL {
+            return;
+        }
+        if std::mem::replace(&mut stop.second_signal, true) {
+            self.actions.push(Action::Abort);
+        } else if self.state.phase < Phase::Cutting {
+            self.enter(Phase::Cutting);
         }
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, first_signal: Option<Instant>) {
         let total = Deadline::after(self.now, self.state.plan.total_timeout);
         self.state.stop = Some(Stop {
             began: self.now,
             bound: total,
             hard_deadline: total,
             total,
+            first_signal,
             second_signal: false,
         });
         if self.state.plan.lame_duck.is_zero() {
@@ -310,6 +315,17 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_worker_begins_a_stop_that_counts_no_signal() {
+        let mut run = Run::serving(0);
+        assert!(run.at(0, Event::WorkerLost).contains(&Action::CloseListeners));
+        assert!(run.at(10, Event::WorkerLost).is_empty());
+        assert!(run.at(5_000, Event::Signal).is_empty());
+        assert!(run.at(5_900, Event::Signal).is_empty());
+        assert!(run.at(6_100, Event::Signal).contains(&Action::TellCut));
+        assert_eq!(run.at(6_200, Event::Signal), [Action::Abort]);
+    }
+
+    #[test]
     fn a_signal_before_ready_stops_the_start() {
         let start = Instant::now();
         let (state, actions) = step(State::new(plan(0), start), Event::Signal, start);
@@ -322,6 +338,7 @@ mod tests {
         let events = [
             Event::Ready,
             Event::Signal,
+            Event::WorkerLost,
             Event::Tick,
             Event::ListenersClosed,
             Event::Empty,

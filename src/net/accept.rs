@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::socket::{Peer, Socket};
@@ -42,6 +44,16 @@ impl Acceptor {
                 other => return Poll::Ready(other),
             }
         }
+    }
+
+    /// Waits until somebody is in the queue, without letting him in. Ends at
+    /// once where that cannot be known.
+    #[expect(deprecated, reason = "an OwnedFd is all that the unsafe replacement asks for")]
+    pub async fn knocked(&self) {
+        // A copy, because the runtime watches each descriptor once.
+        let Ok(door) = self.as_fd().try_clone_to_owned() else { return };
+        let Ok(door) = AsyncFd::with_interest(door, Interest::READABLE) else { return };
+        let _knocked = door.readable().await;
     }
 
     /// The next connection.

@@ -1,13 +1,17 @@
 //! Connections to an app server.
 
 use std::io;
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 use super::socket::Socket;
 use crate::config::Endpoint;
 use crate::drain::Deadline;
+use crate::limits::{CONNECT_RETRY_MAX, CONNECT_RETRY_MIN};
 
 /// Why there is no connection. Nothing was sent: whatever was to be sent may be
 /// sent elsewhere.
@@ -39,8 +43,8 @@ pub enum ConnectError {
 pub async fn connect(endpoint: &Endpoint, deadline: Deadline) -> Result<Socket, ConnectError> {
     let attempt = async {
         match endpoint {
-            Endpoint::Tcp { host, port } => tcp(host, *port).await,
-            Endpoint::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix).map_err(from),
+            Endpoint::Tcp { host, port } => tcp(host, *port, deadline).await,
+            Endpoint::Unix(path) => unix(path).await,
         }
     };
     match deadline.instant() {
@@ -51,7 +55,21 @@ pub async fn connect(endpoint: &Endpoint, deadline: Deadline) -> Result<Socket, 
     }
 }
 
-async fn tcp(host: &str, port: u16) -> Result<Socket, ConnectError> {
+/// A full accept queue is an error of a unix socket, where TCP would wait: so
+/// it is waited for here. Whoever waits is bounded by the caller's deadline.
+async fn unix(path: &Path) -> Result<Socket, ConnectError> {
+    let mut pause = CONNECT_RETRY_MIN;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return connected.map(Socket::Unix).map_err(from),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(CONNECT_RETRY_MAX);
+    }
+}
+
+async fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<Socket, ConnectError> {
     let literal = host.parse::<std::net::IpAddr>();
     let stream = match literal {
         Ok(ip) => TcpStream::connect((ip, port)).await.map_err(from)?,
@@ -59,11 +77,32 @@ async fn tcp(host: &str, port: u16) -> Result<Socket, ConnectError> {
             let unresolved = |source| ConnectError::Resolve { host: host.to_owned(), source };
             let addresses: Vec<_> =
                 tokio::net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
-            TcpStream::connect(&addresses[..]).await.map_err(from)?
+            if addresses.is_empty() {
+                return Err(unresolved(io::ErrorKind::NotFound.into()));
+            }
+            first_of(&addresses, deadline).await?
         }
     };
     stream.set_nodelay(true).map_err(from)?;
     Ok(Socket::Tcp(stream))
+}
+
+/// Connects to the first address that answers. An address that swallows
+/// everything must not use up the time of the others: each has an equal share
+/// of what is left.
+async fn first_of(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStream, ConnectError> {
+    let mut last = ConnectError::TimedOut;
+    for (tried, address) in addresses.iter().enumerate() {
+        let now = Instant::now();
+        let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = deadline.left(now).map_or(Duration::MAX, |left| left / others);
+        last = match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => from(error),
+            Err(_) => ConnectError::TimedOut,
+        };
+    }
+    Err(last)
 }
 
 fn from(error: io::Error) -> ConnectError {
@@ -80,7 +119,96 @@ fn from(error: io::Error) -> ConnectError {
 
 impl ConnectError {
     /// A deadline `after` now for the attempt that begins now.
-    pub fn deadline(after: std::time::Duration) -> Deadline {
+    pub fn deadline(after: Duration) -> Deadline {
         Deadline::after(Instant::now(), after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, SockAddr, Socket as Plain, Type};
+
+    fn run(test: impl AsyncFnOnce()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    }
+
+    /// A listener whose accept queue is full, and those who fill it.
+    fn full(domain: Domain, at: &SockAddr) -> (Plain, Vec<Plain>) {
+        let listener = Plain::new(domain, Type::STREAM, None).unwrap();
+        listener.bind(at).unwrap();
+        listener.listen(0).unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..64 {
+            let client = Plain::new(domain, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let blocked = client.connect(&at).is_err_and(|error| {
+                error.kind() == io::ErrorKind::WouldBlock && domain == Domain::UNIX
+            });
+            if blocked {
+                break;
+            }
+            waiting.push(client);
+        }
+        (listener, waiting)
+    }
+
+    fn within(millis: u64) -> Deadline {
+        Deadline::after(Instant::now(), Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn a_full_accept_queue_of_a_unix_socket_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app");
+        let (listener, _waiting) = full(Domain::UNIX, &SockAddr::unix(&path).unwrap());
+        let endpoint = Endpoint::Unix(path);
+        run(async || {
+            let before = Instant::now();
+            let refused = connect(&endpoint, within(50)).await;
+            assert!(matches!(refused, Err(ConnectError::TimedOut)));
+            assert!(before.elapsed() >= Duration::from_millis(50));
+            let connecting = tokio::task::LocalSet::new();
+            let attempt = connecting.run_until(async {
+                let attempt = tokio::task::spawn_local(connect_owned(endpoint, within(20_000)));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                assert!(!attempt.is_finished());
+                listener.accept().unwrap();
+                attempt.await.unwrap()
+            });
+            assert!(attempt.await.is_ok());
+        });
+    }
+
+    async fn connect_owned(endpoint: Endpoint, until: Deadline) -> Result<Socket, ConnectError> {
+        connect(&endpoint, until).await
+    }
+
+    #[test]
+    fn an_address_that_swallows_everything_leaves_time_for_the_next() {
+        let any = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let (hole, _waiting) = full(Domain::IPV4, &any);
+        let hole = hole.local_addr().unwrap().as_socket().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let good = listener.local_addr().unwrap();
+        run(async || {
+            let until = within(2_000);
+            let stream = first_of(&[hole, good], until).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), good);
+            assert!(!until.is_over(Instant::now()));
+            let in_vain = first_of(&[hole, hole], within(100)).await;
+            assert!(matches!(in_vain, Err(ConnectError::TimedOut)));
+        });
+    }
+
+    #[test]
+    fn what_is_said_of_several_addresses_is_said_of_the_last() {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        run(async || {
+            let refused = first_of(&[gone, gone], Deadline::NEVER).await;
+            assert!(matches!(refused, Err(ConnectError::Refused(_))));
+        });
     }
 }

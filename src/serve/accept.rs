@@ -20,7 +20,7 @@ pub(super) async fn accept(
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
         let next = async {
-            room(&worker).await;
+            room(&worker, &acceptor).await;
             acceptor.accept().await
         };
         let accepted = tokio::select! {
@@ -50,8 +50,13 @@ pub(super) async fn accept(
 
 /// Waits while there are as many connections as there may be; newcomers wait in
 /// the kernel's queue. Whoever has been idle longest makes room for them.
-async fn room(worker: &Worker) {
+async fn room(worker: &Worker, acceptor: &Acceptor) {
     while worker.admission.is_full() {
+        // Nobody loses his connection for a newcomer who is not there.
+        acceptor.knocked().await;
+        if !worker.admission.is_full() {
+            return;
+        }
         let event = Event::new(Level::Warn, "connection_limit_reached");
         worker.proxy.events.limited("connection_limit", Duration::from_secs(5), event);
         worker.make_room();

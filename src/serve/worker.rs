@@ -13,7 +13,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::spawn_local;
+use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::accept;
 use super::admission::{Admission, Permit};
@@ -43,6 +43,9 @@ pub struct Start {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Dropped when it accepts no more.
     pub accepting: mpsc::Sender<()>,
+    /// Told once that it has started, or why not; later why it ended unasked.
+    /// Dropped without a word if it panics.
+    pub reports: mpsc::Sender<io::Result<()>>,
     /// The connection limits.
     pub admission: Arc<Admission>,
     /// Its counters.
@@ -68,18 +71,29 @@ pub struct Delivery {
 }
 
 /// Starts a worker's thread. It ends when the sender of its deliveries is dropped.
-pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<io::Result<()>>> {
+pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
     thread.spawn(move || {
-        let turns = Turns::default();
-        let hook = turns.clone();
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .on_thread_unpark(move || hook.turn())
-            .build_local(LocalOptions::default())?;
-        runtime.block_on(run(start, turns))
+        let reports = start.reports.clone();
+        if let Err(error) = work(start) {
+            // There is room: a worker reports its start and its end, no more.
+            let _nobody_asks = reports.try_send(Err(error));
+        }
     })
+}
+
+fn work(start: Start) -> io::Result<()> {
+    let turns = Turns::default();
+    let hook = turns.clone();
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_unpark(move || hook.turn())
+        .build_local(LocalOptions::default())?;
+    let ended = runtime.block_on(run(start, turns));
+    // Not by a drop: that waits for name look-ups which may hang for long.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A worker's shared state. Lives on its thread.
@@ -143,29 +157,49 @@ async fn run(start: Start, turns: Turns) -> io::Result<()> {
         stir: Notify::new(),
         resting: Cell::new(false),
     });
+    let mut tasks = JoinSet::new();
     for listener in listeners {
         let (acceptor, port) = (listener.acceptor()?, listener.port().unwrap_or(0));
         let (worker, watch, accepting) = (Rc::clone(&worker), watch.clone(), accepting.clone());
-        spawn_local(async move {
+        tasks.spawn_local(async move {
             accept(worker, acceptor, port, watch).await;
             drop(accepting);
         });
     }
     drop(accepting);
-    spawn_local(Rc::clone(&worker).follow(watch));
-    spawn_local(Rc::clone(&worker).tick());
-    spawn_local(Rc::clone(&worker).look_after_lot());
-    while let Some(delivery) = deliveries.recv().await {
-        if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer) {
-            worker.admit(socket, delivery.peer, delivery.port);
-        }
-        drop(delivery.hold);
-    }
+    tasks.spawn_local(Rc::clone(&worker).follow(watch));
+    tasks.spawn_local(Rc::clone(&worker).tick());
+    tasks.spawn_local(Rc::clone(&worker).look_after_lot());
+    let _nobody_asks = start.reports.try_send(Ok(()));
+    let ended = worker.receive(&mut deliveries, tasks).await;
     worker.proxy.access.borrow_mut().flush();
-    Ok(())
+    ended
 }
 
 impl Worker {
+    /// Takes in what is delivered until nothing can be any more.
+    async fn receive(
+        self: &Rc<Self>,
+        deliveries: &mut mpsc::Receiver<Delivery>,
+        mut tasks: JoinSet<()>,
+    ) -> io::Result<()> {
+        loop {
+            let delivery = tokio::select! {
+                delivery = deliveries.recv() => delivery,
+                // A task that died leaves a worker that seems to live: no clock, or no ear.
+                Some(ended) = tasks.join_next() => {
+                    ended.map_err(io::Error::other)?;
+                    continue;
+                }
+            };
+            let Some(delivery) = delivery else { return Ok(()) };
+            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer) {
+                self.admit(socket, delivery.peer, delivery.port);
+            }
+            drop(delivery.hold);
+        }
+    }
+
     /// Takes a new connection in.
     pub(super) fn admit(self: &Rc<Self>, socket: Socket, peer: Peer, port: u16) {
         self.proxy.clock.refresh();
@@ -357,6 +391,8 @@ impl Worker {
                 let _stirred = tokio::time::timeout(pause, self.stir.notified()).await;
             }
             self.resting.set(false);
+            let dies = !kept(Rule::WorkerLives) && !self.seats.borrow().is_empty();
+            assert!(!dies, "told to die");
             self.proxy.clock.refresh();
             let now = self.proxy.clock.now();
             for (_, alarm) in self.seats.borrow().iter() {

@@ -16,7 +16,7 @@ use super::start::Workers;
 use super::stop::{self, Remains, Stopping};
 use crate::admin::{self, AdminListener};
 use crate::config::Config;
-use crate::drain::{Deadline, Orders, Phase, Stage};
+use crate::drain::{Deadline, Orders, Phase, Rule, Stage, kept};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
 use crate::limits::HOUSEKEEPING;
@@ -126,6 +126,7 @@ impl Control {
             asked = self.signals.next() => self.asked(asked),
             () = done(&mut self.closing) => Some(Happened::ListenersClosed),
             () = done(&mut self.finishing) => Some(Happened::Finished),
+            (index, why) = Workers::lost(&mut self.workers) => Some(self.lost(index, &why)),
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
             () = due(tick) => Some(Happened::Tick),
             () = tokio::time::sleep(HOUSEKEEPING) => {
@@ -151,6 +152,19 @@ impl Control {
                 None
             }
         }
+    }
+
+    /// A worker ended unasked. What it served is lost; the others can still end
+    /// well, and whoever watches over the process starts a whole one.
+    fn lost(&mut self, index: usize, why: &io::Error) -> Happened {
+        self.stopping.lost = true;
+        self.stopping.reason.get_or_insert("worker_lost");
+        let phase = self.overview.phase();
+        self.overview.count_error(phase);
+        self.stopping.report.add_error(phase, format!("worker {index} ended: {why}"));
+        let event = Event::new(Level::Error, "worker_lost").with("worker", index);
+        self.events.emit(event.with("error", why.to_string()));
+        Happened::WorkerLost
     }
 
     fn happened(&mut self, event: Happened) {
@@ -236,6 +250,9 @@ impl Control {
         };
         let Workers { deliveries, threads, cuts, .. } = workers;
         drop(deliveries);
+        while !kept(Rule::ControlGoesOn) {
+            std::thread::park();
+        }
         self.stopping.cuts = Some(cuts);
         Box::pin(stop::join(threads))
     }

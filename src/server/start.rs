@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::admin;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
 use crate::lifecycle::State;
-use crate::limits::{ACCESS_LOG_QUEUE_MAX, DELIVERIES, LAST_WORDS, REPORT_CUT_MAX};
+use crate::limits::{ACCESS_LOG_QUEUE_MAX, DELIVERIES, LAST_WORDS, REPORT_CUT_MAX, REPORTS};
 use crate::net::{BindError, Listener};
 use crate::serve::{self, Admission, Delivery, Start};
 use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink};
@@ -71,7 +72,9 @@ pub fn run(loaded: Loaded) -> Result<u8, StartError> {
 pub(super) struct Workers {
     pub(super) deliveries: Vec<mpsc::Sender<Delivery>>,
     pub(super) accepting: mpsc::Receiver<()>,
-    pub(super) threads: Vec<JoinHandle<io::Result<()>>>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    /// What each worker, by its number, says of its start and its end.
+    pub(super) reports: Vec<(usize, mpsc::Receiver<io::Result<()>>)>,
     pub(super) cuts: std::sync::mpsc::Receiver<CutRequest>,
 }
 
@@ -98,7 +101,14 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         errors: RefCell::default(),
     });
     let limit = config.limits.connections.unwrap_or(fits);
-    let workers = start_workers(&config, &overview, &listeners, &events, limit)?;
+    let workers = start_workers(&config, &overview, &listeners, &events, limit);
+    let workers = match workers.await {
+        Ok(workers) => workers,
+        Err(error) => {
+            events.flush(Instant::now() + LAST_WORDS);
+            return Err(error);
+        }
+    };
     for warning in &loaded.warnings {
         let event = Event::new(Level::Warn, "config_warning");
         events.emit(event.with("key", warning.key).with("message", warning.to_string()));
@@ -129,7 +139,9 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     Ok((listeners, admin))
 }
 
-fn start_workers(
+/// Starts all workers, and waits until each of them has: one that cannot must
+/// be known before anybody is told that the process is ready.
+async fn start_workers(
     config: &Arc<Config>,
     overview: &Overview,
     listeners: &[Listener],
@@ -141,8 +153,10 @@ fn start_workers(
     let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
     let mut deliveries = Vec::new();
     let mut threads = Vec::new();
+    let mut reports = Vec::new();
     for (index, counters) in overview.counters.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(DELIVERIES);
+        let (report, reported) = mpsc::channel(REPORTS);
         let shared = listeners.iter().map(Listener::share).collect::<io::Result<_>>();
         let start = Start {
             config: Arc::clone(config),
@@ -150,6 +164,7 @@ fn start_workers(
             listeners: shared.map_err(system("share a listener"))?,
             deliveries: receiver,
             accepting: accepts.clone(),
+            reports: report,
             admission: Arc::clone(&admission),
             counters: Arc::clone(counters),
             access: overview.access.clone(),
@@ -158,8 +173,38 @@ fn start_workers(
         };
         threads.push(serve::spawn(index, start).map_err(system("start a worker"))?);
         deliveries.push(sender);
+        reports.push((index, reported));
     }
-    Ok(Workers { deliveries, accepting, threads, cuts })
+    for (_, reported) in &mut reports {
+        let started = reported.recv().await.unwrap_or_else(|| Err(panicked()));
+        started.map_err(system("start a worker"))?;
+    }
+    Ok(Workers { deliveries, accepting, threads, reports, cuts })
+}
+
+/// What is known of a worker that ended without a word.
+fn panicked() -> io::Error {
+    io::Error::other("its thread panicked")
+}
+
+impl Workers {
+    /// A worker that ended although nobody asked it to, and why; each is named once.
+    pub(super) async fn lost(workers: &mut Option<Self>) -> (usize, io::Error) {
+        let Some(workers) = workers else { return std::future::pending().await };
+        std::future::poll_fn(|cx| {
+            for at in 0..workers.reports.len() {
+                let (index, reports) = &mut workers.reports[at];
+                if let Poll::Ready(report) = reports.poll_recv(cx) {
+                    let why = report.and_then(Result::err).unwrap_or_else(panicked);
+                    let index = *index;
+                    workers.reports.swap_remove(at);
+                    return Poll::Ready((index, why));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 /// One line that names what a stop takes and what it must fit into.

@@ -2,16 +2,18 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
 use super::overview::{FIRST_GENERATION, Overview};
 use crate::config::Config;
 use crate::drain::Phase;
-use crate::limits::LAST_WORDS;
+use crate::limits::{LAST_WORDS, PIPE_BUF};
 use crate::telemetry::{CutRequest, DrainReport, Event, Events, Level};
 
 /// All work ended by itself.
@@ -24,6 +26,8 @@ pub(super) struct Stopping {
     pub(super) report: DrainReport,
     pub(super) cuts: Option<Receiver<CutRequest>>,
     pub(super) reason: Option<&'static str>,
+    /// A worker died, and with it what it served.
+    pub(super) lost: bool,
     /// When draining began.
     pub(super) since: Cell<Option<Instant>>,
 }
@@ -31,7 +35,7 @@ pub(super) struct Stopping {
 impl Default for Stopping {
     fn default() -> Self {
         let report = DrainReport::new(FIRST_GENERATION, String::new());
-        Stopping { report, cuts: None, reason: None, since: Cell::new(None) }
+        Stopping { report, cuts: None, reason: None, lost: false, since: Cell::new(None) }
     }
 }
 
@@ -62,7 +66,7 @@ impl Stopping {
         if remains.aborted {
             report.add_error(overview.phase(), "ended by a further signal");
         }
-        let cut = report.cut_total > 0 || report.unfinished > 0 || remains.aborted;
+        let cut = report.cut_total > 0 || report.unfinished > 0 || remains.aborted || self.lost;
         let status = if cut { CUT } else { CLEAN };
         report.exit_status = i32::from(status);
         if let Some(path) = &remains.config.report
@@ -85,7 +89,7 @@ impl Stopping {
 }
 
 /// Waits for the workers' threads without blocking the control thread.
-pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
+pub(super) async fn join(threads: Vec<JoinHandle<()>>) {
     let (done, joined) = oneshot::channel();
     let joiner = std::thread::Builder::new().name("joiner".into()).spawn(move || {
         for thread in threads {
@@ -103,10 +107,39 @@ pub(super) async fn join(threads: Vec<JoinHandle<io::Result<()>>>) {
 /// runtimes may be stuck, so nothing of theirs is used.
 #[expect(clippy::exit, reason = "the one way out when a thread is stuck")]
 pub(super) fn expire() {
-    use std::io::Write as _;
-    let line = "{\"level\":\"error\",\"event\":\"watchdog\",\"message\":\"the stop has outlived all \
-                its bounds; the process is ended\"}\n";
-    // Nobody to tell if stderr is gone too.
-    let _unheard = io::stderr().write_all(line.as_bytes());
+    const LINE: &[u8] = b"{\"level\":\"error\",\"event\":\"watchdog\",\"message\":\"the stop has \
+        outlived all its bounds; the process is ended\"}\n";
+    const _: () = assert!(LINE.len() <= PIPE_BUF);
+    say_at_once(io::stderr(), LINE);
     std::process::exit(i32::from(CUT));
+}
+
+/// Writes `line` if that cannot block: a pipe that is writable takes `PIPE_BUF`
+/// octets whole. A reader that is stuck must not keep the process alive.
+fn say_at_once(output: impl AsFd, line: &[u8]) {
+    let mut asked = [PollFd::new(&output, PollFlags::OUT)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::OUT) {
+        let _unheard = rustix::io::write(&output, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn last_words_are_written_where_there_is_room_and_never_wait_for_it() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        say_at_once(&writer, b"end\n");
+        let mut heard = [0; 4];
+        reader.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"end\n");
+
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+        while rustix::io::write(&writer, &[0; PIPE_BUF]).is_ok() {}
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+        say_at_once(&writer, b"end\n");
+    }
 }

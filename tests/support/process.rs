@@ -1,13 +1,16 @@
 //! The real binary as a child: started on port 0, watched through what it
 //! writes, signalled, and waited for.
 
-use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, PipeReader, Read, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use serde_json::Value;
@@ -154,7 +157,7 @@ impl Launch {
                 unread = Some(reader);
             }
             Stdout::File(path) => {
-                let file = std::fs::OpenOptions::new().append(true).open(path);
+                let file = OpenOptions::new().append(true).open(path);
                 command.stdout(file.expect("the file for the access log"));
             }
         }
@@ -234,6 +237,8 @@ struct Heard {
     stderr_ended: bool,
     stdout_ended: bool,
     exit: Option<Exit>,
+    deaf: bool,
+    at_gate: bool,
 }
 
 #[derive(Debug, Default)]
@@ -250,6 +255,17 @@ impl Ear {
     fn tell(&self, change: impl FnOnce(&mut Heard)) {
         change(&mut self.lock());
         self.news.notify_all();
+    }
+
+    /// Holds the reader of stderr up for as long as the test wants it stuck.
+    fn gate(&self) {
+        let mut heard = self.lock();
+        while heard.deaf {
+            heard.at_gate = true;
+            self.news.notify_all();
+            heard = self.news.wait(heard).unwrap_or_else(PoisonError::into_inner);
+        }
+        heard.at_gate = false;
     }
 
     fn wait<T>(&self, bound: Duration, what: &str, mut look: impl FnMut(&Heard) -> Option<T>) -> T {
@@ -429,6 +445,33 @@ impl Proxy {
         })
     }
 
+    /// Reads stderr no more, and fills the pipe: whoever writes there is stuck.
+    pub(crate) fn clog_stderr(&self) {
+        self.ear.tell(|heard| heard.deaf = true);
+        let mut pipe = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(format!("/proc/{}/fd/2", self.pid))
+            .expect("the child's stderr");
+        let mut line = [b' '; 512];
+        line[511] = b'\n';
+        within(PATIENCE, "a full pipe that nobody reads", || {
+            let unread = self.ear.lock().at_gate;
+            while pipe.write_all(&line).is_ok() {}
+            unread.then_some(())
+        });
+    }
+
+    /// Reads stderr again.
+    pub(crate) fn unclog_stderr(&self) {
+        self.ear.tell(|heard| heard.deaf = false);
+    }
+
+    /// The end of the process, whatever has become of its output.
+    pub(crate) fn wait_gone(&self) -> Exit {
+        self.ear.wait(PATIENCE, "the process to be gone", |heard| heard.exit)
+    }
+
     /// The end of the process, which has to say that all work ended by itself.
     #[track_caller]
     pub(crate) fn wait_clean_exit(&self) -> Exit {
@@ -473,6 +516,14 @@ impl Proxy {
 
     fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the child's /proc")
+    }
+
+    /// How many of its threads have a name that begins so.
+    pub(crate) fn threads(&self, name: &str) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("its threads");
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|comm| comm.starts_with(name)).count()
     }
 
     /// The phases that were entered so far, in order.
@@ -521,6 +572,7 @@ pub(crate) fn count(report: &Value, name: &str) -> Option<u64> {
 
 fn hear_events(stderr: impl Read, ear: &Ear) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        ear.gate();
         let at = Instant::now();
         ear.tell(|heard| match serde_json::from_str::<Value>(&line) {
             Ok(fields) if fields.is_object() => heard.events.push(Event { at, fields }),
