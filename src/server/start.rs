@@ -73,13 +73,15 @@ pub(super) struct Workers {
     pub(super) accepting: mpsc::Receiver<()>,
     pub(super) threads: Vec<JoinHandle<io::Result<()>>>,
     pub(super) cuts: std::sync::mpsc::Receiver<CutRequest>,
+    /// How many connections there are descriptors for.
+    pub(super) fits: usize,
 }
 
 async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> {
     let events = Events::stderr().map_err(system("write to stderr"))?;
     let access =
         Sink::stdout("access_log", ACCESS_LOG_QUEUE_MAX).map_err(system("write to stdout"))?;
-    let fits = descriptors::connections(loaded.config.workers);
+    let fits = descriptors::connections(loaded.config.workers, loaded.config.listen.len());
     let config = Arc::new(loaded.config);
     let bound = bind(&config);
     let (listeners, admin) = match bound {
@@ -97,8 +99,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     });
-    let limit = config.limits.connections.unwrap_or(fits);
-    let workers = start_workers(&config, &overview, &listeners, &events, limit)?;
+    let workers = start_workers(&config, &overview, &listeners, &events, fits)?;
     for warning in &loaded.warnings {
         let event = Event::new(Level::Warn, "config_warning");
         events.emit(event.with("key", warning.key).with("message", warning.to_string()));
@@ -134,8 +135,9 @@ fn start_workers(
     overview: &Overview,
     listeners: &[Listener],
     events: &Events,
-    limit: usize,
+    fits: usize,
 ) -> Result<Workers, StartError> {
+    let limit = config.limits.connections.unwrap_or(fits);
     let admission = Admission::new(limit, config.limits.connections_per_address);
     let (accepts, accepting) = mpsc::channel(1);
     let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
@@ -159,7 +161,7 @@ fn start_workers(
         threads.push(serve::spawn(index, start).map_err(system("start a worker"))?);
         deliveries.push(sender);
     }
-    Ok(Workers { deliveries, accepting, threads, cuts })
+    Ok(Workers { deliveries, accepting, threads, cuts, fits })
 }
 
 /// One line that names what a stop takes and what it must fit into.
