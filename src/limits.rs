@@ -59,7 +59,8 @@ pub const TRAILER_MAX: usize = 8 * 1024;
 /// terminals and control groups deliver two.
 pub const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// How long a closing listener keeps accepting at least and at most.
+/// How long a closing listener keeps accepting at least, and at most for the
+/// sake of handshakes under way. While somebody waits it goes on for [`CLOSING`].
 pub const CLOSE_QUEUE_MIN: Duration = Duration::from_millis(20);
 /// See [`CLOSE_QUEUE_MIN`].
 pub const CLOSE_QUEUE_MAX: Duration = Duration::from_millis(500);
@@ -156,3 +157,5 @@ pub const LAST_WORDS: Duration = Duration::from_millis(500);
 pub const DESCRIPTORS_RESERVED: usize = 32;
 /// See [`DESCRIPTORS_RESERVED`].
 pub const DESCRIPTORS_PER_WORKER: usize = 4;
+/// The process's own copy of a listener, and what closing it needs.
+pub const DESCRIPTORS_PER_LISTENER: usize = 4;

@@ -123,6 +123,14 @@ impl<K: Kind> Scope<K> {
         census
     }
 
+    /// How many are alive, with those that travel to a thread.
+    pub fn alive(&self) -> usize {
+        // Holds first, as in `is_empty`: on the way in one may be counted twice,
+        // never not at all.
+        let travelling = self.shared.holds.load(Ordering::Acquire);
+        self.shared.shards().iter().map(|counts| counts.alive()).sum::<usize>() + travelling
+    }
+
     /// Waits until nothing is alive. Ends at once if nothing is.
     pub async fn empty(&self) {
         while !self.shared.is_empty() {

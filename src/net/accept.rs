@@ -40,7 +40,7 @@ impl Acceptor {
                     .map(|(stream, _)| (Socket::Unix(stream), Peer::Unix)),
             };
             match accepted {
-                Err(error) if is_passing(&error) => {}
+                Err(error) if Errno::from_io_error(&error).is_some_and(is_passing) => {}
                 other => return Poll::Ready(other),
             }
         }
@@ -72,22 +72,20 @@ impl AsFd for Acceptor {
 }
 
 /// The error belongs to one connection that is gone (accept(2)); the next may be well.
-fn is_passing(error: &io::Error) -> bool {
+pub(super) fn is_passing(error: Errno) -> bool {
     matches!(
-        Errno::from_io_error(error),
-        Some(
-            Errno::CONNABORTED
-                | Errno::INTR
-                | Errno::PROTO
-                | Errno::NETDOWN
-                | Errno::NOPROTOOPT
-                | Errno::HOSTDOWN
-                | Errno::NONET
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP
-                | Errno::NETUNREACH
-                | Errno::PERM
-        )
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::PERM
     )
 }
 

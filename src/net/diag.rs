@@ -6,24 +6,14 @@
 //! hundred thousand.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-/// `tcp_states.h`
-pub(super) const ESTABLISHED: u8 = 1;
-pub(super) const SYN_RECV: u8 = 3;
-pub(super) const LISTEN: u8 = 10;
-
-/// One socket of a dump.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub(super) state: u8,
-    /// On a listening socket: the length of its accept queue.
-    pub(super) queue: u32,
-}
+use super::probe::Entry;
 
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
@@ -33,20 +23,29 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const TCP: u8 = 6;
 
-/// The TCP sockets with this local port, and this remote port if one is given,
-/// in one of `states`, IPv4 and IPv6.
-pub(super) fn sockets(port: u16, remote: Option<u16>, states: &[u8]) -> io::Result<Vec<Entry>> {
-    let netlink = socket_with(
+/// A socket to ask with; some sandboxes have none.
+pub(super) fn open() -> io::Result<OwnedFd> {
+    Ok(socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         Some(netlink::SOCK_DIAG),
-    )?;
+    )?)
+}
+
+/// The TCP sockets with this local port in one of `states`, IPv4 and IPv6, and
+/// where a remote port is given only those with that.
+pub(super) fn sockets(
+    netlink: &OwnedFd,
+    port: u16,
+    remote: Option<u16>,
+    states: &[u8],
+) -> io::Result<Vec<Entry>> {
     let mask = states.iter().fold(0u32, |mask, state| mask | 1 << state);
     let mut entries = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        send(&netlink, &request(family, port, remote.unwrap_or(0), mask), SendFlags::empty())?;
-        read_dump(&netlink, &mut entries)?;
+        send(netlink, &request(family, port, remote.unwrap_or(0), mask), SendFlags::empty())?;
+        read_dump(netlink, &mut entries)?;
     }
     Ok(entries)
 }
@@ -90,31 +89,24 @@ fn read_dump(netlink: &OwnedFd, entries: &mut Vec<Entry>) -> io::Result<()> {
 
 /// `struct inet_diag_msg`
 fn entry(message: &[u8]) -> Option<Entry> {
-    let queue = message.get(56..60)?;
     Some(Entry {
-        state: message[1],
-        queue: u32::from_ne_bytes([queue[0], queue[1], queue[2], queue[3]]),
+        state: *message.get(1)?,
+        local: address(message, 8, 4)?,
+        remote: address(message, 24, 6)?,
+        queue: u32::from_ne_bytes(octets(message, 56)?),
+        inode: u32::from_ne_bytes(octets(message, 68)?).into(),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::{TcpListener, TcpStream};
+fn address(message: &[u8], ip: usize, port: usize) -> Option<SocketAddr> {
+    let ip = if u16::from(*message.first()?) == AddressFamily::INET.as_raw() {
+        IpAddr::from(Ipv4Addr::from(octets::<4>(message, ip)?))
+    } else {
+        IpAddr::from(Ipv6Addr::from(octets::<16>(message, ip)?))
+    };
+    Some(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(octets(message, port)?)))
+}
 
-    #[test]
-    fn the_queue_of_a_listener_and_its_children_are_seen() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert_eq!(sockets(port, None, &[LISTEN]).unwrap()[0].queue, 0);
-        let clients: Vec<_> =
-            (0..3).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
-        assert_eq!(sockets(port, None, &[LISTEN]).unwrap()[0].queue, 3);
-        assert_eq!(sockets(port, None, &[ESTABLISHED]).unwrap().len(), 3);
-        for client in clients {
-            let local = client.local_addr().unwrap().port();
-            assert_eq!(sockets(port, Some(local), &[ESTABLISHED]).unwrap().len(), 1);
-        }
-        assert!(sockets(port, None, &[SYN_RECV]).unwrap().is_empty());
-    }
+fn octets<const N: usize>(message: &[u8], at: usize) -> Option<[u8; N]> {
+    message.get(at..at + N)?.try_into().ok()
 }

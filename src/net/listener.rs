@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Socket as RawSocket, Type};
 
 use super::accept::Acceptor;
+use super::plug::Spare;
 use crate::config::Listen;
 use crate::limits::BACKLOG;
 
@@ -43,8 +44,17 @@ pub struct Listener {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Tcp { socket: TcpListener, address: SocketAddr },
-    Unix { socket: UnixListener, path: PathBuf, identity: Option<(u64, u64)> },
+    /// Copies have nothing to spare.
+    Tcp {
+        socket: TcpListener,
+        address: SocketAddr,
+        spare: Option<Spare>,
+    },
+    Unix {
+        socket: UnixListener,
+        path: PathBuf,
+        identity: Option<(u64, u64)>,
+    },
 }
 
 impl Listener {
@@ -72,8 +82,8 @@ impl Listener {
     /// A copy that can be sent to another thread to become an [`Acceptor`] there.
     pub fn share(&self) -> io::Result<Listener> {
         let kind = match &self.kind {
-            Kind::Tcp { socket, address } => {
-                Kind::Tcp { socket: socket.try_clone()?, address: *address }
+            Kind::Tcp { socket, address, .. } => {
+                Kind::Tcp { socket: socket.try_clone()?, address: *address, spare: None }
             }
             Kind::Unix { socket, path, .. } => {
                 Kind::Unix { socket: socket.try_clone()?, path: path.clone(), identity: None }
@@ -121,7 +131,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from(socket);
     let address = socket.local_addr()?;
-    Ok(Kind::Tcp { socket, address })
+    let spare = Some(Spare::new(&socket, address)?);
+    Ok(Kind::Tcp { socket, address, spare })
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Kind> {

@@ -13,7 +13,11 @@ mod close;
 mod connect;
 mod diag;
 mod listener;
+mod plug;
+mod probe;
+mod proc;
 mod socket;
+mod sweep;
 
 pub use accept::{Acceptor, is_exhaustion};
 pub use alarm::{Alarm, Clock};
@@ -21,3 +25,4 @@ pub use close::{Closed, Way, close};
 pub use connect::{ConnectError, connect};
 pub use listener::{BindError, Listener};
 pub use socket::{Peer, Socket, discard, fin, unread};
+pub use sweep::Taker;

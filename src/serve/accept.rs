@@ -18,8 +18,12 @@ pub(super) async fn accept(
     mut watch: Watch,
 ) {
     let mut backoff = ACCEPT_BACKOFF_MIN;
+    let mut rest = Duration::ZERO;
     loop {
         let next = async {
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
+            }
             room(&worker, &acceptor).await;
             acceptor.accept().await
         };
@@ -30,7 +34,7 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((socket, peer)) => {
-                backoff = ACCEPT_BACKOFF_MIN;
+                (backoff, rest) = (ACCEPT_BACKOFF_MIN, Duration::ZERO);
                 worker.admit(socket, peer, port);
             }
             Err(error) => {
@@ -41,7 +45,8 @@ pub(super) async fn accept(
                     .with("retry_ms", backoff.as_millis() as u64);
                 worker.proxy.events.limited("accept_failed", Duration::from_secs(5), event);
                 worker.make_room();
-                tokio::time::sleep(backoff).await;
+                // Inside the select: closing the listener waits for us to return.
+                rest = backoff;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
             }
         }

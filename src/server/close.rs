@@ -1,6 +1,7 @@
 //! Closing the listeners: workers stop accepting, then what is left in the
 //! queues is accepted here and delivered to them.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::overview::Overview;
+use crate::drain::Deadline;
 use crate::net::{self, Listener};
 use crate::serve::Delivery;
 use crate::telemetry::{Event, Events, Level};
@@ -16,53 +18,76 @@ use crate::telemetry::{Event, Events, Level};
 pub(super) struct Deliverer {
     pub(super) overview: Rc<Overview>,
     pub(super) workers: Vec<mpsc::Sender<Delivery>>,
+    /// How many connections there are descriptors for.
+    pub(super) fits: usize,
+    /// How long to wait for room.
+    pub(super) patience: Deadline,
     pub(super) events: Events,
 }
 
-/// Closes all listeners side by side. The workers have been told; `accepting`
-/// ends when the last of them has stopped.
+/// Closes all listeners side by side, and says what went wrong. The workers
+/// have been told; `accepting` ends when the last of them has stopped.
 pub(super) async fn close(
     listeners: Vec<Listener>,
     mut accepting: mpsc::Receiver<()>,
     deliverer: Rc<Deliverer>,
-) {
+) -> Vec<String> {
     while accepting.recv().await.is_some() {}
     let mut closing = JoinSet::new();
     for listener in listeners {
         closing.spawn_local(close_one(listener, Rc::clone(&deliverer)));
     }
-    while closing.join_next().await.is_some() {}
+    let mut errors = Vec::new();
+    while let Some(closed) = closing.join_next().await {
+        errors.extend(closed.unwrap_or_else(|panic| Some(format!("closing a listener: {panic}"))));
+    }
+    errors
 }
 
-async fn close_one(listener: Listener, deliverer: Rc<Deliverer>) {
-    let address = listener.to_string();
-    let port = listener.port().unwrap_or(0);
+async fn close_one(listener: Listener, deliverer: Rc<Deliverer>) -> Option<String> {
+    let (address, port) = (listener.to_string(), listener.port().unwrap_or(0));
     let began = Instant::now();
-    let mut turn = 0;
-    let closed = net::close(listener, |socket, peer| {
-        turn += 1;
-        deliverer.deliver(socket, peer, port, turn);
-    })
-    .await;
-    let event = match closed {
-        Ok(closed) => Event::new(Level::Info, "listener_closed")
-            .with("addr", address)
-            .with("way", closed.way.name())
-            .with("accepted", closed.accepted)
-            .with("elapsed_ms", began.elapsed().as_millis() as u64),
-        Err(error) => Event::new(Level::Error, "listener_close_failed")
-            .with("addr", address)
-            .with("error", error.to_string()),
-    };
+    let door = Door { deliverer: Rc::clone(&deliverer), port, turn: 0 };
+    let closed = net::close(listener, door, deliverer.patience).await;
+    let event = Event::new(Level::Info, "listener_closed")
+        .with("addr", address.clone())
+        .with("way", closed.way.name())
+        .with("accepted", closed.accepted)
+        .with("elapsed_ms", began.elapsed().as_millis() as u64);
     deliverer.events.emit(event);
+    if closed.reset == 0 {
+        return None;
+    }
+    let error = format!("{address} was closed with {} in its queue, who were reset", closed.reset);
+    let event = Event::new(Level::Error, "listener_queue_reset").with("addr", address);
+    deliverer.events.emit(event.with("reset", closed.reset).with("message", error.clone()));
+    Some(error)
+}
+
+/// Delivers what comes from one listener.
+struct Door {
+    deliverer: Rc<Deliverer>,
+    port: u16,
+    turn: usize,
+}
+
+impl net::Taker for Door {
+    /// A connection that is let in needs a second descriptor for its upstream side.
+    fn has_room(&self) -> bool {
+        let Deliverer { overview, workers, fits, .. } = &*self.deliverer;
+        overview.scope.alive() < *fits && workers.iter().any(|worker| worker.capacity() > 0)
+    }
+
+    fn take(&mut self, fd: OwnedFd, peer: net::Peer) {
+        self.turn += 1;
+        self.deliverer.deliver(fd, peer, self.port, self.turn);
+    }
 }
 
 impl Deliverer {
     /// Hands a connection to a worker; the drain sees it all the while.
-    fn deliver(&self, socket: net::Socket, peer: net::Peer, port: u16, turn: usize) {
-        let hold = self.overview.scope.hold();
-        let Ok(fd) = socket.release() else { return };
-        let mut delivery = Delivery { fd, peer, port, hold };
+    fn deliver(&self, fd: OwnedFd, peer: net::Peer, port: u16, turn: usize) {
+        let mut delivery = Delivery { fd, peer, port, hold: self.overview.scope.hold() };
         for offset in 0..self.workers.len() {
             match self.workers[(turn + offset) % self.workers.len()].try_send(delivery) {
                 Ok(()) => return,

@@ -19,11 +19,11 @@ use crate::config::Config;
 use crate::drain::{Deadline, Orders, Phase, Rule, Stage, kept};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
-use crate::limits::HOUSEKEEPING;
+use crate::limits::{CLOSING, HOUSEKEEPING};
 use crate::net::Listener;
 use crate::telemetry::{Event, Events, Level};
 
-type Running = Pin<Box<dyn Future<Output = ()>>>;
+type Running<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// What the control thread holds.
 pub(super) struct Control {
@@ -35,10 +35,10 @@ pub(super) struct Control {
     workers: Option<Workers>,
     watchdog: Watchdog,
     stopping: Stopping,
-    /// Closing the listeners, while it is under way.
-    closing: Option<Running>,
+    /// Closing the listeners, while it is under way; tells what went wrong.
+    closing: Option<Running<Vec<String>>>,
     /// Stopping the workers, while it is under way.
-    finishing: Option<Running>,
+    finishing: Option<Running<()>>,
     admin: Option<oneshot::Sender<()>>,
     signals_seen: u32,
     exit: Option<Exit>,
@@ -120,11 +120,15 @@ impl Control {
             let state = self.overview.state.borrow();
             (state.phase, state.next_tick())
         };
-        let emptying = matches!(phase, Phase::Draining | Phase::Cutting);
+        // What is in the queue of a closing listener is not alive yet, but will be.
+        let emptying = matches!(phase, Phase::Draining | Phase::Cutting) && self.closing.is_none();
         tokio::select! {
             biased;
             asked = self.signals.next() => self.asked(asked),
-            () = done(&mut self.closing) => Some(Happened::ListenersClosed),
+            errors = done(&mut self.closing) => {
+                self.closed(errors);
+                Some(Happened::ListenersClosed)
+            }
             () = done(&mut self.finishing) => Some(Happened::Finished),
             (index, why) = Workers::lost(&mut self.workers) => Some(self.lost(index, &why)),
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
@@ -231,20 +235,38 @@ impl Control {
         let Some(workers) = &mut self.workers else {
             return;
         };
+        let now = Instant::now();
+        let hard = self.overview.state.borrow().hard_deadline().unwrap_or(Deadline::NEVER);
         let (_closed, nobody) = tokio::sync::mpsc::channel(1);
         let accepting = std::mem::replace(&mut workers.accepting, nobody);
         let deliverer = Deliverer {
             overview: Rc::clone(&self.overview),
             workers: workers.deliveries.clone(),
+            fits: workers.fits,
+            patience: Deadline::after(hard.instant().unwrap_or(now).max(now), CLOSING),
             events: self.events.clone(),
         };
         let listeners = std::mem::take(&mut self.listeners);
         self.closing = Some(Box::pin(close(listeners, accepting, Rc::new(deliverer))));
     }
 
+    /// Takes over what went wrong while listeners were closed.
+    fn closed(&mut self, errors: Vec<String>) {
+        let phase = self.overview.phase();
+        for error in errors {
+            self.overview.count_error(phase);
+            self.stopping.report.add_error(phase, error);
+        }
+    }
+
     /// Ends the workers: they leave when nothing can be delivered any more.
-    fn finish(&mut self) -> Running {
-        self.closing = None;
+    fn finish(&mut self) -> Running<()> {
+        if self.closing.take().is_some() {
+            let message = "the listeners were not closed in time; who waited in them was reset";
+            let event = Event::new(Level::Error, "listeners_unswept");
+            self.events.emit(event.with("message", message));
+            self.closed(vec![message.to_owned()]);
+        }
         let Some(workers) = self.workers.take() else {
             return Box::pin(async {});
         };
@@ -259,11 +281,12 @@ impl Control {
 }
 
 /// Ends when what is under way is done; never if nothing is.
-async fn done(running: &mut Option<Running>) {
+async fn done<T>(running: &mut Option<Running<T>>) -> T {
     match running {
         Some(future) => {
-            future.await;
+            let outcome = future.await;
             *running = None;
+            outcome
         }
         None => std::future::pending().await,
     }

@@ -76,13 +76,15 @@ pub(super) struct Workers {
     /// What each worker, by its number, says of its start and its end.
     pub(super) reports: Vec<(usize, mpsc::Receiver<io::Result<()>>)>,
     pub(super) cuts: std::sync::mpsc::Receiver<CutRequest>,
+    /// How many connections there are descriptors for.
+    pub(super) fits: usize,
 }
 
 async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> {
     let events = Events::stderr().map_err(system("write to stderr"))?;
     let access =
         Sink::stdout("access_log", ACCESS_LOG_QUEUE_MAX).map_err(system("write to stdout"))?;
-    let fits = descriptors::connections(loaded.config.workers);
+    let fits = descriptors::connections(loaded.config.workers, loaded.config.listen.len());
     let config = Arc::new(loaded.config);
     let bound = bind(&config);
     let (listeners, admin) = match bound {
@@ -100,8 +102,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     });
-    let limit = config.limits.connections.unwrap_or(fits);
-    let workers = start_workers(&config, &overview, &listeners, &events, limit);
+    let workers = start_workers(&config, &overview, &listeners, &events, fits);
     let workers = match workers.await {
         Ok(workers) => workers,
         Err(error) => {
@@ -146,8 +147,9 @@ async fn start_workers(
     overview: &Overview,
     listeners: &[Listener],
     events: &Events,
-    limit: usize,
+    fits: usize,
 ) -> Result<Workers, StartError> {
+    let limit = config.limits.connections.unwrap_or(fits);
     let admission = Admission::new(limit, config.limits.connections_per_address);
     let (accepts, accepting) = mpsc::channel(1);
     let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
@@ -179,7 +181,7 @@ async fn start_workers(
         let started = reported.recv().await.unwrap_or_else(|| Err(panicked()));
         started.map_err(system("start a worker"))?;
     }
-    Ok(Workers { deliveries, accepting, threads, reports, cuts })
+    Ok(Workers { deliveries, accepting, threads, reports, cuts, fits })
 }
 
 /// What is known of a worker that ended without a word.

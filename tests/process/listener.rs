@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::support::client::{Client, End, get};
 use crate::support::origin::Origin;
-use crate::support::process::{Launch, is_privileged};
+use crate::support::process::{Launch, Proxy, is_privileged};
 use crate::support::wire::Place;
 use crate::support::{PATIENCE, ms, pause};
 
@@ -151,4 +152,168 @@ fn unix_listener_loses_nobody() {
         }
         proxy.wait_clean_exit();
     }
+}
+
+/// Clients that have connected and asked, and wait in the queue of `place`.
+fn queue_up(place: &Place, n: usize) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..n).map(|_| Client::connect(place)).collect();
+    for client in &mut clients {
+        client.get("/queued");
+    }
+    clients
+}
+
+fn assert_served(clients: &mut [Client]) {
+    for (n, client) in clients.iter_mut().enumerate() {
+        let response = client.try_response();
+        let response = response.unwrap_or_else(|broken| panic!("client {n}: {broken:?}"));
+        assert_eq!(response.text(), "GET /queued 0");
+    }
+}
+
+/// More than the runtime's budget lets a task accept at once, and more than
+/// the kernel lets wait where it is set up in the old way.
+fn long_queue() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, raised).expect("a soft limit can be raised");
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
+    most.trim().parse::<usize>().expect("a number").saturating_sub(64).min(2000)
+}
+
+fn long_queue_is_served(launch: impl Fn(&Origin) -> Launch, way: &str) {
+    let n = long_queue();
+    let origin = Origin::new();
+    let proxy = launch(&origin).set("limits.connections", "1").start();
+    let mut first = proxy.client();
+    first.get("/hold");
+    origin.wait_started("/hold");
+    let mut clients = queue_up(&proxy.place(), n);
+    proxy.terminate();
+    let closed = proxy.wait_event("listener_closed");
+    assert_eq!(closed.text("way"), way, "{}", closed.fields);
+    // Each worker may have let one in before it knew of the first.
+    assert!(closed.number("accepted") + 4 > n as u64, "{}", closed.fields);
+    origin.release("/hold");
+    assert_eq!(first.response().text(), "held");
+    assert_served(&mut clients);
+    drop((first, clients));
+    proxy.wait_clean_exit();
+}
+
+#[test]
+fn two_thousand_in_the_queue_are_served_when_syns_are_filtered() {
+    if !is_privileged() {
+        eprintln!("not tried: without CAP_NET_ADMIN there is no filter; the other way is tested");
+        return;
+    }
+    long_queue_is_served(Launch::before, "syn-filter");
+}
+
+#[test]
+fn two_thousand_in_the_queue_are_served_when_the_backlog_is_plugged() {
+    long_queue_is_served(unprivileged, "backlog-plug");
+}
+
+fn queue_is_served_when_descriptors_come_back(launch: impl Fn(&Origin) -> Launch) {
+    let origin = Origin::new();
+    let proxy = launch(&origin).set("limits.connections", "1").start();
+    let mut first = proxy.client();
+    first.get("/hold");
+    origin.wait_started("/hold");
+    let before = proxy.limit_descriptors(Some(3));
+    let mut clients = queue_up(&proxy.place(), 50);
+    proxy.terminate();
+    proxy.wait_phase("draining");
+    assert!(proxy.events("listener_closed").is_empty(), "it is not closed upon who waits in it");
+    proxy.limit_descriptors(before);
+    let closed = proxy.wait_event("listener_closed");
+    assert!(closed.number("accepted") >= 45, "{}", closed.fields);
+    origin.release("/hold");
+    assert_eq!(first.response().text(), "held");
+    assert_served(&mut clients);
+    drop((first, clients));
+    proxy.wait_clean_exit();
+}
+
+#[test]
+fn queue_waits_for_descriptors_when_syns_are_filtered() {
+    queue_is_served_when_descriptors_come_back(Launch::before);
+}
+
+#[test]
+fn queue_waits_for_descriptors_when_the_backlog_is_plugged() {
+    queue_is_served_when_descriptors_come_back(unprivileged);
+}
+
+#[test]
+fn queue_is_let_in_only_as_far_as_upstream_connections_have_descriptors() {
+    let origin = Origin::new();
+    let proxy = Launch::before(&origin).descriptors(64).start();
+    let place = proxy.place();
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(&place)).collect();
+    for client in &mut clients {
+        client.get("/hold");
+    }
+    origin.wait_started("/hold");
+    proxy.terminate();
+    proxy.wait_phase("draining");
+    origin.release("/hold");
+    for (n, client) in clients.iter_mut().enumerate() {
+        let response = client.try_response();
+        let response = response.unwrap_or_else(|broken| panic!("client {n}: {broken:?}"));
+        assert_eq!((response.status, response.text().as_str()), (200, "held"), "client {n}");
+    }
+    drop(clients);
+    proxy.wait_clean_exit();
+}
+
+/// Nobody can be let in, to the end; the proxy with its drain report.
+fn queue_is_given_up(cut_timeout: &str) -> (Proxy, serde_json::Value) {
+    let origin = Origin::new();
+    let launch = Launch::before(&origin).set("limits.connections", "1");
+    let proxy = launch.stop("drain_timeout", "1s").stop("cut_timeout", cut_timeout).start();
+    proxy.limit_descriptors(Some(3));
+    let clients = queue_up(&proxy.place(), 20);
+    proxy.terminate();
+    let report = proxy.drain_report();
+    drop(clients);
+    (proxy, report)
+}
+
+#[test]
+fn queue_that_is_given_up_is_counted_and_reported() {
+    let (proxy, report) = queue_is_given_up("4s");
+    assert_eq!(proxy.wait_event("listener_queue_reset").number("reset"), 20);
+    assert!(report["errors"].to_string().contains("with 20 in its queue"), "{report}");
+}
+
+#[test]
+fn queue_that_outlives_the_cut_is_reported() {
+    let (proxy, report) = queue_is_given_up("200ms");
+    proxy.wait_event("listeners_unswept");
+    assert!(report["errors"].to_string().contains("not closed in time"), "{report}");
+}
+
+#[test]
+fn second_signal_in_lame_duck_answers_who_waits_in_the_queue() {
+    let origin = Origin::new();
+    let proxy = Launch::before(&origin).stop("lame_duck", "20s").start();
+    proxy.terminate();
+    proxy.wait_phase("lame_duck");
+    // Two signals within a second are one.
+    pause(ms(1100));
+    let before = proxy.limit_descriptors(Some(3));
+    let mut clients = queue_up(&proxy.place(), 20);
+    proxy.terminate();
+    proxy.wait_phase("cutting");
+    pause(ms(100));
+    proxy.limit_descriptors(before);
+    for (n, client) in clients.iter_mut().enumerate() {
+        let response = client.try_response();
+        let response = response.unwrap_or_else(|broken| panic!("client {n}: {broken:?}"));
+        assert!([200, 503].contains(&response.status), "client {n}: {}", response.status);
+    }
+    drop(clients);
+    proxy.wait_exit();
 }

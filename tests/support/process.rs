@@ -11,7 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit,
+};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use serde_json::Value;
 
@@ -494,6 +496,14 @@ impl Proxy {
     pub(crate) fn reported(&self, name: &str) -> u64 {
         let report = self.drain_report();
         count(&report, name).unwrap_or_else(|| panic!("no {name} in {report}"))
+    }
+
+    /// Lets it open no descriptor beyond the first `n`; whatever it has stays open.
+    /// What it was allowed before.
+    pub(crate) fn limit_descriptors(&self, n: Option<u64>) -> Option<u64> {
+        let id = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let limit = Rlimit { current: n, maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(id, Resource::Nofile, limit).expect("the child's limit").current
     }
 
     /// Octets of memory in use.
