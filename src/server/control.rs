@@ -253,6 +253,8 @@ impl Control {
     /// Takes over what went wrong while listeners were closed.
     fn closed(&mut self, errors: Vec<String>) {
         let phase = self.overview.phase();
+        // A client that was told "connected" may have lost its request.
+        self.stopping.lost |= !errors.is_empty();
         for error in errors {
             self.overview.count_error(phase);
             self.stopping.report.add_error(phase, error);

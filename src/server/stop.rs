@@ -14,7 +14,7 @@ use super::overview::{FIRST_GENERATION, Overview};
 use crate::config::Config;
 use crate::drain::Phase;
 use crate::limits::{LAST_WORDS, PIPE_BUF};
-use crate::telemetry::{CutRequest, DrainReport, Event, Events, Level};
+use crate::telemetry::{ConnectionState, CutRequest, DrainReport, Event, Events, Level};
 
 /// All work ended by itself.
 const CLEAN: u8 = 0;
@@ -26,7 +26,7 @@ pub(super) struct Stopping {
     pub(super) report: DrainReport,
     pub(super) cuts: Option<Receiver<CutRequest>>,
     pub(super) reason: Option<&'static str>,
-    /// A worker died, and with it what it served.
+    /// A worker died, or a queue was reset, and with it what nobody can name.
     pub(super) lost: bool,
     /// When draining began.
     pub(super) since: Cell<Option<Instant>>,
@@ -59,7 +59,10 @@ impl Stopping {
             report.add_cut(cut);
         }
         report.cut_total = totals.cut;
-        report.unfinished = overview.scope.census().total();
+        // Who lingers has its whole response; who is idle has lost nothing.
+        let census = overview.scope.census();
+        report.unfinished =
+            census.of(ConnectionState::H1Reading) + census.of(ConnectionState::H1Active);
         if let Some(stop) = overview.state.borrow().stop {
             report.total_ms = u64::try_from(stop.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         }
