@@ -149,6 +149,9 @@ pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;
 
+/// How long workers may take to write down what a third signal ends.
+pub const LAST_MOMENT: Duration = Duration::from_millis(200);
+
 /// How long the last lines may take to be written when everything else is over.
 pub const LAST_WORDS: Duration = Duration::from_millis(500);
 

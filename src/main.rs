@@ -1,10 +1,13 @@
 //! The command line: arguments, one call, exit code.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use ebbtide::cli::{self, Command, RunArgs, StatusArgs};
+use ebbtide::limits::LAST_WORDS;
+use ebbtide::telemetry::{Event, Events, Level};
 use ebbtide::{admin, config, server};
 
 #[global_allocator]
@@ -21,16 +24,33 @@ fn main() -> ExitCode {
 fn run(args: &RunArgs) -> ExitCode {
     let loaded = match config::load(&args.sources(cli::environment())) {
         Ok(loaded) => loaded,
-        Err(errors) => return fail(&errors, cli::EXIT_USAGE),
+        Err(errors) => {
+            let lines = errors.0.iter().map(ToString::to_string).collect();
+            return refuse("config_error", lines, cli::EXIT_USAGE);
+        }
     };
     match server::run(loaded) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let cause = std::error::Error::source(&error);
             let text = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            fail(&format!("ebbtide: {error}{text}"), cli::EXIT_FAILED)
+            refuse("start_failed", vec![format!("{error}{text}")], cli::EXIT_FAILED)
         }
     }
+}
+
+/// Says why the process does not start, in the form that its log would have.
+fn refuse(event: &'static str, messages: Vec<String>, code: u8) -> ExitCode {
+    if !std::io::stderr().is_terminal()
+        && let Ok(events) = Events::stderr()
+    {
+        for message in messages {
+            events.emit(Event::new(Level::Error, event).with("message", message));
+        }
+        events.flush(Instant::now() + LAST_WORDS);
+        return ExitCode::from(code);
+    }
+    fail(&messages.join("\n"), code)
 }
 
 fn status(args: &StatusArgs) -> ExitCode {

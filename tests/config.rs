@@ -234,3 +234,24 @@ fn help_mentions_every_flag_every_key_and_every_exit_status() {
         }
     }
 }
+
+#[test]
+fn why_it_does_not_start_is_a_log_line_where_nobody_reads_a_terminal() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output =
+        ebbtide(here(), &[], &["run", "--listen", &address, "--upstream", "127.0.0.1:3000"]);
+    assert_eq!(output.status.code(), Some(1));
+    let line: serde_json::Value = serde_json::from_str(stderr(&output).trim()).unwrap();
+    assert_eq!(line["event"], "start_failed");
+    assert!(line["message"].as_str().unwrap().contains(&address), "{line}");
+
+    let output = ebbtide(here(), &[], &["run", "--set", "timeouts.hed=1", "--set", "listen=x"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() >= 3, "{text}");
+    assert!(lines.iter().all(|line| line["event"] == "config_error"), "{text}");
+    assert!(text.contains("did you mean timeouts.head"), "{text}");
+}

@@ -69,6 +69,8 @@ pub(super) enum Form {
     Connections(Set<usize>),
     /// A number of connections, at least one, or `off`.
     CountOrOff(Set<Option<usize>>),
+    /// A number of bytes, or `off`.
+    SizeOrOff(Set<Option<u64>>),
     /// Bytes per second.
     Rate(Set<u64>),
     /// `true` or `false`.
@@ -156,6 +158,8 @@ impl Form {
                 set(draft, within(value::number(text)?, least, most)?);
             }
             Self::Connections(set) => set(draft, within(value::number(text)?, 1, usize::MAX)?),
+            Self::SizeOrOff(set) if text == "off" => set(draft, None),
+            Self::SizeOrOff(set) => set(draft, Some(value::size(text)?)),
             Self::CountOrOff(set) if text == "off" => set(draft, None),
             Self::CountOrOff(set) => set(draft, Some(within(value::number(text)?, 1, usize::MAX)?)),
             Self::Rate(set) => set(draft, value::number(text)?),
@@ -193,6 +197,9 @@ impl Form {
             ),
             Self::Count { least, most, .. } => format!("a number from {least} to {most}"),
             Self::Connections(_) => "a number of connections, at least 1".to_owned(),
+            Self::SizeOrOff(_) => {
+                "off, or a size such as 64k, 10m, or a number of bytes".to_owned()
+            }
             Self::CountOrOff(_) => "off, or a number of connections, at least 1".to_owned(),
             Self::Rate(_) => "a number of bytes per second, or 0".to_owned(),
             Self::Flag(_) => "true or false".to_owned(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::form::Form;
 use super::form::Form::{
     Connections, Count, CountOrOff, Endpoints, File, Flag, Listener, Listeners, Names, Rate, Size,
-    Time, TimeOrOff, Word,
+    SizeOrOff, Time, TimeOrOff, Word,
 };
 use super::model::{AccessFormat, Config, Limits, Log, Plan, Retry, Timeouts, Upstream};
 use crate::limits;
@@ -195,6 +195,12 @@ pub static KEYS: &[Key] = &[
         "The most fields of a request head, 1 to 256.",
     ),
     key(
+        "limits.body_size",
+        Is("off"),
+        SizeOrOff(|d, v| d.config.limits.body_size = v),
+        "The most bytes of a request body, answered with 413 beyond; off leaves it to the app.",
+    ),
+    key(
         "limits.connections",
         Unset("10000"),
         Connections(|d, v| d.config.limits.connections = Some(v)),
@@ -348,6 +354,7 @@ impl Draft {
                 limits: Limits {
                     head_size: 0,
                     head_count: 0,
+                    body_size: None,
                     connections: None,
                     connections_per_address: None,
                     connection_age: None,

@@ -110,6 +110,8 @@ pub struct Limits {
     pub head_size: usize,
     /// The most fields of a request head.
     pub head_count: usize,
+    /// The most octets of a request body; `None`: off.
+    pub body_size: Option<u64>,
     /// The most downstream connections; `None`: derived from the descriptor limit.
     pub connections: Option<usize>,
     /// The most downstream connections from one address; `None`: off.

@@ -121,6 +121,28 @@ pub fn may_be_complete(octets: &[u8], seen: usize) -> bool {
     })
 }
 
+/// Whether a line of the head ends with LF alone. A parser in front may take
+/// such an LF for part of a value: what follows would be a field for one of us
+/// and not for the other.
+#[inline]
+pub fn has_bare_lf(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+}
+
+/// Whether a request line is one of another HTTP version, rather than no
+/// request line at all.
+pub fn is_other_version(octets: &[u8]) -> bool {
+    let line = octets[..first_line_len(octets)].trim_ascii_end();
+    let mut parts = line.split(|&octet| octet == b' ');
+    let (Some(_), Some(_), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
 /// The length of the request line so far, its end excluded: what 414 looks at.
 pub fn first_line_len(octets: &[u8]) -> usize {
     memchr::memchr(b'\n', octets).unwrap_or(octets.len())
@@ -143,6 +165,25 @@ mod tests {
         assert_eq!((head.method, head.target, head.minor, head.len), ("GET", "/", 1, whole.len()));
         for seen in 0..whole.len() {
             assert!(may_be_complete(whole, seen), "{seen}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_with_lf_alone_is_noticed() {
+        assert!(!has_bare_lf(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        for bad in [&b"GET / HTTP/1.1\nHost: a\r\n\r\n"[..], b"G\r\nX: b\nT: c\r\n\r\n", b"\n"] {
+            assert!(has_bare_lf(bad));
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_from_no_request_line() {
+        assert!(is_other_version(b"GET / HTTP/2.0\r\n"));
+        assert!(is_other_version(b"GET / HTTP/1.2"));
+        for bad in
+            [&b"GET /a b HTTP/1.1\r\n"[..], b"GET / http/1.1", b"GET / HTTP/1", b"PROXY TCP4 1 2"]
+        {
+            assert!(!is_other_version(bad), "{bad:?}");
         }
     }
 

@@ -241,8 +241,9 @@ impl<'a> Exchange<'a> {
             return Ok(());
         };
         let before = self.upload.written + self.upload.received;
+        let most = self.proxy.config.limits.body_size.unwrap_or(u64::MAX);
         let rules =
-            Rules { hurry, timeouts: &self.proxy.config.timeouts, spare: &self.proxy.spare };
+            Rules { hurry, most, timeouts: &self.proxy.config.timeouts, spare: &self.proxy.spare };
         let result = self.upload.poll(cx, &self.request.head, self.client, upstream, &rules);
         self.handed |= self.upload.written > 0;
         self.patience.moved += self.upload.written + self.upload.received - before;
@@ -478,7 +479,7 @@ fn reason(failure: &Failure) -> CloseReason {
         ClientGone => CloseReason::Client,
         SendTimeout | BodyTimeout | HeadTimeout => CloseReason::Timeout,
         BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-        | HeadTooLarge => CloseReason::BadRequest,
+        | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
         Overloaded(_) => CloseReason::Limit,
         Connect(_) | Died(_) | BadResponse(_) | FirstByteTimeout | BetweenBytesTimeout
         | Truncated(_) => CloseReason::Upstream,

@@ -22,6 +22,8 @@ pub enum Failure {
     TargetTooLong,
     /// The request head is too long or has too many fields.
     HeadTooLarge,
+    /// The request body is longer than allowed.
+    BodyTooLarge,
     /// The request head did not arrive in time.
     HeadTimeout,
     /// The request body did not arrive in time, or too slowly.
@@ -71,6 +73,7 @@ impl Failure {
             Method => 405,
             Version => 505,
             TargetTooLong => 414,
+            BodyTooLarge => 413,
             HeadTooLarge => 431,
             HeadTimeout | BodyTimeout => 408,
             // Nginx's code for it: seen in logs only, never sent.
@@ -90,7 +93,7 @@ impl Failure {
         use Failure::*;
         match self {
             BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-            | HeadTooLarge | HeadTimeout | BodyTimeout => "http_request_error",
+            | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => "http_request_error",
             ClientGone | SendTimeout => "connection_terminated",
             Overloaded(_) => "connection_limit_reached",
             Connect(ConnectError::TimedOut) => "connection_timeout",
@@ -118,6 +121,7 @@ impl Failure {
             Method => "method_not_allowed",
             Version => "bad_version",
             TargetTooLong => "target_too_long",
+            BodyTooLarge => "body_too_large",
             HeadTooLarge => "head_too_large",
             HeadTimeout => "head_timeout",
             BodyTimeout => "body_timeout",
@@ -135,6 +139,16 @@ impl Failure {
             BetweenBytesTimeout => "between_bytes_timeout",
             Truncated(_) => "response_truncated",
             Cut => "cut",
+        }
+    }
+
+    /// What exactly was wrong with a request that was refused, for the access log.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Failure::BadRequest(cause) | Failure::Overloaded(cause) => cause,
+            Failure::Framing(error) => error.cause(),
+            Failure::ClientBody(error) => error.0,
+            other => other.word(),
         }
     }
 

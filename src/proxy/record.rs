@@ -136,11 +136,11 @@ pub(super) fn record_refusal(
     if access.is_on() {
         access.record(&Record {
             ts: std::time::SystemTime::now().checked_sub(age).unwrap_or(std::time::UNIX_EPOCH),
-            request_id: b"",
+            request_id: b"-",
             remote: remote(client),
-            method: b"",
-            host: b"",
-            target: b"",
+            method: b"-",
+            host: b"-",
+            target: b"-",
             protocol: "HTTP/1.1",
             status,
             bytes_in: client.buffer.len() as u64,
@@ -151,7 +151,7 @@ pub(super) fn record_refusal(
             retries: 0,
             referer: None,
             user_agent: None,
-            error: Some(failure.word()),
+            error: Some(failure.detail()),
             drain: proxy.stage() > Stage::Open,
         });
     }

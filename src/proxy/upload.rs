@@ -144,6 +144,9 @@ impl Upload {
             spent += trailer;
         }
         self.received += spent as u64;
+        if self.received > rules.most {
+            return Err(Failure::BodyTooLarge);
+        }
         self.out.set(progress.produced, spent);
         if spent > 0 {
             return Ok(true);
@@ -188,6 +191,8 @@ impl Upload {
 
 /// What an upload goes by.
 pub(super) struct Rules<'a> {
+    /// The most octets of a body.
+    pub(super) most: u64,
     /// The client is expected to send now.
     pub(super) hurry: bool,
     pub(super) timeouts: &'a Timeouts,

@@ -62,7 +62,9 @@ async fn room(worker: &Worker, acceptor: &Acceptor) {
         if !worker.admission.is_full() {
             return;
         }
-        let event = Event::new(Level::Warn, "connection_limit_reached");
+        let event = Event::new(Level::Warn, "connection_limit_reached")
+            .with("limit", worker.admission.limit())
+            .with("message", "newcomers wait; see limits.connections and the limit of open files");
         worker.proxy.events.limited("connection_limit", Duration::from_secs(5), event);
         worker.make_room();
         // Another worker's idle connections may be the only ones there are.

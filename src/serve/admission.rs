@@ -32,6 +32,11 @@ impl Admission {
         Arc::new(Admission { limit, count, freed: Notify::new(), per_address })
     }
 
+    /// The most connections there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether another connection would be one too many.
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= self.limit

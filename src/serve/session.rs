@@ -12,8 +12,10 @@ use std::time::SystemTime;
 
 use super::worker::Worker;
 use crate::drain::{Guard, Rule, Stage, kept};
-use crate::http1::HeadError;
-use crate::http1::head::{first_line_len, may_be_complete, parse_request, storage};
+use crate::http1::head::{
+    first_line_len, has_bare_lf, is_other_version, may_be_complete, parse_request, storage,
+};
+use crate::http1::{Framing, HeadError};
 use crate::limits::{BUFFER, PARK_AFTER};
 use crate::net::Alarm;
 use crate::proxy::exchange::refuse;
@@ -181,8 +183,13 @@ impl Session<'_> {
         let head = match parse_request(client.buffer.filled(), &mut fields) {
             Ok(None) => return None,
             Ok(Some(head)) => head,
-            Err(error) => return Some(Head::Refused(refusal(error))),
+            Err(error) => {
+                return Some(Head::Refused(refusal(error, client.buffer.filled())));
+            }
         };
+        if has_bare_lf(&client.buffer.filled()[..head.len]) {
+            return Some(Head::Refused(Failure::BadRequest("line ends with LF alone")));
+        }
         if let Some(failure) = beyond(proxy, head.len, head.fields.len()) {
             return Some(Head::Refused(failure));
         }
@@ -191,7 +198,11 @@ impl Session<'_> {
         let fallback = &self.worker.fallback_host;
         let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, proxy.spare.head());
         client.buffer.consume(length);
+        let most = proxy.config.limits.body_size.unwrap_or(u64::MAX);
         Some(match planned {
+            Ok(Request { framing: Framing::Length(length), .. }) if length > most => {
+                Head::Refused(Failure::BodyTooLarge)
+            }
             Ok(request) => Head::Whole(request),
             Err(failure) => Head::Refused(failure),
         })
@@ -223,11 +234,12 @@ impl Session<'_> {
     }
 }
 
-fn refusal(error: HeadError) -> Failure {
+fn refusal(error: HeadError, octets: &[u8]) -> Failure {
     match error {
         HeadError::Malformed(what) => Failure::BadRequest(what),
         HeadError::TooManyFields => Failure::HeadTooLarge,
-        HeadError::Version => Failure::Version,
+        HeadError::Version if is_other_version(octets) => Failure::Version,
+        HeadError::Version => Failure::BadRequest("malformed request line"),
     }
 }
 

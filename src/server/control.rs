@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::drain::{Deadline, Orders, Phase, Rule, Stage, kept};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
-use crate::limits::{CLOSING, HOUSEKEEPING};
+use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT};
 use crate::net::Listener;
 use crate::telemetry::{Event, Events, Level};
 
@@ -102,6 +102,9 @@ impl Control {
                 break exit;
             }
         };
+        if exit == Exit::Aborted {
+            self.last_moment().await;
+        }
         let remains = Remains {
             overview: &self.overview,
             config: &self.config,
@@ -112,6 +115,22 @@ impl Control {
         // Last of all: whoever watches has seen every phase.
         drop(self.admin.take());
         status
+    }
+
+    /// A third signal ends the process, but not before the workers have had a
+    /// moment to write down what they cut.
+    async fn last_moment(&mut self) {
+        let now = Instant::now();
+        let (phase, entered) = {
+            let state = self.overview.state.borrow();
+            (state.phase, state.entered)
+        };
+        self.stopping.report.add_phase(phase, now.saturating_duration_since(entered));
+        self.tell(Stage::Cut, now, Deadline::at(now));
+        let _left = self.overview.scope.drained(Deadline::after(now, LAST_MOMENT)).await;
+        if let Some(workers) = self.workers.take() {
+            self.stopping.cuts = Some(workers.cuts);
+        }
     }
 
     /// The next thing that matters to the state machine, or nothing but time.

@@ -109,6 +109,7 @@ fn full_disk_under_the_access_log_does_not_stop_the_proxy() {
     let before = proxy.cpu_time();
     pause(ms(500));
     assert!(proxy.cpu_time() - before < ms(200), "it spins");
+    assert!(proxy.wait_event("log_broken").text("message").contains("No space left"));
     drop(client);
     proxy.terminate();
     assert_eq!(proxy.wait_exit().code(), 0, "nobody lost a request");

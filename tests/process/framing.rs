@@ -154,3 +154,55 @@ fn refusal_after_a_pipelined_request_comes_in_its_turn() {
     assert_eq!(client.response().status, 400);
     assert_eq!(client.end(), End::Eof);
 }
+
+#[test]
+fn line_that_ends_with_lf_alone_is_refused() {
+    let (origin, proxy) = pair();
+    for octets in [
+        "GET / HTTP/1.1\nHost: app.test\n\n",
+        "GET / HTTP/1.1\r\nHost: app.test\r\n\n",
+        "GET / HTTP/1.1\r\nHost: app.test\r\nX: b\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        assert_eq!(refusal(&proxy, octets).status, 400, "{octets:?}");
+    }
+    assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn another_version_is_505_and_a_malformed_request_line_400() {
+    let (origin, proxy) = pair();
+    let host = "\r\nHost: app.test\r\n\r\n";
+    for (line, status) in [
+        ("GET / HTTP/2.0", 505),
+        ("GET /a b HTTP/1.1", 400),
+        ("GET / http/1.1", 400),
+        ("GET / HTTP/1", 400),
+    ] {
+        assert_eq!(refusal(&proxy, &format!("{line}{host}")).status, status, "{line}");
+    }
+    assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn body_beyond_the_limit_is_too_large() {
+    let origin = Origin::new();
+    let proxy = Launch::before(&origin).set("limits.body_size", "10").start();
+    let mut client = proxy.client();
+    client.post("/fits", b"0123456789");
+    assert_eq!(client.response().status, 200);
+    let told = "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 11\r\n\r\n";
+    assert_eq!(refusal(&proxy, told).status, 413);
+    let chunks = "POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                  8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n";
+    assert_eq!(refusal(&proxy, chunks).status, 413);
+    assert_eq!(origin.requests().len(), 1, "none of the others was whole");
+}
+
+#[test]
+fn refusal_says_in_the_access_log_what_was_wrong() {
+    let (_origin, proxy) = pair();
+    assert_eq!(refusal(&proxy, "GET / HTTP/1.1\r\n\r\n").status, 400);
+    proxy.terminate();
+    proxy.wait_clean_exit();
+    assert_eq!(proxy.access_log()[0]["error"], "no Host");
+}

@@ -287,3 +287,29 @@ fn third_signal_ends_the_process() {
     assert_eq!(proxy.wait_exit().code(), 3);
     drop(client);
 }
+
+#[test]
+fn third_signal_names_what_it_ended() {
+    for pause_between in [0, 1, 5, 20] {
+        let origin = Origin::new();
+        let proxy = Launch::before(&origin).stop("drain_timeout", "120s").start();
+        let mut client = proxy.client();
+        client.get("/hold-named");
+        origin.wait_started("/hold-named");
+        proxy.terminate();
+        proxy.wait_phase("draining");
+        pause(Duration::from_millis(1200));
+        proxy.try_signal(Signal::INT);
+        pause(ms(pause_between));
+        proxy.try_signal(Signal::QUIT);
+        assert_eq!(proxy.wait_exit().code(), 3);
+        // The last line, with everything in it.
+        let report = proxy.drain_report();
+        let cut = report["cut"].as_array().expect("a list");
+        assert_eq!(cut.len(), 1, "{report}");
+        assert_eq!(cut[0]["target"], "/hold-named");
+        assert_eq!(report["cut_total"], 1);
+        assert_eq!(proxy.events("request_cut").len(), 1);
+        drop(client);
+    }
+}

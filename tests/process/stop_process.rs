@@ -109,6 +109,9 @@ fn other_signals_do_not_end_the_process() {
     for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE] {
         proxy.signal(signal);
     }
+    crate::support::within(PATIENCE, "three signals to be logged", || {
+        (proxy.events("signal_ignored").len() == 3).then_some(())
+    });
     for _ in 0..3 {
         client.get("/still");
         assert!(!client.response().says_close());

@@ -29,9 +29,9 @@ fn process_is_ready_with_all_its_workers_or_does_not_start() {
         }
         assert_eq!(proxy.wait_exit().code(), 1, "with {descriptors} descriptors");
         let said = proxy.said();
-        assert!(said.contains("ebbtide: cannot "), "with {descriptors} descriptors: {said}");
+        assert!(said.contains("cannot "), "with {descriptors} descriptors: {said}");
         assert!(proxy.events("listening").is_empty(), "with {descriptors} descriptors: {said}");
-        let no_worker = "ebbtide: cannot start a worker: Too many open files";
+        let no_worker = "cannot start a worker: Too many open files";
         without_worker += u32::from(said.contains(no_worker));
     }
     assert!(without_worker > 0, "it never was a worker that could not start");
