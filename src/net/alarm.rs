@@ -27,7 +27,8 @@ impl Clock {
     /// Moves the clock to the present and returns that.
     pub fn refresh(&self) -> Instant {
         let now = Instant::now();
-        self.now.set(self.millis(now));
+        // Rounded down, as instants are rounded up: nothing is due early.
+        self.now.set(millis(now.saturating_duration_since(self.epoch)));
         now
     }
 
@@ -108,6 +109,18 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_instant_is_reached_before_it_has_come() {
+        let clock = Clock::new();
+        for _ in 0..2_000 {
+            let at = Instant::now() + Duration::from_micros(300);
+            let due = clock.millis(at);
+            clock.refresh();
+            let reached = clock.now() >= due;
+            assert!(!reached || Instant::now() >= at);
+        }
+    }
 
     #[test]
     fn an_alarm_never_rings_early_and_one_without_end_never() {

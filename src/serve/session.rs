@@ -80,6 +80,7 @@ impl Session<'_> {
             match ended {
                 Ended::Keep => {
                     self.guard.shift(ConnectionState::H1Idle);
+                    proxy.clock.refresh();
                     self.since = proxy.clock.now();
                 }
                 Ended::Linger(reason) => return End::Linger(reason),

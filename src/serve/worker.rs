@@ -324,7 +324,8 @@ impl Worker {
                 ConnectionState::H1Fresh => (accepted, config.stop.first_request_grace),
                 _ => (since, config.stop.idle_grace),
             };
-            return from.max(began).saturating_add(millis(grace));
+            // What the clock has noted is rounded down: a millisecond more is never less.
+            return from.saturating_add(1).max(began).saturating_add(millis(grace));
         }
         let idle = since.saturating_add(millis(config.timeouts.idle));
         let age = config.limits.connection_age.map_or(u64::MAX, millis);
