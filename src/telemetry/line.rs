@@ -48,11 +48,31 @@ pub(super) fn text_line(now: SystemTime, event: &Event, colour: bool) -> Vec<u8>
         let _ = write!(text, "{space}{}=", field.key);
         let _ = match &field.value {
             Value::String(value) => write_word(&mut text, value),
+            Value::Object(_) => write_word(&mut text, &counts(&field.value)),
             value => write_word(&mut text, &value.to_string()),
         };
     }
     out.push(b'\n');
     out
+}
+
+/// A document of counts for a person: those that are not zero.
+fn counts(value: &Value) -> String {
+    fn collect(path: &str, value: &Value, shown: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    collect(&format!("{path}{dot}{key}"), value, shown);
+                }
+            }
+            value if value.as_u64() == Some(0) => {}
+            value => shown.push(format!("{path}:{value}")),
+        }
+    }
+    let mut shown = Vec::new();
+    collect("", value, &mut shown);
+    if shown.is_empty() { "none".to_owned() } else { shown.join(",") }
 }
 
 /// Writes a value so that it cannot break the line or steer the terminal.
@@ -72,5 +92,17 @@ impl Write for Octets<'_> {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_sees_only_the_counts_that_are_not_zero() {
+        let remaining = serde_json::json!({"h1": {"active": 2, "idle": 0}, "h2": {"idle": 0}});
+        assert_eq!(counts(&remaining), "h1.active:2");
+        assert_eq!(counts(&serde_json::json!({"h1": {"idle": 0}})), "none");
     }
 }
