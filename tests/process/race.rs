@@ -37,11 +37,11 @@ struct Run {
 }
 
 impl Run {
-    fn of(seed: u64) -> Run {
+    fn of(seed: u64, broken: Option<&str>) -> Run {
         let mut rng = Rng::new(seed);
         let frozen = rng.one_in(3);
         let idle_grace = [ms(0), ms(0), ms(30), ms(100)][rng.below(4) as usize];
-        let parts = (0..6).map(|_| Part::of(&mut rng, idle_grace)).collect();
+        let parts = (0..6).map(|_| Part::of(&mut rng, idle_grace, broken)).collect();
         Run {
             seed,
             idle_grace,
@@ -234,7 +234,7 @@ fn search(sabotage: Option<&'static str>) -> Result<(), String> {
                     if seed > last {
                         return;
                     }
-                    if let Err(loss) = Run::of(seed).play(sabotage) {
+                    if let Err(loss) = Run::of(seed, sabotage).play(sabotage) {
                         over.store(true, Ordering::SeqCst);
                         *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(loss);
                     }

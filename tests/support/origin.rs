@@ -411,6 +411,7 @@ fn same(a: &Socket, b: &Socket) -> bool {
 /// | `/chunked` | two chunks and a trailer |
 /// | `/close` | a body that ends with the connection |
 /// | `/early/N` | N octets at once, without reading the request's body |
+/// | `/curt/N` | the same, and closes |
 /// | `/bytes/N` | N octets of [`pattern`] |
 /// | `/think/MS` | 200, after so long |
 /// | `/none`, `/unmodified` | 204, 304 |
@@ -422,6 +423,9 @@ pub(crate) fn standard(conn: &mut OriginConn, request: &Request) -> Result<Next,
     let number = || second.parse::<usize>().unwrap_or_else(|_| panic!("no number: {target}"));
     if first == "early" {
         return early(conn, number());
+    }
+    if first == "curt" {
+        return conn.answer("200 OK", pattern(number())).map(|_| Next::Close);
     }
     let request = conn.body()?;
     match first {

@@ -82,11 +82,24 @@ pub(super) struct Stage {
     pub(super) timeline: Timeline,
 }
 
+/// The scenes that can tell when a rule is broken; every one, if nothing is.
+fn telling(broken: Option<&str>) -> &'static [Scene] {
+    match broken {
+        Some("last-look") => &[Scene::IdleEnd, Scene::IdleReuse],
+        Some("linger") => &[Scene::EarlyResponse],
+        Some("empty-accept-queue") => &[Scene::AcceptRow],
+        Some("serve-reading") => &[Scene::LastOctetOfHead],
+        _ => &SCENES,
+    }
+}
+
 impl Part {
-    /// A part of the kind that this generator says.
-    pub(super) fn of(rng: &mut Rng, idle_grace: Duration) -> Part {
+    /// A part of the kind that this generator says, among those that can tell what is
+    /// broken: a rule that shows in one run of many is looked for where it shows.
+    pub(super) fn of(rng: &mut Rng, idle_grace: Duration, broken: Option<&str>) -> Part {
+        let scenes = telling(broken);
         Part {
-            scene: SCENES[rng.below(SCENES.len() as u64) as usize],
+            scene: scenes[rng.below(scenes.len() as u64) as usize],
             before: rng.one_in(2),
             offset: rng.span(ms(0), ms(5)),
             then: rng.span(ms(0), ms(5)),
@@ -328,8 +341,11 @@ impl Part {
 
     fn early_response(&self, stage: &Stage) -> Vec<Fact> {
         const LEN: usize = 300_000;
+        // An app that reads on, and one that wants no more: only then the proxy closes
+        // while octets come.
+        let kind = if self.choice.is_multiple_of(2) { "early" } else { "curt" };
         let mut client = Client::connect_narrow(&stage.place, 4096);
-        client.send(post_head(&format!("/early/{LEN}/{}", stage.number), 1_000_000));
+        client.send(post_head(&format!("/{kind}/{LEN}/{}", stage.number), 1_000_000));
         let began = self.moment(stage);
         for _ in 0..8 {
             // The answer may have come and the proxy may read no more: no reason to stop.
