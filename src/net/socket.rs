@@ -101,6 +101,12 @@ impl Socket {
         }
     }
 
+    /// Waits until the kernel has taken all that was written.
+    #[inline]
+    pub fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether something can be read, be it the end. Asks the runtime, not the
     /// kernel: it sees what has happened up to the last turn of the event loop.
     #[inline]

@@ -80,6 +80,7 @@ impl Outbound {
             self.sent += taken;
             *moved += taken as u64;
         }
+        ready!(socket.poll_flush(cx))?;
         buffer.consume(self.spent);
         self.suffix.clear();
         self.ready = 0;
