@@ -18,9 +18,9 @@ use crate::http1::head::{
 use crate::http1::{Framing, HeadError};
 use crate::limits::{BUFFER, PARK_AFTER};
 use crate::net::Alarm;
-use crate::proxy::exchange::refuse;
+use crate::proxy::h1::{self, Client, blank_lines};
 use crate::proxy::request::{Arrival, Origin, plan};
-use crate::proxy::{Client, Ended, Exchange, Failure, Proxy, Request, blank_lines};
+use crate::proxy::{Ended, Failure, Proxy, Request};
 use crate::telemetry::{CloseReason, ConnectionState};
 
 /// How a session ends.
@@ -69,12 +69,12 @@ impl Session<'_> {
             let ended = match self.read_head(arrival).await {
                 Head::Left => Ended::Drop(CloseReason::Client),
                 Head::Refused(failure) => {
-                    Box::pin(refuse(proxy, self.alarm, self.client, &failure, began)).await
+                    Box::pin(h1::refuse(proxy, self.alarm, self.client, &failure, began)).await
                 }
                 Head::Whole(request) => {
                     self.guard.shift(ConnectionState::H1Active);
                     // Boxed, so that a connection that only waits does not carry it.
-                    Box::pin(Exchange::new(proxy, self.alarm, self.client, request).run()).await
+                    Box::pin(h1::serve(proxy, self.alarm, self.client, request)).await
                 }
             };
             match ended {

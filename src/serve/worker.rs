@@ -24,7 +24,8 @@ use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept}
 use crate::http1::Buffer;
 use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
-use crate::proxy::{Client, Ended, Failure, Proxy, RequestIds, exchange::refuse};
+use crate::proxy::h1::{self, Client};
+use crate::proxy::{Ended, Failure, Proxy, RequestIds};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
@@ -246,7 +247,7 @@ impl Worker {
         spawn_local(async move {
             let began = worker.proxy.clock.refresh();
             let failure = Failure::Overloaded("too many connections from this address");
-            let end = match refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
+            let end = match h1::refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
                 Ended::Linger(reason) => End::Linger(reason),
                 Ended::Drop(reason) => End::Drop(reason),
                 Ended::Keep => End::Drop(CloseReason::Limit),
