@@ -49,6 +49,9 @@ pub const ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// the parser keeps this many on the stack.
 pub const HEAD_COUNT_MAX: usize = 256;
 
+/// The most streams an HTTP/2 connection may be allowed.
+pub const STREAMS_MAX: usize = 10_000;
+
 /// The longest chunk-size line, extensions included.
 pub const CHUNK_LINE_MAX: usize = 1024;
 
