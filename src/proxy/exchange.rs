@@ -388,6 +388,11 @@ pub(super) struct Over<'p, D> {
 }
 
 impl<D: Downstream> Over<'_, D> {
+    /// Whether the client gave it up.
+    pub(super) fn was_cancelled(&self) -> bool {
+        matches!(self.failure, Some(Failure::ClientGone))
+    }
+
     /// Counts and writes down what became of it. `lost` is what happened to an
     /// answer that was ready, whole, and then did not get out.
     pub(super) fn finish(mut self, lost: Option<Failure>) -> D {

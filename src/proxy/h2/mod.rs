@@ -48,6 +48,11 @@ enum Kind<'a> {
 }
 
 impl Served<'_> {
+    /// Whether the client gave it up.
+    pub fn was_cancelled(&self) -> bool {
+        matches!(&self.0, Kind::Exchange(over) if over.was_cancelled())
+    }
+
     /// Writes it down. `lost` is why what h2 still had of it did not get out.
     pub fn finish(self, lost: Option<Failure>) {
         match self.0 {
