@@ -2,12 +2,13 @@
 //!
 //! | state | begins with | ends with |
 //! | --- | --- | --- |
-//! | fresh, idle | accept, a response | an octet; parked after a moment of silence |
+//! | fresh, idle | accept, the end of the TLS handshake, a response | an octet; parked after a moment of silence |
 //! | reading | the first octet of a request | its whole head, or a refusal |
 //! | active | the head | the last octet of the response |
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::io;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use super::worker::Worker;
@@ -39,6 +40,8 @@ pub(super) struct Session<'a> {
     pub(super) alarm: &'a Alarm,
     pub(super) client: &'a mut Client,
     pub(super) guard: &'a Guard<ConnectionState>,
+    /// Its client speaks TLS.
+    pub(super) secure: bool,
     /// When it was accepted, on the worker's clock.
     pub(super) accepted: u64,
     /// Since when it has been waiting for a request. Octets that are none do
@@ -59,6 +62,16 @@ impl Session<'_> {
     /// Serves requests until there is a reason to stop.
     pub(super) async fn run(&mut self) -> End {
         let proxy = &self.worker.proxy;
+        if self.secure && !self.client.socket.is_tls() {
+            // Boxed, so that those who have it behind them do not carry it.
+            if let Some(end) = Box::pin(self.shake_hands()).await {
+                return end;
+            }
+        }
+        if self.client.socket.alpn_h2() {
+            // HTTP/2 begins here.
+            return End::Linger(CloseReason::Error);
+        }
         loop {
             if let Some(end) = self.wait().await {
                 return end;
@@ -111,15 +124,25 @@ impl Session<'_> {
                 let mut scratch = self.worker.scratch.borrow_mut();
                 let room = &mut scratch[..BUFFER];
                 match self.client.socket.poll_read(cx, room) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Some(End::Drop(CloseReason::Client))),
+                    Poll::Ready(Ok(0)) => {
+                        if self.secure {
+                            // Some wait for our close_notify after theirs; nobody else does.
+                            let _unheard = self.client.socket.poll_end(cx);
+                        }
+                        return Poll::Ready(Some(End::Drop(CloseReason::Client)));
+                    }
                     Poll::Ready(Ok(n)) => {
                         self.client.buffer = spare.small();
                         self.client.buffer.append(&room[..n]);
                     }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Some(End::Drop(CloseReason::Error))),
-                    Poll::Pending if self.alarm.is_due() => return Poll::Ready(Some(End::Park)),
-                    Poll::Pending if !woken && self.worker.proxy.stage() >= Stage::Draining => {
-                        return Poll::Ready(Some(End::Park));
+                    Poll::Ready(Err(error)) => return Poll::Ready(Some(broken(&error))),
+                    Poll::Pending if self.client.socket.is_inside_record() => {
+                        // Octets of a request that nobody can read yet: it has begun.
+                        self.client.buffer = spare.small();
+                        return Poll::Ready(None);
+                    }
+                    Poll::Pending if self.may_park(woken) => {
+                        return Poll::Ready(Some(self.park(cx)));
                     }
                     Poll::Pending => return Poll::Pending,
                 }
@@ -132,6 +155,22 @@ impl Session<'_> {
             }
         })
         .await
+    }
+
+    /// Whether it has been silent long enough to be parked.
+    pub(super) fn may_park(&self, woken: bool) -> bool {
+        let draining = self.worker.proxy.stage() >= Stage::Draining;
+        self.alarm.is_due() || (draining && !woken)
+    }
+
+    /// Nothing may be anywhere but in the kernel when it is parked.
+    fn park(&mut self, cx: &mut Context<'_>) -> End {
+        match self.client.socket.poll_flush(cx) {
+            Poll::Ready(Ok(())) => End::Park,
+            Poll::Ready(Err(_)) => End::Drop(CloseReason::Error),
+            // All that can be left is what TLS had to say; the response is out.
+            Poll::Pending => End::Drop(CloseReason::Timeout),
+        }
     }
 
     fn skip_blank_lines(&mut self) {
@@ -194,7 +233,8 @@ impl Session<'_> {
         if let Some(failure) = beyond(proxy, head.len, head.fields.len()) {
             return Some(Head::Refused(failure));
         }
-        let origin = Origin { client: &client.address, port: client.port, scheme: "http" };
+        let scheme = if self.secure { "https" } else { "http" };
+        let origin = Origin { client: &client.address, port: client.port, scheme };
         let length = head.len;
         let fallback = &self.worker.fallback_host;
         let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, proxy.spare.head());
@@ -232,6 +272,15 @@ impl Session<'_> {
         proxy.config.limits.connection_age.is_some_and(|age| {
             u128::from(proxy.clock.now().saturating_sub(self.accepted)) >= age.as_millis()
         })
+    }
+}
+
+/// The end of a connection that cannot be read.
+fn broken(error: &io::Error) -> End {
+    match error.kind() {
+        // TLS was broken, and an alert says so: it must not be lost by a reset.
+        io::ErrorKind::InvalidData => End::Linger(CloseReason::Tls),
+        _ => End::Drop(CloseReason::Error),
     }
 }
 
