@@ -27,5 +27,7 @@ mod stop_process;
 mod storm;
 mod support_itself;
 mod timeouts;
+mod tls;
+mod tls_stop;
 mod watchdog;
 mod workers;
