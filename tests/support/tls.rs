@@ -397,6 +397,24 @@ impl TlsClient {
         Response { status, head, body, trailers, interim, framing: Framing::Length }
     }
 
+    /// The same, or how the connection ended and what had come.
+    pub(crate) fn try_response(&mut self) -> Result<Response, (TlsEnd, Vec<u8>)> {
+        loop {
+            let whole = find(&self.ahead, b"\r\n\r\n").is_some_and(|at| {
+                let length = Head::parse(&self.ahead[..at + 4])
+                    .field("content-length")
+                    .and_then(|length| length.parse::<usize>().ok());
+                length.is_some_and(|length| self.ahead.len() >= at + 4 + length)
+            });
+            if whole {
+                return Ok(self.response());
+            }
+            if let Err(end) = self.fill() {
+                return Err((end, self.ahead.clone()));
+            }
+        }
+    }
+
     /// The end of the connection, and what came before it.
     pub(crate) fn rest(&mut self) -> (TlsEnd, Vec<u8>) {
         loop {
