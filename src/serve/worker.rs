@@ -410,11 +410,15 @@ impl Worker {
             }
             cut
         });
-        for parked in leaving {
-            if parked.state() != ConnectionState::H1Closing && parked.has_octets() {
+        for mut parked in leaving {
+            if parked.state() == ConnectionState::H1Closing {
+                continue;
+            }
+            if parked.has_octets() {
                 self.unpark(parked);
-            } else if parked.state() != ConnectionState::H1Closing {
+            } else {
                 self.proxy.counters.closed(CloseReason::Drain);
+                parked.end();
             }
         }
     }
