@@ -293,6 +293,9 @@ fn write_tls(
     // Only one piece is held beside the kernel's: a slow reader slows us down.
     ready!(send_tls(stream, tls, cx))?;
     let n = tls.put(pieces)?;
+    if n == 0 && pieces.iter().any(|piece| !piece.is_empty()) {
+        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    }
     match send_tls(stream, tls, cx) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         _ => Poll::Ready(Ok(n)),

@@ -426,11 +426,15 @@ impl Worker {
             }
             cut
         });
-        for parked in leaving {
-            if !parked.state().is_closing() && parked.has_octets() {
+        for mut parked in leaving {
+            if parked.state().is_closing() {
+                continue;
+            }
+            if parked.has_octets() {
                 self.unpark(parked);
-            } else if !parked.state().is_closing() {
+            } else {
                 self.proxy.counters.closed(CloseReason::Drain);
+                parked.end();
             }
         }
     }
