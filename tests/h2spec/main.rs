@@ -21,7 +21,8 @@
 //!
 //! The scripts run against any server: with `EBBTIDE_H2_TARGET=HOST:PORT` (prior
 //! knowledge) and `EBBTIDE_H2_TLS_TARGET=HOST:PORT` they go there instead of to a
-//! proxy of their own. It has to answer `/` with 200 and at least five octets.
+//! proxy of their own. It has to answer `/` with 200 and at least five octets; that
+//! it holds `/hold` back is not needed.
 
 #![expect(
     clippy::unwrap_used,
@@ -59,6 +60,7 @@ macro_rules! over_both {
 }
 
 mod client_itself;
+mod foreign;
 mod generic;
 mod rfc7541_hpack;
 mod rfc9113_3_to_4;

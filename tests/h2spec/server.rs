@@ -2,10 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tempfile::TempDir;
-
+use crate::foreign;
 use crate::support::h2::frame::Fields;
-use crate::support::h2::{Code, Frame, Got, H2, hpack, tls};
+use crate::support::h2::{Code, Frame, Got, H2, hpack, link};
 use crate::support::origin::Origin;
 use crate::support::process::{Launch, Proxy};
 use crate::support::wire::{End, Place};
@@ -15,7 +14,6 @@ use crate::support::wire::{End, Place};
 struct Shared {
     proxy: Proxy,
     origin: Origin,
-    _certificate: TempDir,
 }
 
 static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
@@ -27,17 +25,8 @@ impl Shared {
             return running;
         }
         let origin = Origin::new();
-        let dir = tempfile::tempdir().expect("a directory");
-        let (cert, key) = tls::certificate(dir.path());
-        let proxy = Launch::before(&origin)
-            .arg("--tls-listen")
-            .arg("127.0.0.1:0")
-            .arg("--cert")
-            .arg(cert.display().to_string())
-            .arg("--key")
-            .arg(key.display().to_string())
-            .start();
-        let started = Arc::new(Shared { proxy, origin, _certificate: dir });
+        let proxy = Launch::before(&origin).tls().start();
+        let started = Arc::new(Shared { proxy, origin });
         *shared = Arc::downgrade(&started);
         started
     }
@@ -49,18 +38,19 @@ pub(crate) struct Server {
     place: Place,
     /// Whether it is reached over TLS.
     pub(crate) is_tls: bool,
+    /// Our own, unless the environment names another.
     shared: Option<Arc<Shared>>,
 }
 
 impl Server {
     /// In clear text, with prior knowledge.
     pub(crate) fn clear() -> Server {
-        Server::reached("EBBTIDE_H2_TARGET", false, |proxy| proxy.place())
+        Server::reached("EBBTIDE_H2_TARGET", false, Proxy::place)
     }
 
     /// Over TLS.
     pub(crate) fn tls() -> Server {
-        Server::reached("EBBTIDE_H2_TLS_TARGET", true, |proxy| proxy.place_of("https", 0))
+        Server::reached("EBBTIDE_H2_TLS_TARGET", true, Proxy::tls_place)
     }
 
     fn reached(variable: &str, is_tls: bool, place: impl Fn(&Proxy) -> Place) -> Server {
@@ -73,7 +63,11 @@ impl Server {
 
     /// A connection on which nothing is said yet.
     pub(crate) fn bare(&self) -> H2 {
-        if self.is_tls { H2::bare_tls(&self.place) } else { H2::bare(&self.place) }
+        match (self.is_tls, &self.shared) {
+            (false, _) => H2::bare(&self.place),
+            (true, Some(_)) => H2::bare_tls(&self.place),
+            (true, None) => H2::over(Box::new(link::encrypted_by(&self.place, foreign::session()))),
+        }
     }
 
     /// A connection with SETTINGS exchanged.

@@ -62,7 +62,15 @@ pub(crate) fn clear(place: &Place) -> Socket {
 /// # Panics
 /// When nobody accepts, or when they do not agree.
 pub(crate) fn encrypted(place: &Place) -> StreamOwned<ClientConnection, Socket> {
-    let mut tls = StreamOwned::new(Manner::new().alpn(&["h2"]).session(), clear(place));
+    encrypted_by(place, Manner::new().alpn(&["h2"]).session())
+}
+
+/// The same with a session of the test's own.
+pub(crate) fn encrypted_by(
+    place: &Place,
+    session: ClientConnection,
+) -> StreamOwned<ClientConnection, Socket> {
+    let mut tls = StreamOwned::new(session, clear(place));
     while tls.conn.is_handshaking() {
         let done = tls.conn.complete_io(&mut tls.sock);
         done.unwrap_or_else(|error| panic!("TLS with {place}: {error}"));
