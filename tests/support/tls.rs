@@ -148,8 +148,22 @@ impl Manner {
 
     /// The same, or why not.
     pub(crate) fn try_connect(&self, place: &Place) -> Result<TlsClient, End> {
-        let Place::Tcp(address) = place else { panic!("{place} is not TCP") };
-        let sock = TcpStream::connect_timeout(address, PATIENCE).map_err(|e| End::of(&e))?;
+        self.connect_with(place, None)
+    }
+
+    /// The same with a receive buffer of about `octets`: a client that cannot take much.
+    pub(crate) fn connect_narrow(&self, place: &Place, octets: usize) -> TlsClient {
+        self.connect_with(place, Some(octets))
+            .unwrap_or_else(|end| panic!("connect to {place}: {end:?}"))
+    }
+
+    fn connect_with(&self, place: &Place, narrow: Option<usize>) -> Result<TlsClient, End> {
+        let sock = place.socket();
+        if let Some(octets) = narrow {
+            sock.set_recv_buffer_size(octets).expect("a receive buffer");
+        }
+        sock.connect_timeout(&place.sock_addr(), PATIENCE).map_err(|e| End::of(&e))?;
+        let sock = TcpStream::from(sock);
         sock.set_nodelay(true).expect("no delay");
         sock.set_read_timeout(Some(PATIENCE)).expect("a bound");
         sock.set_write_timeout(Some(PATIENCE)).expect("a bound");
