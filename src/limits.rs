@@ -134,8 +134,10 @@ pub const H2_SEND_BUFFER: usize = 64 << 10;
 /// Streams that a client may reset before we have taken them from h2.
 pub const H2_PENDING_RESETS_MAX: usize = 20;
 
-/// Streams of a connection that may end by the client's own errors.
-pub const H2_LOCAL_RESETS_MAX: usize = 64;
+/// Streams of a connection that may end by the client's own errors, besides
+/// twice as many as may be open at once: before it has seen our settings, a
+/// client may open more than that, and every one beyond is refused.
+pub const H2_LOCAL_RESETS_MAX: usize = 256;
 
 /// Streams that a client may give up within [`RESETS_WINDOW`].
 pub const RESETS_MAX: u32 = 400;

@@ -88,6 +88,10 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
 
     async fn attempt(&mut self) -> Result<Ended, Failure> {
         self.attempts = self.attempts.saturating_add(1);
+        if D::SHOWS_CANCEL {
+            // What was given up before it was begun costs the app nothing.
+            poll_fn(|cx| Poll::Ready(self.watch_client(cx))).await?;
+        }
         let pooled = if self.fresh_only { None } else { self.proxy.pool.checkout(self.endpoint) };
         self.upstream = match pooled {
             Some(connection) => Some(connection),
@@ -271,7 +275,10 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
     /// may still read, so what the client sends goes on to it. Ends when all is
     /// sent, or when the app reads no more.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.poll_told(cx)?;
+        // The client has its whole answer: there is nothing to cut.
+        if self.poll_told(cx).is_err() {
+            return Poll::Ready(Ok(()));
+        }
         if self.poll_upload(cx).is_err() || self.side.upload().is_over() {
             return Poll::Ready(Ok(()));
         }
@@ -335,7 +342,7 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
                 let alarm = self.patience.alarm;
                 let cut = matches!(failure, Failure::Cut);
                 alarm.set(if cut { CUT_SEND } else { self.proxy.config.timeouts.send });
-                let sent = send(alarm, &mut self.side).await;
+                let sent = send(self.proxy, alarm, &mut self.side).await;
                 if sent { ended } else { Ended::Drop(reason(failure)) }
             }
         }
@@ -421,11 +428,17 @@ impl<D: Downstream> Over<'_, D> {
     }
 }
 
-/// Sends a response of our own until it is out, the client is gone, or the alarm rings.
-pub(super) async fn send(alarm: &Alarm, side: &mut impl Downstream) -> bool {
+/// Sends a response of our own until it is out, the client is gone, or the alarm
+/// rings: at the hard deadline soon.
+pub(super) async fn send(proxy: &Proxy, alarm: &Alarm, side: &mut impl Downstream) -> bool {
     let mut nothing = Buffer::default();
+    let mut cut = proxy.stage() == Stage::Cut;
     poll_fn(|cx| {
         alarm.attach(cx);
+        if !cut && proxy.stage() == Stage::Cut {
+            cut = true;
+            alarm.set(CUT_SEND);
+        }
         match side.poll_flush(cx, &mut nothing, &mut 0) {
             Poll::Ready(result) => Poll::Ready(result.is_ok()),
             Poll::Pending if alarm.is_due() => Poll::Ready(false),

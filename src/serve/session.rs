@@ -59,7 +59,7 @@ pub(super) struct Session<'a> {
 enum Head {
     Whole(Request),
     Refused(Failure),
-    Left,
+    Left(Ended),
 }
 
 impl Session<'_> {
@@ -84,7 +84,7 @@ impl Session<'_> {
             let began = proxy.clock.refresh();
             let arrival = Arrival { began, wall: SystemTime::now() };
             let ended = match self.read_head(arrival).await {
-                Head::Left => Ended::Drop(CloseReason::Client),
+                Head::Left(ended) => ended,
                 Head::Refused(failure) => {
                     Box::pin(h1::refuse(proxy, self.alarm, self.client, &failure, began)).await
                 }
@@ -145,6 +145,12 @@ impl Session<'_> {
                         self.client.buffer = spare.small();
                         return Poll::Ready(None);
                     }
+                    // Octets that are no request give no time.
+                    Poll::Pending if woken && self.may_park(woken) && self.is_over() => {
+                        let draining = self.worker.proxy.stage() >= Stage::Draining;
+                        let reason = if draining { CloseReason::Drain } else { CloseReason::Idle };
+                        return Poll::Ready(Some(End::Linger(reason)));
+                    }
                     Poll::Pending if self.may_park(woken) => {
                         return Poll::Ready(Some(self.park(cx)));
                     }
@@ -165,6 +171,14 @@ impl Session<'_> {
     pub(super) fn may_park(&self, woken: bool) -> bool {
         let draining = self.worker.proxy.stage() >= Stage::Draining;
         self.alarm.is_due() || (draining && !woken)
+    }
+
+    /// Whether it has been woken in vain until its time was over. A first look in
+    /// vain is none: what the kernel has may be a request.
+    fn is_over(&self) -> bool {
+        let (worker, state) = (self.worker, self.guard.kind());
+        worker.patience(state, self.accepted, self.since) <= worker.proxy.clock.now()
+            && self.client.socket.unread() == 0
     }
 
     /// Nothing may be anywhere but in the kernel when it is parked.
@@ -235,10 +249,19 @@ impl Session<'_> {
                     return Poll::Ready(Head::Refused(Failure::Cut));
                 }
                 if !kept(Rule::ServeReading) && self.worker.proxy.stage() == Stage::Draining {
-                    return Poll::Ready(Head::Left);
+                    return Poll::Ready(Head::Left(Ended::Drop(CloseReason::Client)));
                 }
                 match self.client.poll_fill(cx) {
-                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Head::Left),
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Head::Left(Ended::Drop(CloseReason::Client)));
+                    }
+                    // An alert must not be lost by a reset.
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                        return Poll::Ready(Head::Left(Ended::Linger(CloseReason::Tls)));
+                    }
+                    Poll::Ready(Err(_)) => {
+                        return Poll::Ready(Head::Left(Ended::Drop(CloseReason::Client)));
+                    }
                     Poll::Ready(Ok(_)) => {}
                     Poll::Pending if self.alarm.is_due() => {
                         return Poll::Ready(Head::Refused(Failure::HeadTimeout));

@@ -60,9 +60,9 @@ impl Stopping {
         }
         report.cut_total = totals.cut;
         // Who lingers has its whole response; who is idle has lost nothing.
-        let census = overview.scope.census();
-        report.unfinished =
-            census.of(ConnectionState::H1Reading) + census.of(ConnectionState::H1Active);
+        let reading = overview.scope.census().of(ConnectionState::H1Reading);
+        let in_flight = totals.in_flight.iter().sum::<u64>();
+        report.unfinished = reading + usize::try_from(in_flight).unwrap_or(usize::MAX);
         if let Some(stop) = overview.state.borrow().stop {
             report.total_ms = u64::try_from(stop.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         }

@@ -31,6 +31,8 @@ pub struct Session {
     closed: bool,
     /// Told once all plaintext that came before is taken.
     broken: Option<Broken>,
+    /// Octets of ciphertext that were taken from us.
+    sent: u64,
 }
 
 impl Session {
@@ -44,6 +46,7 @@ impl Session {
             plain: 0,
             closed: false,
             broken: None,
+            sent: 0,
         }))
     }
 
@@ -144,11 +147,17 @@ impl Session {
     /// Those of `out`; `WouldBlock` leaves the rest for the next time.
     pub fn send(&mut self, out: &mut dyn Write) -> io::Result<()> {
         while self.conn.wants_write() {
-            if self.conn.write_tls(out)? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            match self.conn.write_tls(out)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => self.sent += n as u64,
             }
         }
         Ok(())
+    }
+
+    /// Octets of ciphertext that [`Self::send`] has got rid of.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Whether there is ciphertext to [`Self::send`].

@@ -54,7 +54,7 @@ pub async fn refuse(
     alarm.set(if matches!(failure, Failure::Cut) { CUT_SEND } else { proxy.config.timeouts.send });
     let upload = Upload::new(crate::http1::Framing::Empty);
     let mut side = Side { proxy, client, upload, download, close: None };
-    let sent = send(alarm, &mut side).await;
+    let sent = send(proxy, alarm, &mut side).await;
     let refused = Refused {
         protocol: Protocol::Http11,
         status: side.download.status.unwrap_or_default(),

@@ -91,9 +91,8 @@ impl Download {
         };
         let seen = response::look(&head, is_head).map_err(Failure::BadResponse)?;
         let length = head.len;
-        let raw = upstream.buffer.filled();
         let taken = if head.status >= 200 {
-            self.head = Some(head::response(&head, &seen, is_head, raw)?);
+            self.head = Some(head::response(&head, &seen, is_head)?);
             self.status = Some(head.status);
             self.decoder = Decoder::new(seen.framing);
             self.upstream_keeps = seen.keep_alive;
@@ -103,7 +102,7 @@ impl Download {
             if head.status == 101 || self.interims > INTERIM_MAX {
                 return Err(Failure::BadResponse("unasked interim response"));
             }
-            let interim = head::interim(&head, &seen, raw)?;
+            let interim = head::interim(&head, &seen)?;
             self.respond.send_informational(interim).map_err(|_| Failure::ClientGone)?;
             Taken::Interim
         };

@@ -1,7 +1,6 @@
 //! Heads between HTTP/2 and HTTP/1: a request becomes fields that the plan can
-//! read, a response's octets become a header map that shares them.
+//! read, a response's octets become a header map.
 
-use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
@@ -56,34 +55,29 @@ fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
     Some(joined)
 }
 
-/// The final response head, `raw` being the octets that `head` was read from.
+/// The final response head.
 pub(super) fn response(
     head: &ResponseHead<'_, '_>,
     seen: &Seen,
     is_head: bool,
-    raw: &[u8],
 ) -> Result<Response<()>, Failure> {
     let chunked = seen.framing == Framing::Chunked;
     let fields = passes(head, seen, is_head, chunked);
-    build(head.status, fields, &raw[..head.len])
+    build(head.status, fields)
 }
 
 /// An interim response head.
-pub(super) fn interim(
-    head: &ResponseHead<'_, '_>,
-    seen: &Seen,
-    raw: &[u8],
-) -> Result<Response<()>, Failure> {
-    build(head.status, passes_interim(head, seen), &raw[..head.len])
+pub(super) fn interim(head: &ResponseHead<'_, '_>, seen: &Seen) -> Result<Response<()>, Failure> {
+    build(head.status, passes_interim(head, seen))
 }
 
-/// The octets are copied once; every value is a part of them.
+/// Each value is copied by itself: h2 keeps some of them in the table of its
+/// header compression, and one that shares the octets of its head would keep
+/// all of them.
 fn build<'f, 'b: 'f>(
     status: u16,
     fields: impl Iterator<Item = &'f Field<'b>>,
-    raw: &[u8],
 ) -> Result<Response<()>, Failure> {
-    let octets = Bytes::copy_from_slice(raw);
     let mut response = Response::new(());
     *response.status_mut() =
         StatusCode::from_u16(status).map_err(|_| Failure::BadResponse("bad status code"))?;
@@ -91,13 +85,8 @@ fn build<'f, 'b: 'f>(
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| Failure::BadResponse("bad field name"))?;
-        let value = if field.value.is_empty() {
-            HeaderValue::from_static("")
-        } else {
-            let at = field.value.as_ptr().addr() - raw.as_ptr().addr();
-            HeaderValue::from_maybe_shared(octets.slice(at..at + field.value.len()))
-                .map_err(|_| Failure::BadResponse("bad field value"))?
-        };
+        let value = HeaderValue::from_bytes(field.value)
+            .map_err(|_| Failure::BadResponse("bad field value"))?;
         headers.append(name, value);
     }
     Ok(response)

@@ -87,6 +87,7 @@ pub async fn serve<'a>(
     let given = (&origin, &proxy.ids);
     let head = proxy.spare.head();
     let planned = head::plan(&parts, body.is_end_stream(), most, given, arrival, head);
+    let is_head = parts.method == http::Method::HEAD;
     drop(parts);
     let longest = proxy.config.limits.body_size.unwrap_or(u64::MAX);
     let planned = match planned {
@@ -104,7 +105,7 @@ pub async fn serve<'a>(
     };
     let request = match planned {
         Ok(request) => request,
-        Err(failure) => return refuse(proxy, alarm, side, failure, arrival.began).await,
+        Err(failure) => return refuse(proxy, alarm, side, failure, is_head, arrival.began).await,
     };
     let mut exchange = Exchange::new(proxy, alarm, side, request);
     exchange.run().await;
@@ -116,11 +117,12 @@ async fn refuse<'a>(
     alarm: &Alarm,
     mut side: Stream<'a>,
     failure: Failure,
+    is_head: bool,
     began: Instant,
 ) -> Served<'a> {
-    if side.download.answer(respond::text(&failure, false), false).is_ok() {
+    if side.download.answer(respond::text(&failure, false), is_head).is_ok() {
         alarm.set(proxy.config.timeouts.send.max(CUT_SEND));
-        send(alarm, &mut side).await;
+        send(proxy, alarm, &mut side).await;
     }
     let status = side.download.status.unwrap_or_default();
     let refused = Refused { protocol: Protocol::Http2, status, bytes_in: 0, began };

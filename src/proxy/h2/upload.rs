@@ -16,7 +16,8 @@ use crate::upstream::Connection;
 
 /// How far a request has been sent.
 pub(super) struct Upload {
-    body: RecvStream,
+    /// Until the app server takes no more.
+    body: Option<RecvStream>,
     framing: Framing,
     /// The octets on their way: a chunk's size line, its data, what follows them.
     line: Vec<u8>,
@@ -34,7 +35,7 @@ pub(super) struct Upload {
 impl Upload {
     pub(super) fn new(body: RecvStream, framing: Framing) -> Self {
         Upload {
-            body,
+            body: Some(body),
             framing,
             line: Vec::new(),
             piece: Bytes::new(),
@@ -67,6 +68,7 @@ impl Upload {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     self.progress.state = State::Broken;
+                    self.let_go();
                     return Ok(());
                 }
                 Poll::Pending => {
@@ -103,17 +105,29 @@ impl Upload {
         self.suffix.clear();
         // Only what the app server has taken may the client replace: that is what
         // bounds the memory of an upload.
-        let taken = std::mem::take(&mut self.piece).len();
-        if taken > 0 {
-            // A stream that is gone has no window to open.
-            let _gone = self.body.flow_control().release_capacity(taken);
-        }
+        self.release();
         Poll::Ready(Ok(()))
+    }
+
+    fn release(&mut self) {
+        let taken = std::mem::take(&mut self.piece).len();
+        if let (1.., Some(body)) = (taken, &mut self.body) {
+            // A stream that is gone has no window to open.
+            let _gone = body.flow_control().release_capacity(taken);
+        }
+    }
+
+    /// Takes nothing more: what the client sends on must not use up the window
+    /// that all streams of its connection share.
+    fn let_go(&mut self) {
+        self.release();
+        self.body = None;
     }
 
     /// Takes the next piece of the body from the stream.
     fn poll_next(&mut self, cx: &mut Context<'_>, rules: &Rules<'_>) -> Result<Poll<()>, Failure> {
-        match self.body.poll_data(cx) {
+        let Some(body) = &mut self.body else { return Ok(Poll::Pending) };
+        match body.poll_data(cx) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(Some(Ok(data))) => {
                 self.progress.received += data.len() as u64;
@@ -132,7 +146,7 @@ impl Upload {
             }
             Poll::Ready(Some(Err(error))) => return Err(broken(&error)),
             Poll::Ready(None) => {
-                let Poll::Ready(trailers) = self.body.poll_trailers(cx) else {
+                let Poll::Ready(trailers) = body.poll_trailers(cx) else {
                     return Ok(Poll::Pending);
                 };
                 let trailers = trailers.map_err(|error| broken(&error))?;

@@ -17,6 +17,12 @@ use std::collections::VecDeque;
 pub(super) const PREFACE_LEN: usize = 24;
 const HEADER_LEN: usize = 9;
 
+/// The frames that carry a field block, and the flag that ends one.
+const HEADERS: u8 = 1;
+const PUSH_PROMISE: u8 = 5;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
 /// The acknowledgement of the PING that h2 sends with its first GOAWAY: type 6,
 /// ACK, and the payload that h2 has chosen for it (`Ping::SHUTDOWN`).
 const SHUTDOWN_ACK: [u8; 17] =
@@ -32,6 +38,9 @@ pub(super) struct Gate {
     filled: usize,
     /// How much of that part h2 already has.
     passed: usize,
+    /// A field block is under way: nothing but its CONTINUATION may follow
+    /// (RFC 9113 section 4.3).
+    in_block: bool,
     shut: Option<Shut>,
 }
 
@@ -46,8 +55,10 @@ struct Shut {
     given: bool,
     /// It may pass.
     open: bool,
-    /// It is to be made up at the next frame's beginning.
+    /// It is to be given as soon as the client is silent.
     due: bool,
+    /// It is to be given between any two frames.
+    forced: bool,
     /// A PING acknowledgement of 8 octets that is still coming, with its header.
     ack: Vec<u8>,
 }
@@ -55,7 +66,14 @@ struct Shut {
 impl Gate {
     /// Begins before the preface.
     pub(super) fn new() -> Self {
-        Gate { left: PREFACE_LEN, header: [0; HEADER_LEN], filled: 0, passed: 0, shut: None }
+        Gate {
+            left: PREFACE_LEN,
+            header: [0; HEADER_LEN],
+            filled: 0,
+            passed: 0,
+            in_block: false,
+            shut: None,
+        }
     }
 
     /// Whether what is read goes to h2 unseen.
@@ -86,7 +104,10 @@ impl Gate {
     }
 
     fn begin_payload(&mut self) {
-        let [high, middle, low, ..] = self.header;
+        let [high, middle, low, kind, flags, ..] = self.header;
+        if matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
+            self.in_block = flags & END_HEADERS == 0;
+        }
         self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.filled = 0;
         self.passed = 0;
@@ -100,6 +121,7 @@ impl Gate {
     /// Looks at octets and keeps what h2 may have.
     pub(super) fn take(&mut self, mut octets: &[u8]) {
         while !octets.is_empty() {
+            self.give_forced();
             let Some(shut) = &mut self.shut else { return };
             if !shut.ack.is_empty() {
                 let n = (SHUTDOWN_ACK.len() - shut.ack.len()).min(octets.len());
@@ -112,9 +134,6 @@ impl Gate {
                 self.left -= n;
                 octets = &octets[n..];
             } else {
-                if self.filled == 0 {
-                    shut.make_up();
-                }
                 let n = (HEADER_LEN - self.filled).min(octets.len());
                 self.header[self.filled..self.filled + n].copy_from_slice(&octets[..n]);
                 self.filled += n;
@@ -130,35 +149,47 @@ impl Gate {
                 }
             }
         }
-        if let (Some(shut), 0, 0) = (&mut self.shut, self.left, self.filled) {
-            shut.make_up();
-        }
+        self.give_forced();
     }
 
-    /// The grace is over: the acknowledgement may pass, once it has come.
+    /// The grace is over: the acknowledgement may pass, once it has come and the
+    /// client is silent.
     pub(super) fn open(&mut self) {
-        let between = self.is_between_frames();
         if let Some(shut) = &mut self.shut {
             shut.open = true;
             shut.due |= shut.held && !shut.given;
-            if between {
-                shut.make_up();
-            }
+        }
+    }
+
+    /// Whether the acknowledgement waits for the client to be silent.
+    pub(super) fn is_due(&self) -> bool {
+        self.shut.as_ref().is_some_and(|shut| shut.due && !shut.given)
+    }
+
+    /// The client is silent: nothing of what it sent before is still to be read.
+    pub(super) fn hears_silence(&mut self) {
+        let between = self.is_between_frames();
+        if let Some(shut) = self.shut.as_mut().filter(|shut| between && shut.due) {
+            shut.make_up();
         }
     }
 
     /// The client has had its time to acknowledge: h2 is told that it did, now
-    /// or where the client's next frame begins. `true` if the client never has.
+    /// or between the client's next frames. `true` if the client never has.
     pub(super) fn force(&mut self) -> bool {
-        let between = self.is_between_frames();
         let Some(shut) = &mut self.shut else { return false };
-        let missing = !shut.held && !shut.given && !shut.due;
+        let missing = !shut.held && !shut.given && !shut.forced;
         shut.open = true;
-        shut.due |= !shut.given;
-        if between {
+        shut.forced = true;
+        self.give_forced();
+        missing
+    }
+
+    fn give_forced(&mut self) {
+        let between = self.is_between_frames();
+        if let Some(shut) = self.shut.as_mut().filter(|shut| between && shut.forced) {
             shut.make_up();
         }
-        missing
     }
 
     /// Whether h2 has been told that the client has seen the first GOAWAY.
@@ -176,10 +207,10 @@ impl Gate {
         n
     }
 
-    /// Whether h2 has whole frames only: a part of a header that it does not
-    /// have yet is no part of a frame to it.
+    /// Whether h2 has whole frames only, and expects any: a part of a header
+    /// that it does not have yet is no part of a frame to it.
     fn is_between_frames(&self) -> bool {
-        self.left == 0 && self.passed == 0
+        self.left == 0 && self.passed == 0 && !self.in_block
     }
 }
 
@@ -195,12 +226,11 @@ impl Shut {
         } else if !self.given {
             self.held = true;
             self.due = self.open;
-            self.make_up();
         }
     }
 
     fn make_up(&mut self) {
-        if self.due && !self.given {
+        if !self.given {
             self.out.extend(SHUTDOWN_ACK);
             self.given = true;
         }
@@ -244,6 +274,8 @@ mod tests {
                 let passed = drained(&mut gate);
                 assert_eq!(passed, [&before[known..], &expected].concat(), "{step} {known}");
                 gate.open();
+                assert_eq!(drained(&mut gate), b"", "the client may have sent more");
+                gate.hears_silence();
                 assert_eq!(drained(&mut gate), SHUTDOWN_ACK);
                 assert!(gate.is_given() && !gate.force());
                 gate.take(&SHUTDOWN_ACK);
@@ -278,6 +310,30 @@ mod tests {
         gate.open();
         assert_eq!(drained(&mut gate), b"");
         gate.take(&SHUTDOWN_ACK);
+        gate.hears_silence();
         assert_eq!(drained(&mut gate), SHUTDOWN_ACK);
+    }
+
+    #[test]
+    fn nothing_comes_between_the_parts_of_a_field_block() {
+        let block =
+            [frame(HEADERS, 1, b"begin"), frame(CONTINUATION, 0, b"on"), frame(9, 4, b"end")];
+        let whole = block.concat();
+        for cut in 1..whole.len() {
+            let mut gate = Gate::new();
+            gate.follow(&[0; PREFACE_LEN]);
+            gate.follow(&whole[..cut / 2]);
+            gate.shut();
+            gate.take(&whole[cut / 2..cut]);
+            gate.open();
+            gate.hears_silence();
+            gate.force();
+            gate.take(&whole[cut..]);
+            gate.hears_silence();
+            let passed = [&whole[..cut / 2], &drained(&mut gate)].concat();
+            let before = [&SHUTDOWN_ACK[..], &whole].concat();
+            let behind = [&whole[..], &SHUTDOWN_ACK].concat();
+            assert!(passed == behind || (cut < HEADER_LEN && passed == before), "{cut}");
+        }
     }
 }

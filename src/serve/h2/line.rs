@@ -33,6 +33,8 @@ pub(super) struct Line {
     heard: Cell<bool>,
     /// The kernel takes no more at the moment.
     blocked: Cell<bool>,
+    /// Octets that were written, as far as they are not the socket's to count.
+    written: Cell<u64>,
 }
 
 impl Line {
@@ -44,6 +46,7 @@ impl Line {
             ahead: RefCell::new(ahead),
             heard: Cell::new(false),
             blocked: Cell::new(false),
+            written: Cell::new(0),
         })
     }
 
@@ -60,6 +63,14 @@ impl Line {
     /// Whether octets wait for the kernel to take them.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.get()
+    }
+
+    /// Octets that the kernel has taken.
+    pub(super) fn taken(&self) -> u64 {
+        match self.socket.borrow().tls() {
+            Some(tls) => tls.sent(),
+            None => self.written.get(),
+        }
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -79,18 +90,34 @@ impl Line {
                     into.put_slice(&scratch[..given]);
                     return Poll::Ready(Ok(()));
                 }
-                let read = ready!(self.socket.borrow_mut().poll_read(cx, scratch))?;
-                if read == 0 {
-                    return Poll::Ready(Ok(()));
+                let mut socket = self.socket.borrow_mut();
+                match socket.poll_read(cx, scratch)? {
+                    Poll::Ready(0) => return Poll::Ready(Ok(())),
+                    Poll::Ready(read) => {
+                        self.heard.set(true);
+                        gate.take(&scratch[..read]);
+                    }
+                    // What the kernel has is the client's word from before: the
+                    // runtime will say that it is there.
+                    Poll::Pending if !gate.is_due() || socket.unread() > 0 => {
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => {
+                        gate.hears_silence();
+                        if gate.is_due() {
+                            return Poll::Pending;
+                        }
+                    }
                 }
-                self.heard.set(true);
-                gate.take(&scratch[..read]);
             }
         })
     }
 
-    fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.blocked.set(written.is_pending());
+        if let Poll::Ready(Ok(n)) = written {
+            self.written.set(self.written.get() + n as u64);
+        }
         written
     }
 }
@@ -144,7 +171,9 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.note(self.0.socket.borrow_mut().poll_flush(cx))
+        let flushed = self.0.socket.borrow_mut().poll_flush(cx);
+        self.0.blocked.set(flushed.is_pending());
+        flushed
     }
 
     /// The line is ended by whoever owns the connection.

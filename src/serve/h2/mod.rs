@@ -23,9 +23,11 @@
 mod gate;
 mod line;
 mod streams;
+mod turn;
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
@@ -33,6 +35,7 @@ use h2::{Ping, PingPong, Reason};
 
 use self::line::{Io, Line};
 use self::streams::Streams;
+use self::turn::{Bell, Turns};
 use super::session::End;
 use super::worker::{Kept, Worker, millis};
 use crate::drain::{Rule, Stage, kept};
@@ -92,7 +95,7 @@ async fn handshake(
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
         .max_send_buffer_size(H2_SEND_BUFFER)
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX));
+        .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX + 2 * limits.streams));
     let mut handshake = std::pin::pin!(builder.handshake(Io(Rc::clone(line))));
     let began = proxy.clock.now();
     let latest = began.saturating_add(millis(proxy.config.timeouts.h2_preface));
@@ -102,7 +105,7 @@ async fn handshake(
             return Poll::Ready(Err(End::Drop(CloseReason::Cut)));
         }
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
-            return Poll::Ready(shaken.map_err(|error| preface_failed(&error)));
+            return Poll::Ready(shaken.map_err(|error| failed(&error)));
         }
         let until = latest.min(worker.patience(ConnectionState::H1Fresh, kept.accepted, began));
         let now = proxy.clock.now();
@@ -120,12 +123,17 @@ async fn handshake(
     .await
 }
 
-/// Octets that are no preface were answered by h2; an end was not.
-fn preface_failed(error: &h2::Error) -> End {
-    if error.is_io() {
-        End::Drop(CloseReason::Client)
-    } else {
-        End::Linger(CloseReason::BadRequest)
+/// How often a turn goes round before others get theirs.
+const ROUNDS: u32 = 16;
+
+/// How a connection ends on which h2 cannot go on.
+fn failed(error: &h2::Error) -> End {
+    match error.get_io() {
+        // TLS was broken, and an alert says so: it must not be lost by a reset.
+        Some(io) if io.kind() == std::io::ErrorKind::InvalidData => End::Linger(CloseReason::Tls),
+        Some(_) => End::Drop(CloseReason::Client),
+        // What was wrong has been said.
+        None => End::Linger(CloseReason::BadRequest),
     }
 }
 
@@ -139,16 +147,20 @@ struct Multiplex<'a> {
     h2: Option<Connection<Io, Bytes>>,
     pings: Option<PingPong>,
     streams: Streams<'a>,
+    turns: Arc<Turns>,
+    /// Rung by h2 itself: there is something to read or to write.
+    bell: Arc<Bell>,
+    waker: Waker,
     retire: Option<Retire>,
     /// How it ends, once h2 is done with it.
     end: Option<End>,
-    /// When octets came last, by the worker's clock.
+    /// When the client was last seen to be alive, by the worker's clock.
     heard: u64,
     pinged: bool,
     /// Since when there are no streams.
     idle: Option<u64>,
-    /// Since when the kernel takes nothing.
-    blocked: Option<u64>,
+    /// Since when the client takes nothing, and what it had taken then.
+    blocked: Option<(u64, u64)>,
     /// When everything was cut, and whether h2 has been told to end.
     cut: Option<u64>,
     ended: bool,
@@ -175,6 +187,8 @@ impl<'a> Multiplex<'a> {
     ) -> Self {
         let now = worker.proxy.clock.now();
         kept.guard.shift(ConnectionState::H2Idle);
+        let turns = Arc::new(Turns::default());
+        let bell = Bell::new(&turns);
         Multiplex {
             worker,
             alarm,
@@ -183,7 +197,10 @@ impl<'a> Multiplex<'a> {
             kept,
             pings: h2.ping_pong(),
             h2: Some(h2),
-            streams: Streams::new(worker, client),
+            streams: Streams::new(worker, client, &turns),
+            waker: Waker::from(Arc::clone(&bell)),
+            bell,
+            turns,
             retire: None,
             end: None,
             heard: now,
@@ -199,7 +216,8 @@ impl<'a> Multiplex<'a> {
     async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.streams.write_down(match end {
-            End::Linger(_) => None,
+            // h2 had written everything before it ended well.
+            End::Linger(_) if self.retire.is_some() && self.cut.is_none() => None,
             _ if self.cut.is_some() => Some(|| Failure::Cut),
             _ => Some(|| Failure::ClientGone),
         });
@@ -208,38 +226,35 @@ impl<'a> Multiplex<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.alarm.attach(cx);
+        self.turns.begin(cx);
         self.obey();
-        // First the streams, whose frames h2 then writes together; then what is
-        // new, whose requests go out before this turn ends. What those leave for
-        // h2 to write makes it wake this task again.
-        self.streams.poll(cx);
-        if self.poll_h2(cx) {
-            self.streams.poll(cx);
+        self.bell.ring();
+        let mut rounds = 0;
+        while self.turns.is_called() && rounds < ROUNDS {
+            rounds += 1;
+            // The streams first: h2 writes the frames of all of them together.
+            self.streams.poll(self.line.taken());
+            if self.bell.answer() {
+                self.poll_h2();
+            }
         }
         self.count_resets();
         self.look(cx);
+        self.turns.end();
         match self.end {
             Some(end) if self.streams.are_over() => Poll::Ready(end),
             _ => Poll::Pending,
         }
     }
 
-    /// Lets h2 read and write; `true` if there are new streams.
-    fn poll_h2(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut opened = false;
+    /// Lets h2 read and write.
+    fn poll_h2(&mut self) {
+        let waker = self.waker.clone();
+        let mut cx = Context::from_waker(&waker);
         while let Some(h2) = &mut self.h2 {
-            match h2.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.streams.open(request, respond);
-                    opened = true;
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    self.leave(if error.is_io() {
-                        End::Drop(CloseReason::Client)
-                    } else {
-                        End::Linger(CloseReason::BadRequest)
-                    });
-                }
+            match h2.poll_accept(&mut cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.streams.open(request, respond),
+                Poll::Ready(Some(Err(error))) => self.leave(failed(&error)),
                 Poll::Ready(None) => {
                     let reason = self.retire.map_or(CloseReason::Client, |retire| retire.reason);
                     self.leave(End::Linger(reason));
@@ -247,10 +262,9 @@ impl<'a> Multiplex<'a> {
                 Poll::Pending => break,
             }
         }
-        if let Some(pings) = &mut self.pings {
-            let _answered = pings.poll_pong(cx);
+        if let (true, Some(pings)) = (self.pinged, &mut self.pings) {
+            let _answered = pings.poll_pong(&mut cx);
         }
-        opened
     }
 
     /// Lets h2 go: every stream that is left sees that its client has gone.
@@ -329,7 +343,7 @@ impl<'a> Multiplex<'a> {
     fn obey_cut(&mut self, now: u64) {
         let since = *self.cut.get_or_insert(now);
         let late = now >= since.saturating_add(2 * millis(CUT_SEND));
-        if late {
+        if late && self.h2.is_some() {
             self.worker.hung(self.client.peer, "did not take its last octets");
             self.leave(End::Drop(CloseReason::Cut));
         } else if let (true, false, Some(h2)) = (self.streams.is_empty(), self.ended, &mut self.h2)
@@ -370,15 +384,27 @@ impl<'a> Multiplex<'a> {
     /// Notes what this turn has brought, and sets the alarm for what comes next.
     fn look(&mut self, cx: &mut Context<'_>) {
         let now = self.worker.proxy.clock.now();
-        if self.line.take_heard() {
+        let taken = self.line.taken();
+        let has_streams = self.h2.as_ref().is_some_and(Connection::has_streams);
+        let written = !self.line.is_blocked() && !self.turns.is_called();
+        if self.h2.is_some() && written {
+            self.streams.write_down(None);
+        } else {
+            self.streams.write_down_until(taken);
+        }
+        // A client may also take back the room in its windows that a response
+        // had when it was handed over.
+        let waits = has_streams && (self.line.is_blocked() || self.streams.is_empty());
+        let moves = self.blocked.is_some_and(|(_, before)| taken > before);
+        if self.line.take_heard() || moves {
             self.heard = now;
             self.pinged = false;
         }
-        let blocked = self.h2.is_some() && self.line.is_blocked();
-        self.blocked = blocked.then(|| self.blocked.unwrap_or(now));
-        if self.h2.is_some() && !blocked {
-            self.streams.write_down(None);
-        }
+        self.blocked = match self.blocked {
+            _ if !waits => None,
+            Some(since) if !moves => Some(since),
+            _ => Some((now, taken)),
+        };
         if self.streams.is_empty() {
             self.idle.get_or_insert(now);
             self.kept.guard.shift(ConnectionState::H2Idle);
@@ -388,7 +414,7 @@ impl<'a> Multiplex<'a> {
         }
         let all = [
             self.goodbye(now),
-            self.cut.map(|since| since + 2 * millis(CUT_SEND)),
+            self.cut.filter(|_| self.h2.is_some()).map(|since| since + 2 * millis(CUT_SEND)),
             self.age(),
             self.idle_end(),
             self.send_end(),
@@ -411,8 +437,11 @@ impl<'a> Multiplex<'a> {
         }
         let Retire { from, until, .. } = self.retire?;
         let given = self.line.gate.borrow().is_given();
+        let due = self.line.gate.borrow().is_due();
         match now {
             now if now < from => Some(from),
+            // It waits for a moment of silence.
+            now if now < until && due => Some(now + 1),
             now if now < until && !given => Some(until),
             now => (!given && self.streams.is_empty()).then_some(now),
         }
@@ -425,7 +454,8 @@ impl<'a> Multiplex<'a> {
     /// When it has become too old.
     fn age(&self) -> Option<u64> {
         let age = self.worker.proxy.config.limits.connection_age?;
-        self.retire.is_none().then(|| self.kept.accepted.saturating_add(millis(age)))
+        let waits = self.retire.is_none() && self.h2.is_some();
+        waits.then(|| self.kept.accepted.saturating_add(millis(age)))
     }
 
     /// When it has been without streams for too long.
@@ -436,8 +466,8 @@ impl<'a> Multiplex<'a> {
 
     /// When the client has taken nothing for too long.
     fn send_end(&self) -> Option<u64> {
-        let blocked = self.blocked.filter(|_| self.h2.is_some())?;
-        Some(blocked.saturating_add(millis(self.worker.proxy.config.timeouts.send)))
+        let (since, _) = self.blocked.filter(|_| self.h2.is_some())?;
+        Some(since.saturating_add(millis(self.worker.proxy.config.timeouts.send)))
     }
 
     /// When the client's silence has to be answered.

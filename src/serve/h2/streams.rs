@@ -1,17 +1,19 @@
 //! The streams of one connection: those under way, and those that are over but
 //! for their last octets.
 
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
 use h2::RecvStream;
 use h2::server::SendResponse;
+use slab::Slab;
 
 use super::super::worker::{Seat, Worker};
+use super::turn::{Bell, Turns};
+use crate::limits::H2_SEND_BUFFER;
 use crate::proxy::Failure;
 use crate::proxy::h2::{Client, Served, serve};
 use crate::proxy::request::Arrival;
@@ -20,16 +22,30 @@ use crate::proxy::request::Arrival;
 pub(super) struct Streams<'a> {
     worker: &'a Worker,
     client: &'a Client,
-    open: FuturesUnordered<LocalBoxFuture<'a, Served<'a>>>,
+    turns: Arc<Turns>,
+    open: Slab<Open<'a>>,
     /// Over, as far as h2 goes; the kernel may not have all of it.
-    served: Vec<Served<'a>>,
+    served: Vec<Past<'a>>,
     cancelled: u32,
 }
 
+struct Open<'a> {
+    bell: Arc<Bell>,
+    waker: Waker,
+    future: Pin<Box<dyn Future<Output = Served<'a>> + 'a>>,
+}
+
+struct Past<'a> {
+    served: Served<'a>,
+    /// When the kernel has taken so many octets of the connection, it has taken
+    /// all of this.
+    out: u64,
+}
+
 impl<'a> Streams<'a> {
-    pub(super) fn new(worker: &'a Worker, client: &'a Client) -> Self {
-        let open = FuturesUnordered::new();
-        Streams { worker, client, open, served: Vec::new(), cancelled: 0 }
+    pub(super) fn new(worker: &'a Worker, client: &'a Client, turns: &Arc<Turns>) -> Self {
+        let turns = Arc::clone(turns);
+        Streams { worker, client, turns, open: Slab::new(), served: Vec::new(), cancelled: 0 }
     }
 
     /// Begins to serve a stream.
@@ -42,17 +58,34 @@ impl<'a> Streams<'a> {
         let began = worker.proxy.clock.refresh();
         let arrival = Arrival { began, wall: SystemTime::now() };
         let seat = Seat::take(worker);
-        self.open.push(Box::pin(async move {
+        let future = Box::pin(async move {
             serve(&worker.proxy, &seat.alarm, client, request, respond, arrival).await
-        }));
+        });
+        let bell = Bell::new(&self.turns);
+        let waker = Waker::from(Arc::clone(&bell));
+        self.open.insert(Open { bell, waker, future });
     }
 
-    /// Lets every stream go on that can.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(served)) = self.open.poll_next_unpin(cx) {
-            self.cancelled += u32::from(served.was_cancelled());
-            self.served.push(served);
-        }
+    /// Lets every stream go on that has rung. `taken` is what the kernel has
+    /// taken of the connection so far.
+    pub(super) fn poll(&mut self, taken: u64) {
+        // h2 sends its streams' frames in turn: however many there are, each of
+        // them holds this much at most, and so it is out when all may be.
+        let most = H2_SEND_BUFFER as u64 * (1 + self.worker.proxy.config.limits.streams as u64);
+        let (served, cancelled) = (&mut self.served, &mut self.cancelled);
+        self.open.retain(|_, open| {
+            if !open.bell.answer() {
+                return true;
+            }
+            match open.future.as_mut().poll(&mut Context::from_waker(&open.waker)) {
+                Poll::Pending => true,
+                Poll::Ready(over) => {
+                    *cancelled += u32::from(over.was_cancelled());
+                    served.push(Past { served: over, out: taken.saturating_add(most) });
+                    false
+                }
+            }
+        });
     }
 
     /// How many the client has given up since this was last asked.
@@ -72,8 +105,16 @@ impl<'a> Streams<'a> {
 
     /// Writes down what is over. `lost` is why its last octets did not get out.
     pub(super) fn write_down(&mut self, lost: Option<fn() -> Failure>) {
-        for served in self.served.drain(..) {
-            served.finish(lost.map(|lost| lost()));
+        for past in self.served.drain(..) {
+            past.served.finish(lost.map(|lost| lost()));
+        }
+    }
+
+    /// Writes down what is certainly out, although the kernel takes no more at
+    /// the moment.
+    pub(super) fn write_down_until(&mut self, taken: u64) {
+        for past in self.served.extract_if(.., |past| past.out <= taken) {
+            past.served.finish(None);
         }
     }
 }
