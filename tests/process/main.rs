@@ -18,6 +18,7 @@ mod framing;
 mod headers;
 mod limits;
 mod listener;
+mod peers_themselves;
 mod race;
 mod retry;
 mod stop_deadline;

@@ -1,6 +1,6 @@
 //! What the tests share: the real binary as a child ([`process`]), a scripted
-//! app server ([`origin`]), raw clients ([`client`]), and the admin interface
-//! ([`admin`]).
+//! app server ([`origin`]), raw clients ([`client`]), clients of other make
+//! ([`peers`]), and the admin interface ([`admin`]).
 //!
 //! Everything is threads and blocking sockets with a bound on every wait: what
 //! a test says is what happens, in that order.
@@ -9,7 +9,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+pub(crate) mod identity;
 pub(crate) mod origin;
+pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod timeline;
 pub(crate) mod wire;
