@@ -49,6 +49,9 @@ pub const ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// the parser keeps this many on the stack.
 pub const HEAD_COUNT_MAX: usize = 256;
 
+/// The most streams an HTTP/2 connection may be allowed.
+pub const STREAMS_MAX: usize = 10_000;
+
 /// The longest chunk-size line, extensions included.
 pub const CHUNK_LINE_MAX: usize = 1024;
 
@@ -98,6 +101,30 @@ pub const COPY_MAX: usize = 4 * 1024;
 
 /// The longest response head.
 pub const RESPONSE_HEAD_MAX: usize = 64 * 1024;
+
+/// What an HTTP/2 client may send ahead of what the app server takes, on all
+/// streams of a connection and on one.
+pub const H2_WINDOW: u32 = 1 << 20;
+/// See [`H2_WINDOW`].
+pub const H2_WINDOW_STREAM: u32 = 256 << 10;
+
+/// Octets of a response that a stream may hold between us and the kernel.
+pub const H2_SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that a client may reset before we have taken them from h2.
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+
+/// Streams of a connection that may end by the client's own errors.
+pub const H2_LOCAL_RESETS_MAX: usize = 64;
+
+/// Streams that a client may give up within [`RESETS_WINDOW`].
+pub const RESETS_MAX: u32 = 400;
+/// See [`RESETS_MAX`].
+pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
+
+/// How long after its grace a client is waited for that does not acknowledge
+/// GOAWAY (drain.md: at the latest 1 s after the grace).
+pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 
 /// Interim responses to one request.
 pub const INTERIM_MAX: u32 = 32;

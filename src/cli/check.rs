@@ -33,7 +33,12 @@ fn report(loaded: &Loaded) -> io::Result<()> {
 /// The lines for a person: who is listened to, who answers, how it stops.
 fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "ok")?;
-    writeln!(out, "listen    {}", joined(&config.listen))?;
+    if !config.listen.is_empty() {
+        writeln!(out, "listen    {}", joined(&config.listen))?;
+    }
+    if !config.tls.listen.is_empty() {
+        writeln!(out, "tls       {}", joined(&config.tls.listen))?;
+    }
     match &config.admin {
         Some(admin) => writeln!(out, "admin     {admin}")?,
         None => writeln!(out, "admin     none")?,

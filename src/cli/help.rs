@@ -63,6 +63,21 @@ HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, or unix:PATH[,mode=0660]. HOST
 or localhost. With port 0 the kernel chooses; the address is in the log. Replaces the list of any \
 other source.";
 
+/// About `--tls-listen`.
+pub(super) const TLS_LISTEN: &str = "\
+Listen here with TLS; may be repeated [key: tls.listen]
+
+Addresses as for --listen. Needs --cert and --key. TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN. \
+Replaces the list of any other source.";
+
+/// About `--cert`.
+pub(super) const CERT: &str = "\
+A certificate chain, PEM, the server's own certificate first; may be repeated, each with its --key \
+[key: tls.cert]
+
+A client gets the certificate for the name that it asks for, or else the first. There may be \
+several for one name with keys of different kinds. Replaces the list of any other source.";
+
 /// About `--upstream`.
 pub(super) const UPSTREAM: &str = "\
 Forward to this app server; may be repeated [key: upstream.endpoints]

@@ -68,6 +68,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", long_help = help::LISTEN)]
     pub listen: Vec<String>,
 
+    /// Listen here with TLS; may be repeated [key: tls.listen]
+    #[arg(long, value_name = "ADDRESS", long_help = help::TLS_LISTEN)]
+    pub tls_listen: Vec<String>,
+
+    /// A certificate chain, PEM; may be repeated, each with its --key [key: tls.cert]
+    #[arg(long, value_name = "FILE", long_help = help::CERT)]
+    pub cert: Vec<String>,
+
+    /// The private key of the --cert in the same place, PEM; may be repeated [key: tls.key]
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<String>,
+
     /// Forward to this app server; may be repeated [key: upstream.endpoints]
     #[arg(long, value_name = "ADDRESS", long_help = help::UPSTREAM)]
     pub upstream: Vec<String>,
@@ -147,6 +159,9 @@ impl RunArgs {
         let one = |value: &Option<String>| value.clone().map(|value| vec![value]);
         let flags = [
             ("--listen", "listen", list(&self.listen)),
+            ("--tls-listen", "tls.listen", list(&self.tls_listen)),
+            ("--cert", "tls.cert", list(&self.cert)),
+            ("--key", "tls.key", list(&self.key)),
             ("--upstream", "upstream.endpoints", list(&self.upstream)),
             ("--admin", "admin", one(&self.admin)),
             ("--drain-timeout", "drain.stop.drain_timeout", one(&self.drain_timeout)),
@@ -196,6 +211,9 @@ mod tests {
             config: None,
             set: Vec::new(),
             listen: vec!["x".to_owned()],
+            tls_listen: vec!["x".to_owned()],
+            cert: vec!["x".to_owned()],
+            key: vec!["x".to_owned()],
             upstream: vec!["x".to_owned()],
             admin: text(),
             drain_timeout: text(),
@@ -205,7 +223,7 @@ mod tests {
             report: text(),
         };
         let flags = args.sources(Vec::new()).flags;
-        assert_eq!(flags.len(), 8);
+        assert_eq!(flags.len(), 11);
         for flag in flags {
             assert!(config::find(flag.key).is_some(), "{}", flag.key);
         }

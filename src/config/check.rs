@@ -28,8 +28,14 @@ pub(super) fn errors(builder: &mut Builder) {
 /// Someone must be listened to, and someone must answer.
 fn missing(builder: &mut Builder) {
     let config = &builder.draft.config;
+    let listens = config.listen.len() + config.tls.listen.len() > 0;
     let need = [
-        ("listen", config.listen.is_empty(), "--listen ADDRESS, EBBTIDE_LISTEN"),
+        (
+            "listen",
+            // A refused tls.listen might have been the one.
+            !listens && !refused(&builder.errors, "tls.listen"),
+            "--listen ADDRESS, --tls-listen ADDRESS, EBBTIDE_LISTEN",
+        ),
         (
             "upstream.endpoints",
             config.upstream.endpoints.is_empty(),
@@ -50,10 +56,11 @@ fn missing(builder: &mut Builder) {
 fn duplicates(builder: &mut Builder) {
     let config = &builder.draft.config;
     let listeners = config.listen.iter().map(|listen| ("listen", listen));
+    let tls = config.tls.listen.iter().map(|listen| ("tls.listen", listen));
     let admin = config.admin.iter().map(|listen| ("admin", listen));
     let mut seen = HashSet::new();
     let mut twice = Vec::new();
-    for (key, listen) in listeners.chain(admin) {
+    for (key, listen) in listeners.chain(tls).chain(admin) {
         let place = match listen {
             Listen::Tcp(address) if address.port() == 0 => continue,
             Listen::Tcp(address) => address.to_string(),
@@ -123,6 +130,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let graces = [
         ("drain.stop.first_request_grace", stop.first_request_grace),
         ("drain.stop.idle_grace", stop.idle_grace),
+        ("drain.stop.goaway_grace", stop.goaway_grace),
     ];
     for (key, grace) in graces {
         if grace > stop.drain_timeout {

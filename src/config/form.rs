@@ -31,6 +31,8 @@ pub(super) enum Form {
     Names(Set<Vec<String>>),
     /// The path of a file.
     File(Set<PathBuf>),
+    /// The paths of one or more files.
+    Files(Set<Vec<PathBuf>>),
     /// A duration; `infinity` only where it makes sense.
     Time {
         /// The shortest.
@@ -110,7 +112,7 @@ pub(super) fn pieces(text: &str) -> Vec<String> {
 impl Form {
     /// Whether the key takes several values.
     pub(super) fn is_list(&self) -> bool {
-        matches!(self, Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_))
+        matches!(self, Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_) | Self::Files(_))
     }
 
     /// Whether a value is text, so that a bare number or boolean in a file
@@ -131,6 +133,7 @@ impl Form {
             Self::Listeners(set) => set(draft, all(texts, value::listen)?),
             Self::Endpoints(set) => set(draft, all(texts, value::endpoint)?),
             Self::Names(set) => set(draft, all(texts, value::name)?),
+            Self::Files(set) => set(draft, all(texts, value::path)?),
             scalar => {
                 let (text, more) = match texts {
                     [one] => (one.as_str(), false),
@@ -147,7 +150,9 @@ impl Form {
     /// Parses the one value of a key that is no list.
     fn set_one(&self, draft: &mut Draft, text: &str) -> Parsed<()> {
         match *self {
-            Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_) => return Err(Refused::FORM),
+            Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_) | Self::Files(_) => {
+                return Err(Refused::FORM);
+            }
             Self::Listener(set) => set(draft, value::listen(text)?),
             Self::File(set) => set(draft, value::path(text)?),
             Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
@@ -185,6 +190,7 @@ impl Form {
             }
             Self::Names(_) => "host names, without ports".to_owned(),
             Self::File(_) => "the path of a file".to_owned(),
+            Self::Files(_) => "paths of files".to_owned(),
             Self::Time { infinity: false, .. } => format!("a duration {SUCH}"),
             Self::Time { infinity: true, .. } => format!("a duration {SUCH}, or infinity"),
             Self::TimeOrOff { least, .. } => {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::form::Form;
 use super::form::Form::{
-    Connections, Count, CountOrOff, Endpoints, File, Flag, Listener, Listeners, Names, Rate, Size,
-    SizeOrOff, Time, TimeOrOff, Word,
+    Connections, Count, CountOrOff, Endpoints, File, Files, Flag, Listener, Listeners, Names, Rate,
+    Size, SizeOrOff, Time, TimeOrOff, Word,
 };
-use super::model::{AccessFormat, Config, Limits, Log, Plan, Retry, Timeouts, Upstream};
+use super::model::{AccessFormat, Config, Limits, Log, Plan, Retry, Timeouts, Tls, Upstream};
 use crate::limits;
 
 /// A configuration that is being built, later sources over earlier ones.
@@ -73,7 +73,7 @@ pub static KEYS: &[Key] = &[
         "listen",
         Unset(":8080"),
         Listeners(|d, v| d.config.listen = v),
-        "Where clients connect; at least one. HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, \
+        "Where clients connect; at least one, here or in tls.listen. HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, \
          or unix:PATH[,mode=0660].",
     ),
     key(
@@ -100,6 +100,26 @@ pub static KEYS: &[Key] = &[
         Unset("/var/log/ebbtide/drain-report.json"),
         File(|d, v| d.config.report = Some(v)),
         "A file that gets the drain report when the process ends, besides the log.",
+    ),
+    key(
+        "tls.listen",
+        Unset(":8443"),
+        Listeners(|d, v| d.config.tls.listen = v),
+        "Where clients connect with TLS (1.2 and 1.3); addresses as for listen. Needs tls.cert and \
+         tls.key.",
+    ),
+    key(
+        "tls.cert",
+        Unset("/etc/ebbtide/cert.pem"),
+        Files(|d, v| d.config.tls.cert = v),
+        "Certificate chains, PEM, the server's own certificate first. A client gets the one for \
+         the name it asks for, or else the first.",
+    ),
+    key(
+        "tls.key",
+        Unset("/etc/ebbtide/key.pem"),
+        Files(|d, v| d.config.tls.key = v),
+        "Private keys, PEM, in the order of their certificates.",
     ),
     key(
         "upstream.endpoints",
@@ -179,6 +199,26 @@ pub static KEYS: &[Key] = &[
         "The longest time without progress while writing to a client.",
     ),
     key(
+        "timeouts.tls_handshake",
+        Is("10s"),
+        time(SOME, |d, v| d.config.timeouts.tls_handshake = v),
+        "From the first byte of a TLS handshake to the end of the ClientHello, and from there to \
+         the end of the handshake.",
+    ),
+    key(
+        "timeouts.h2_preface",
+        Is("10s"),
+        time(SOME, |d, v| d.config.timeouts.h2_preface = v),
+        "How long an HTTP/2 client may take to send its preface and first settings.",
+    ),
+    key(
+        "timeouts.h2_ping",
+        Is("30s"),
+        time(NONE, |d, v| d.config.timeouts.h2_ping = v),
+        "With streams open, how long an HTTP/2 client may be silent before it is sent a PING; \
+         after as long again without a byte the connection is closed. 0 switches it off.",
+    ),
+    key(
         "limits.head_size",
         Is("64k"),
         Size { least: 1 << 10, most: 1 << 20, set: |d, v| d.config.limits.head_size = v },
@@ -193,6 +233,12 @@ pub static KEYS: &[Key] = &[
             set: |d, v| d.config.limits.head_count = v,
         },
         "The most fields of a request head, 1 to 256.",
+    ),
+    key(
+        "limits.streams",
+        Is("128"),
+        Count { least: 1, most: limits::STREAMS_MAX, set: |d, v| d.config.limits.streams = v },
+        "The most streams open at once on an HTTP/2 connection, 1 to 10000.",
     ),
     key(
         "limits.body_size",
@@ -235,6 +281,12 @@ pub static KEYS: &[Key] = &[
         Is("1s"),
         time(NONE, |d, v| d.config.stop.idle_grace = v),
         "How long an idle connection may be used once more; 0 closes it at once.",
+    ),
+    key(
+        "drain.stop.goaway_grace",
+        Is("200ms"),
+        time(NONE, |d, v| d.config.stop.goaway_grace = v),
+        "How long an HTTP/2 client may still open streams after the first GOAWAY, at least.",
     ),
     key(
         "drain.stop.linger",
@@ -335,6 +387,7 @@ impl Draft {
                 workers: std::thread::available_parallelism()
                     .map_or(1, |cores| cores.get().min(limits::WORKERS_MAX)),
                 report: None,
+                tls: Tls::default(),
                 upstream: Upstream {
                     endpoints: Vec::new(),
                     connect_timeout: t,
@@ -350,10 +403,14 @@ impl Draft {
                     body_rate_grace: t,
                     idle: t,
                     send: t,
+                    tls_handshake: t,
+                    h2_preface: t,
+                    h2_ping: t,
                 },
                 limits: Limits {
                     head_size: 0,
                     head_count: 0,
+                    streams: 0,
                     body_size: None,
                     connections: None,
                     connections_per_address: None,
@@ -363,6 +420,7 @@ impl Draft {
                     lame_duck: t,
                     first_request_grace: t,
                     idle_grace: t,
+                    goaway_grace: t,
                     linger: t,
                     drain_timeout: t,
                     cut_timeout: t,

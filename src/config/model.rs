@@ -20,6 +20,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the drain report is written (`report`), besides the log.
     pub report: Option<PathBuf>,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[timeouts]`
@@ -58,6 +60,17 @@ pub enum Endpoint {
     },
     /// `unix:PATH`
     Unix(PathBuf),
+}
+
+/// `[tls]`: listeners that speak TLS, and who they say they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Where clients connect with TLS (`listen`).
+    pub listen: Vec<Listen>,
+    /// Certificate chains (`cert`), as many as there are keys.
+    pub cert: Vec<PathBuf>,
+    /// Private keys (`key`), each for the certificate in the same place.
+    pub key: Vec<PathBuf>,
 }
 
 /// `[upstream]`: the app server.
@@ -101,6 +114,12 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The longest time without progress while writing to the client.
     pub send: Duration,
+    /// For each half of a TLS handshake: to the end of the ClientHello, and from there to its end.
+    pub tls_handshake: Duration,
+    /// From the end of the TLS handshake, or the first octet, to the end of an HTTP/2 preface.
+    pub h2_preface: Duration,
+    /// How long an HTTP/2 client with open streams may be silent before it is sent a PING, and after it; zero switches it off.
+    pub h2_ping: Duration,
 }
 
 /// `[limits]`
@@ -110,6 +129,8 @@ pub struct Limits {
     pub head_size: usize,
     /// The most fields of a request head.
     pub head_count: usize,
+    /// The most streams that are open at once on an HTTP/2 connection.
+    pub streams: usize,
     /// The most octets of a request body; `None`: off.
     pub body_size: Option<u64>,
     /// The most downstream connections; `None`: derived from the descriptor limit.
@@ -129,6 +150,8 @@ pub struct Plan {
     pub first_request_grace: Duration,
     /// How long an idle connection may be used once more.
     pub idle_grace: Duration,
+    /// From the first GOAWAY to the final one, at least.
+    pub goaway_grace: Duration,
     /// How long a connection is read after our FIN.
     pub linger: Duration,
     /// From the start of closing to the hard deadline.

@@ -85,7 +85,7 @@ mod tests {
             assert_eq!(key(given), meant, "{given}");
         }
         assert_eq!(table("timeout"), Some("timeouts"));
-        assert_eq!(table("tls"), None);
+        assert_eq!(table("cache"), None);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Rule {
     PipelinedRest,
     /// A request whose head is half read is served.
     ServeReading,
+    /// The final GOAWAY waits for the grace.
+    GoawayGrace,
     /// The control thread does not get stuck in the last phase.
     ControlGoesOn,
     /// A worker does not die at its first connection.
@@ -31,7 +33,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule with the name that `EBBTIDE_SABOTAGE` takes.
-    pub const NAMES: [(&'static str, Rule); 9] = [
+    pub const NAMES: [(&'static str, Rule); 10] = [
         ("last-look", Rule::LastLook),
         ("first-request-grace", Rule::FirstRequestGrace),
         ("empty-accept-queue", Rule::EmptyAcceptQueue),
@@ -39,6 +41,7 @@ impl Rule {
         ("close-announced", Rule::CloseAnnounced),
         ("pipelined-rest", Rule::PipelinedRest),
         ("serve-reading", Rule::ServeReading),
+        ("goaway-grace", Rule::GoawayGrace),
         ("control-goes-on", Rule::ControlGoesOn),
         ("worker-lives", Rule::WorkerLives),
     ];

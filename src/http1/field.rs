@@ -12,6 +12,8 @@ pub enum Name {
     Connection,
     /// `Content-Length`
     ContentLength,
+    /// `Content-Type`
+    ContentType,
     /// `Date`
     Date,
     /// `Expect`
@@ -63,6 +65,7 @@ impl Name {
             10 if is("connection") => Name::Connection,
             10 if is("keep-alive") => Name::HopByHop,
             10 if is("user-agent") => Name::UserAgent,
+            12 if is("content-type") => Name::ContentType,
             12 if is("x-request-id") => Name::XRequestId,
             14 if is("content-length") => Name::ContentLength,
             14 if is("http2-settings") => Name::HopByHop,
@@ -83,13 +86,12 @@ impl Name {
     /// Fields that frame, route or authorise a message and may therefore not
     /// stand in a trailer (RFC 9110 section 6.5.1).
     pub fn forbidden_in_trailer(self, name: &str) -> bool {
-        const MORE: [&str; 12] = [
+        const MORE: [&str; 11] = [
             "age",
             "authorization",
             "cache-control",
             "content-encoding",
             "content-range",
-            "content-type",
             "cookie",
             "max-forwards",
             "pragma",

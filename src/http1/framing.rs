@@ -78,6 +78,22 @@ impl<'b> FramingFields<'b> {
         }
     }
 
+    /// The framing, towards HTTP/1, of a request that came as a stream of
+    /// HTTP/2 and has `ended` with its head or not: there the frames say where
+    /// it ends, and a length is only a promise (RFC 9113 section 8.1.1).
+    pub fn stream(&self, ended: bool) -> Result<Framing, FramingError> {
+        if self.coding.is_some() {
+            return Err(FramingError::TransferEncoding);
+        }
+        match (self.content_length()?, ended) {
+            (None | Some(0), true) => Ok(Framing::Empty),
+            (Some(_), true) => Err(FramingError::ContentLength),
+            (Some(0), false) => Ok(Framing::Empty),
+            (Some(length), false) => Ok(Framing::Length(length)),
+            (None, false) => Ok(Framing::Chunked),
+        }
+    }
+
     /// Whether the request said how long its body is, if only `0`.
     pub fn has_length(&self) -> bool {
         self.length.is_some()

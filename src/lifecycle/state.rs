@@ -251,6 +251,7 @@ mod tests {
             lame_duck: seconds(lame_duck),
             first_request_grace: seconds(2),
             idle_grace: seconds(1),
+            goaway_grace: Duration::from_millis(200),
             linger: seconds(1),
             drain_timeout: seconds(20),
             cut_timeout: seconds(2),

@@ -77,6 +77,12 @@ impl Alarm {
         self.due.set(self.clock.now().saturating_add(wait));
     }
 
+    /// Rings when the clock shows `due`.
+    #[inline]
+    pub fn set_at(&self, due: u64) {
+        self.due.set(due);
+    }
+
     /// Does not ring any more.
     #[inline]
     pub fn clear(&self) {

@@ -101,6 +101,16 @@ impl Socket {
         }
     }
 
+    /// Whether it is over TLS.
+    pub fn is_tls(&self) -> bool {
+        false
+    }
+
+    /// Whether the TLS handshake has settled on HTTP/2.
+    pub fn alpn_h2(&self) -> bool {
+        false
+    }
+
     /// Waits until the kernel has taken all that was written.
     #[inline]
     pub fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -20,33 +20,25 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::client::Client;
-use super::download::{Asked, Download, Taken};
+use super::downstream::{Answer, Downstream, Ended, Refusal, Rules, State, Taken, reason};
 use super::failure::Died;
 use super::patience::{Patience, Wait};
 use super::record::{Summary, record};
-use super::response::Persistence;
-use super::upload::{Rules, State, Upload};
-use super::{Failure, Proxy, Request, respond};
+use super::{Failure, Proxy, Request};
 use crate::config::Retry;
-use crate::drain::{Deadline, Rule, Stage, kept};
+use crate::drain::{Deadline, Stage};
 use crate::http1::{Buffer, Framing};
 use crate::limits::CUT_SEND;
 use crate::net::{Alarm, ConnectError};
-use crate::telemetry::CloseReason;
 use crate::upstream::{Connection, EndpointId};
 
-pub use super::client::Ended;
-
 /// One request on its way.
-pub struct Exchange<'a> {
-    proxy: &'a Proxy,
-    client: &'a mut Client,
+pub(super) struct Exchange<'p, 'a, D> {
+    proxy: &'p Proxy,
+    side: D,
     request: Request,
     endpoint: EndpointId,
     upstream: Option<Connection>,
-    upload: Upload,
-    download: Download,
     patience: Patience<'a>,
     attempts: u8,
     /// Endpoints that gave no connection.
@@ -55,56 +47,43 @@ pub struct Exchange<'a> {
     /// An octet of the request has been handed to some app server.
     handed: bool,
     first_byte: Option<Instant>,
-    /// The connection ends with this response.
-    close: Option<CloseReason>,
+    failure: Option<Failure>,
 }
 
-impl<'a> Exchange<'a> {
+impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
     /// An exchange for a request whose head has been read.
-    pub fn new(
-        proxy: &'a Proxy,
-        alarm: &'a Alarm,
-        client: &'a mut Client,
-        request: Request,
-    ) -> Self {
-        proxy.counters.in_flight_add();
+    pub(super) fn new(proxy: &'p Proxy, alarm: &'a Alarm, side: D, request: Request) -> Self {
+        proxy.counters.in_flight_add(request.protocol.family());
         Exchange {
             proxy,
-            client,
+            side,
             endpoint: proxy.pool.pick(),
             upstream: None,
-            upload: Upload::new(request.framing),
             request,
-            download: Download::new(proxy.spare.head()),
             patience: Patience::new(alarm, &proxy.config),
             attempts: 0,
             refused: 0,
             fresh_only: false,
             handed: false,
             first_byte: None,
-            close: None,
+            failure: None,
         }
     }
 
     /// Runs it to its end. Never fails: whatever goes wrong becomes an answer,
-    /// or a connection that ends uncleanly.
-    pub async fn run(mut self) -> Ended {
-        let mut failure = None;
-        let ended = loop {
+    /// or a response that ends uncleanly. [`Exchange::over`] follows.
+    pub(super) async fn run(&mut self) -> Ended {
+        loop {
             match self.attempt().await {
-                Ok(ended) => break ended,
+                Ok(ended) => return ended,
                 Err(error) if self.may_try_again(&error) => self.start_over(),
                 Err(error) => {
                     let ended = self.give_up(&error).await;
-                    failure = Some(error);
-                    break ended;
+                    self.failure = Some(error);
+                    return ended;
                 }
             }
-        };
-        self.finish(failure.as_ref());
-        self.proxy.spare.give_head(self.request.head);
-        self.proxy.spare.give_head(self.download.head);
-        ended
+        }
     }
 
     async fn attempt(&mut self) -> Result<Ended, Failure> {
@@ -116,7 +95,7 @@ impl<'a> Exchange<'a> {
         };
         poll_fn(|cx| self.poll_head(cx)).await?;
         poll_fn(|cx| self.poll_body(cx)).await?;
-        if !self.upload.is_over() {
+        if !self.side.upload().is_over() {
             poll_fn(|cx| self.poll_rest(cx)).await?;
         }
         Ok(self.complete())
@@ -133,9 +112,9 @@ impl<'a> Exchange<'a> {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(connected.map_err(Failure::Connect));
             }
-            if self.request.framing == Framing::Empty {
+            if D::SHOWS_CANCEL || self.request.framing == Framing::Empty {
                 self.watch_client(cx)?;
-                if self.has_half_closed() {
+                if self.side.has_half_closed(&self.request) {
                     return self.patience.pend(Wait::HalfClosed);
                 }
             }
@@ -155,7 +134,7 @@ impl<'a> Exchange<'a> {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.poll_told(cx)?;
         loop {
-            if !self.download.head.is_empty()
+            if self.side.has_ready()
                 && let Poll::Ready(result) = self.poll_down(cx)
             {
                 result?;
@@ -181,44 +160,39 @@ impl<'a> Exchange<'a> {
 
     /// What there is to wait for while the final head has not come.
     fn waits_for(&mut self, cx: &mut Context<'_>) -> Result<Wait, Failure> {
-        Ok(match self.upload.state {
+        if D::SHOWS_CANCEL {
+            self.watch_client(cx)?;
+        }
+        Ok(match self.side.upload().state {
             // A client that asked for leave first waits for the app, not the app for it.
             State::Client if self.awaits_continue() => Wait::FirstByte,
             State::Client => Wait::ClientBody,
             State::Upstream => Wait::UpstreamTakes,
             State::Done | State::Broken => {
                 self.watch_client(cx)?;
-                if self.has_half_closed() { Wait::HalfClosed } else { Wait::FirstByte }
+                if self.side.has_half_closed(&self.request) {
+                    Wait::HalfClosed
+                } else {
+                    Wait::FirstByte
+                }
             }
         })
     }
 
     /// Whether the client waits for a 100 before it sends its body.
     fn awaits_continue(&self) -> bool {
-        self.request.expects_continue && self.upload.received == 0 && self.first_byte.is_none()
+        self.request.expects_continue
+            && self.side.upload().received == 0
+            && self.first_byte.is_none()
     }
 
     /// Takes the response heads that are buffered; `true` with the final one.
     fn take_heads(&mut self) -> Result<bool, Failure> {
         let Some(upstream) = &mut self.upstream else { return Ok(false) };
         self.first_byte.get_or_insert_with(Instant::now);
-        let asked = Asked { is_head: self.request.is_head, minor: self.request.minor };
         while !upstream.buffer.is_empty() {
-            let close = &mut self.close;
-            let persistence = |until_close| {
-                *close = closes(self.proxy, self.client, &self.request, &self.upload, until_close);
-                persistence(*close, asked.minor)
-            };
-            let spare = &self.proxy.spare;
-            match self.download.take_head(upstream, spare, asked, persistence)? {
-                Taken::Final => {
-                    if self.download.until_close {
-                        // Until it is whole, whatever ends the connection, a
-                        // crash too, must not look like its end.
-                        self.client.socket.reset_on_close(true);
-                    }
-                    return Ok(true);
-                }
+            match self.side.take_head(upstream, self.proxy, &self.request)? {
+                Taken::Final => return Ok(true),
                 Taken::Interim => {}
                 Taken::Part => return Ok(false),
             }
@@ -229,7 +203,7 @@ impl<'a> Exchange<'a> {
     /// The upstream connection ended before the final head.
     fn died(&self) -> Failure {
         Failure::Died(Died {
-            written: self.upload.written > 0,
+            written: self.side.upload().written > 0,
             reused: self.upstream.as_ref().is_some_and(|upstream| upstream.reused),
             answered: self.first_byte.is_some(),
         })
@@ -240,13 +214,14 @@ impl<'a> Exchange<'a> {
         let Some(upstream) = &mut self.upstream else {
             return Ok(());
         };
-        let before = self.upload.written + self.upload.received;
+        let before = *self.side.upload();
         let most = self.proxy.config.limits.body_size.unwrap_or(u64::MAX);
         let rules =
             Rules { hurry, most, timeouts: &self.proxy.config.timeouts, spare: &self.proxy.spare };
-        let result = self.upload.poll(cx, &self.request.head, self.client, upstream, &rules);
-        self.handed |= self.upload.written > 0;
-        self.patience.moved += self.upload.written + self.upload.received - before;
+        let result = self.side.poll_upload(cx, &self.request.head, upstream, &rules);
+        let after = self.side.upload();
+        self.handed |= after.written > 0;
+        self.patience.moved += after.written - before.written + after.received - before.received;
         result
     }
 
@@ -254,24 +229,23 @@ impl<'a> Exchange<'a> {
     #[inline]
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let Some(upstream) = &mut self.upstream else { return Poll::Ready(Ok(())) };
-        let socket = &mut self.client.socket;
-        self.download.poll_flush(cx, socket, &mut upstream.buffer, &mut self.patience.moved)
+        self.side.poll_flush(cx, &mut upstream.buffer, &mut self.patience.moved)
     }
 
     /// Streams the response body, while what is left of the request goes up.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.poll_told(cx)?;
         loop {
-            if !self.upload.is_done() {
+            if !self.side.upload().is_done() {
                 self.poll_upload(cx)?;
             }
             let Some(upstream) = &mut self.upstream else { return Poll::Pending };
-            let more = self.download.stage(&mut upstream.buffer)?;
+            let more = self.side.stage(&mut upstream.buffer)?;
             match self.poll_down(cx) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return self.patience.pend(Wait::ClientTakes),
             }
-            if self.download.is_done() {
+            if self.side.reply().whole {
                 return Poll::Ready(Ok(()));
             }
             if more {
@@ -279,13 +253,13 @@ impl<'a> Exchange<'a> {
             }
             let Some(upstream) = &mut self.upstream else { return Poll::Pending };
             let (spare, moved) = (&self.proxy.spare, &mut self.patience.moved);
-            match self.download.poll_more(cx, upstream, spare, moved) {
+            match self.side.poll_more(cx, upstream, spare, moved) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
-                    if self.upload.is_done() {
+                    if D::SHOWS_CANCEL || self.side.upload().is_done() {
                         self.watch_client(cx)?;
                     }
-                    let waits = self.upload.state == State::Client;
+                    let waits = self.side.upload().state == State::Client;
                     let wait = if waits { Wait::EitherSide } else { Wait::BetweenBytes };
                     return self.patience.pend(wait);
                 }
@@ -298,14 +272,14 @@ impl<'a> Exchange<'a> {
     /// sent, or when the app reads no more.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.poll_told(cx)?;
-        if self.poll_upload(cx).is_err() || self.upload.is_over() {
+        if self.poll_upload(cx).is_err() || self.side.upload().is_over() {
             return Poll::Ready(Ok(()));
         }
         let Some(upstream) = &self.upstream else { return Poll::Ready(Ok(())) };
         if upstream.socket.poll_readable(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        let wait = match self.upload.state {
+        let wait = match self.side.upload().state {
             State::Client => Wait::ClientBody,
             _ => Wait::Leftover,
         };
@@ -317,14 +291,7 @@ impl<'a> Exchange<'a> {
 
     /// Looks whether a client that only waits is still there.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        if self.client.poll_alive(cx) { Ok(()) } else { Err(Failure::ClientGone) }
-    }
-
-    /// Whether the client has sent FIN without having said that it would. That
-    /// is more often a client that has gone than one that has half closed, and
-    /// TCP does not tell them apart: it gets a moment, not the whole timeout.
-    fn has_half_closed(&self) -> bool {
-        self.client.ended && !self.request.said_close && self.client.buffer.is_empty()
+        if self.side.poll_alive(cx) { Ok(()) } else { Err(Failure::ClientGone) }
     }
 
     /// Whether the request may be sent again after this.
@@ -354,47 +321,24 @@ impl<'a> Exchange<'a> {
             self.endpoint = self.proxy.pool.after(self.endpoint);
         }
         self.drop_upstream();
-        self.upload.restart();
+        self.side.restart();
         self.patience.renew();
     }
 
     /// Answers a failure, if there is still somebody and something to answer.
     async fn give_up(&mut self, failure: &Failure) -> Ended {
         self.drop_upstream();
-        let reason = reason(failure);
-        let silent = matches!(failure, Failure::ClientGone | Failure::SendTimeout);
-        if self.download.is_under_way() {
-            return Ended::Drop(reason);
+        let (handed, request) = (self.handed, &self.request);
+        match self.side.refuse(&Refusal { failure, handed, request }) {
+            Answer::Silent(ended) => ended,
+            Answer::Ready(ended) => {
+                let alarm = self.patience.alarm;
+                let cut = matches!(failure, Failure::Cut);
+                alarm.set(if cut { CUT_SEND } else { self.proxy.config.timeouts.send });
+                let sent = send(alarm, &mut self.side).await;
+                if sent { ended } else { Ended::Drop(reason(failure)) }
+            }
         }
-        self.download.take_back();
-        self.client.socket.reset_on_close(false);
-        if silent {
-            return Ended::Drop(reason);
-        }
-        // An app server that is down is no reason to lose the client's connection.
-        let keep = failure.is_ours()
-            && self.request.persistent
-            && self.request.minor == 1
-            && self.upload.skip(&mut self.client.buffer)
-            && self.may_go_on();
-        let (handed, is_head) = (self.handed, self.request.is_head);
-        self.download.answer(|head| respond::write(failure, handed, is_head, !keep, head));
-        let alarm = self.patience.alarm;
-        let cut = matches!(failure, Failure::Cut);
-        alarm.set(if cut { CUT_SEND } else { self.proxy.config.timeouts.send });
-        let sent = send(alarm, self.client, &mut self.download).await;
-        match sent {
-            true if keep => Ended::Keep,
-            true => Ended::Linger(reason),
-            false => Ended::Drop(reason),
-        }
-    }
-
-    /// Whether the connection may serve another request, as far as the drain goes.
-    fn may_go_on(&self) -> bool {
-        let stage = self.proxy.stage();
-        let retired = stage >= Stage::LameDuck || self.client.aged;
-        stage < Stage::Cut && (!retired || self.client.has_more())
     }
 
     fn drop_upstream(&mut self) {
@@ -405,115 +349,88 @@ impl<'a> Exchange<'a> {
 
     /// The response has gone out whole.
     fn complete(&mut self) -> Ended {
-        if self.download.until_close {
-            self.client.socket.reset_on_close(false);
-        }
         if let Some(upstream) = self.upstream.take() {
-            let clean = upstream.buffer.is_empty() && self.upload.is_done();
-            if clean && self.download.upstream_keeps {
+            let clean = upstream.buffer.is_empty() && self.side.upload().is_done();
+            if clean && self.side.reply().upstream_keeps {
                 self.proxy.pool.checkin(upstream);
             } else {
                 self.proxy.pool.discard(upstream);
             }
         }
-        match self.close {
-            Some(reason) => Ended::Linger(reason),
-            None if self.client.ended && self.client.buffer.is_empty() => {
-                Ended::Linger(CloseReason::Client)
-            }
-            None => Ended::Keep,
-        }
+        self.side.complete()
     }
 
-    fn finish(&self, failure: Option<&Failure>) {
-        self.proxy.counters.in_flight_sub();
-        let status = match failure {
-            Some(failure) => self.download.status.unwrap_or_else(|| failure.status(self.handed)),
-            None => self.download.status.unwrap_or(0),
+    /// What is left of it when it has run.
+    pub(super) fn over(self) -> Over<'p, D> {
+        Over {
+            proxy: self.proxy,
+            side: self.side,
+            request: self.request,
+            endpoint: self.endpoint,
+            first_byte: self.first_byte,
+            retries: self.attempts.saturating_sub(1),
+            handed: self.handed,
+            failure: self.failure,
+        }
+    }
+}
+
+/// An exchange that has run and is still to be written down.
+pub(super) struct Over<'p, D> {
+    proxy: &'p Proxy,
+    side: D,
+    request: Request,
+    endpoint: EndpointId,
+    first_byte: Option<Instant>,
+    retries: u8,
+    handed: bool,
+    failure: Option<Failure>,
+}
+
+impl<D: Downstream> Over<'_, D> {
+    /// Whether the client gave it up.
+    pub(super) fn was_cancelled(&self) -> bool {
+        matches!(self.failure, Some(Failure::ClientGone))
+    }
+
+    /// Counts and writes down what became of it. `lost` is what happened to an
+    /// answer that was ready, whole, and then did not get out.
+    pub(super) fn finish(mut self, lost: Option<Failure>) -> D {
+        self.proxy.counters.in_flight_sub(self.request.protocol.family());
+        if self.failure.is_none() {
+            self.failure = lost;
+        }
+        let reply = self.side.reply();
+        let status = match &self.failure {
+            Some(failure) => reply.status.unwrap_or_else(|| failure.status(self.handed)),
+            None => reply.status.unwrap_or(0),
         };
         let summary = Summary {
             status,
-            bytes_in: self.upload.received,
-            bytes_out: self.download.body_octets(),
+            bytes_in: self.side.upload().received,
+            bytes_out: reply.body_octets,
             first_byte: self.first_byte,
             upstream: self.proxy.pool.name(self.endpoint),
-            retries: self.attempts.saturating_sub(1),
+            retries: self.retries,
             handed: self.handed,
-            failure,
+            failure: self.failure.as_ref(),
         };
-        record(self.proxy, self.client, &self.request, &summary);
+        record(self.proxy, &self.side.caller(), &self.request, &summary);
+        self.proxy.spare.give_head(self.request.head);
+        self.side
     }
 }
 
-/// Why the connection ends with this response, if it does.
-fn closes(
-    proxy: &Proxy,
-    client: &Client,
-    request: &Request,
-    upload: &Upload,
-    until_close: bool,
-) -> Option<CloseReason> {
-    if !request.persistent || until_close || !upload.is_done() {
-        return Some(CloseReason::Response);
-    }
-    let retired = proxy.stage() >= Stage::LameDuck || client.aged;
-    // What has been received is answered: the close is said on the last of them.
-    if retired && !(kept(Rule::PipelinedRest) && client.has_more()) {
-        return Some(if client.aged { CloseReason::Age } else { CloseReason::Drain });
-    }
-    None
-}
-
-fn persistence(close: Option<CloseReason>, minor: u8) -> Persistence {
-    match close {
-        Some(_) if kept(Rule::CloseAnnounced) => Persistence::Close,
-        None if minor == 0 => Persistence::KeptSaid,
-        _ => Persistence::Kept,
-    }
-}
-
-fn reason(failure: &Failure) -> CloseReason {
-    use Failure::*;
-    match failure {
-        Cut => CloseReason::Cut,
-        ClientGone => CloseReason::Client,
-        SendTimeout | BodyTimeout | HeadTimeout => CloseReason::Timeout,
-        BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-        | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
-        Overloaded(_) => CloseReason::Limit,
-        Connect(_) | Died(_) | BadResponse(_) | FirstByteTimeout | BetweenBytesTimeout
-        | Truncated(_) => CloseReason::Upstream,
-    }
-}
-
-/// Writes a response of our own until it is out, the client is gone, or the alarm rings.
-async fn send(alarm: &Alarm, client: &mut Client, response: &mut Download) -> bool {
+/// Sends a response of our own until it is out, the client is gone, or the alarm rings.
+pub(super) async fn send(alarm: &Alarm, side: &mut impl Downstream) -> bool {
     let mut nothing = Buffer::default();
     poll_fn(|cx| {
         alarm.attach(cx);
-        match response.poll_flush(cx, &mut client.socket, &mut nothing, &mut 0) {
+        match side.poll_flush(cx, &mut nothing, &mut 0) {
             Poll::Ready(result) => Poll::Ready(result.is_ok()),
             Poll::Pending if alarm.is_due() => Poll::Ready(false),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
-}
-
-/// Answers a request whose head was never understood.
-pub async fn refuse(
-    proxy: &Proxy,
-    alarm: &Alarm,
-    client: &mut Client,
-    failure: &Failure,
-    began: Instant,
-) -> Ended {
-    let mut response = Download::new(Vec::new());
-    response.answer(|head| respond::write(failure, false, false, true, head));
-    alarm.set(if matches!(failure, Failure::Cut) { CUT_SEND } else { proxy.config.timeouts.send });
-    let sent = send(alarm, client, &mut response).await;
-    let status = response.status.unwrap_or_default();
-    super::record::record_refusal(proxy, client, failure, status, began);
-    let reason = reason(failure);
-    if sent { Ended::Linger(reason) } else { Ended::Drop(reason) }
 }

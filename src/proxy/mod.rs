@@ -10,10 +10,11 @@
 //!
 //! Does not know how a connection lives: that is [`crate::serve`].
 
-mod client;
-mod download;
-pub mod exchange;
+mod downstream;
+mod exchange;
 pub mod failure;
+pub mod h1;
+pub mod h2;
 mod outbound;
 mod patience;
 mod record;
@@ -21,7 +22,6 @@ pub mod request;
 pub mod respond;
 mod response;
 mod target;
-mod upload;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,10 +34,9 @@ use crate::net::Clock;
 use crate::telemetry::{AccessLog, Counters, CutRequest, Events};
 use crate::upstream::{Pool, Spare};
 
-pub use client::{Client, blank_lines};
-pub use exchange::{Ended, Exchange};
+pub use downstream::Ended;
 pub use failure::Failure;
-pub use request::{Request, RequestIds};
+pub use request::{Protocol, Request, RequestIds};
 
 /// What every request of one worker needs.
 pub struct Proxy {

@@ -61,26 +61,8 @@ impl Outbound {
         buffer: &mut Buffer,
         moved: &mut u64,
     ) -> Poll<io::Result<()>> {
-        let total = prefix.len() + self.ready + self.suffix.len();
-        while self.sent < total {
-            let body = &buffer.filled()[..self.ready];
-            let taken = if self.sent == 0 && prefix.len() == total {
-                ready!(socket.poll_write(cx, prefix))?
-            } else {
-                let mut pieces = [IoSlice::new(&[]); 3];
-                let count = remaining([prefix, body, &self.suffix], self.sent, &mut pieces);
-                match &pieces[..count] {
-                    [one] => ready!(socket.poll_write(cx, one))?,
-                    many => ready!(socket.poll_write_vectored(cx, many))?,
-                }
-            };
-            if taken == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.sent += taken;
-            *moved += taken as u64;
-        }
-        ready!(socket.poll_flush(cx))?;
+        let parts = [prefix, &buffer.filled()[..self.ready], &self.suffix];
+        ready!(poll_write_all(cx, socket, parts, &mut self.sent, moved))?;
         buffer.consume(self.spent);
         self.suffix.clear();
         self.ready = 0;
@@ -90,8 +72,43 @@ impl Outbound {
     }
 }
 
+/// Writes what of `parts` is left after `sent` octets, and waits until the
+/// kernel has it; adds what it took to `moved`.
+#[inline]
+pub(super) fn poll_write_all<const N: usize>(
+    cx: &mut Context<'_>,
+    socket: &mut Socket,
+    parts: [&[u8]; N],
+    sent: &mut usize,
+    moved: &mut u64,
+) -> Poll<io::Result<()>> {
+    let total: usize = parts.iter().map(|part| part.len()).sum();
+    while *sent < total {
+        let taken = if *sent == 0 && parts[0].len() == total {
+            ready!(socket.poll_write(cx, parts[0]))?
+        } else {
+            let mut pieces = [IoSlice::new(&[]); N];
+            let count = remaining(parts, *sent, &mut pieces);
+            match &pieces[..count] {
+                [one] => ready!(socket.poll_write(cx, one))?,
+                many => ready!(socket.poll_write_vectored(cx, many))?,
+            }
+        };
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        *sent += taken;
+        *moved += taken as u64;
+    }
+    socket.poll_flush(cx)
+}
+
 /// What of `parts` is left after `sent` octets, empty parts left out.
-fn remaining<'a>(parts: [&'a [u8]; 3], sent: usize, pieces: &mut [IoSlice<'a>; 3]) -> usize {
+fn remaining<'a, const N: usize>(
+    parts: [&'a [u8]; N],
+    sent: usize,
+    pieces: &mut [IoSlice<'a>; N],
+) -> usize {
     let mut skip = sent;
     let mut count = 0;
     for part in parts {

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::client::Client;
-use super::request::Request;
+use super::downstream::Caller;
+use super::request::{Protocol, Request};
 use super::{Failure, Proxy};
 use crate::drain::Stage;
 use crate::telemetry::{CutRequest, Event, Level, Record};
@@ -22,7 +22,7 @@ pub(super) struct Summary<'a> {
 
 /// Counts the request, logs it, says what went wrong, and names it if it was cut.
 #[inline]
-pub(super) fn record(proxy: &Proxy, client: &Client, request: &Request, summary: &Summary<'_>) {
+pub(super) fn record(proxy: &Proxy, client: &Caller<'_>, request: &Request, summary: &Summary<'_>) {
     proxy.counters.request(summary.status);
     let mut access = proxy.access.borrow_mut();
     if access.is_on() {
@@ -33,7 +33,7 @@ pub(super) fn record(proxy: &Proxy, client: &Client, request: &Request, summary:
             method: request.method(),
             host: request.host(),
             target: request.target(),
-            protocol: protocol(request.minor),
+            protocol: request.protocol.name(),
             status: summary.status,
             bytes_in: summary.bytes_in,
             bytes_out: summary.bytes_out,
@@ -55,7 +55,7 @@ pub(super) fn record(proxy: &Proxy, client: &Client, request: &Request, summary:
 
 fn complain(
     proxy: &Proxy,
-    client: &Client,
+    client: &Caller<'_>,
     request: &Request,
     summary: &Summary<'_>,
     failure: &Failure,
@@ -76,7 +76,12 @@ fn complain(
     }
 }
 
-fn cut_of(proxy: &Proxy, client: &Client, request: &Request, summary: &Summary<'_>) -> CutRequest {
+fn cut_of(
+    proxy: &Proxy,
+    client: &Caller<'_>,
+    request: &Request,
+    summary: &Summary<'_>,
+) -> CutRequest {
     CutRequest {
         method: lossy(request.method()),
         target: shown_target(proxy, request.target()),
@@ -86,7 +91,7 @@ fn cut_of(proxy: &Proxy, client: &Client, request: &Request, summary: &Summary<'
         bytes_in: summary.bytes_in,
         bytes_out: summary.bytes_out,
         request_id: lossy(request.id()),
-        protocol: protocol(request.minor).to_owned(),
+        protocol: request.protocol.name().to_owned(),
         sent_upstream: summary.handed,
         status: (summary.status != 0).then_some(summary.status),
     }
@@ -113,23 +118,28 @@ pub(super) fn lossy(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
 
-pub(super) fn remote(client: &Client) -> &str {
-    if client.address.is_empty() { "unix:" } else { &client.address }
+pub(super) fn remote<'a>(client: &Caller<'a>) -> &'a str {
+    if client.address.is_empty() { "unix:" } else { client.address }
 }
 
-pub(super) fn protocol(minor: u8) -> &'static str {
-    if minor == 0 { "HTTP/1.0" } else { "HTTP/1.1" }
+/// A request that was refused before it could become one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) protocol: Protocol,
+    pub(super) status: u16,
+    pub(super) bytes_in: u64,
+    pub(super) began: Instant,
 }
 
 /// The same for a request whose head was never understood: of it nothing is
-/// known but who sent it.
+/// known but who sent it and how.
 pub(super) fn record_refusal(
     proxy: &Proxy,
-    client: &Client,
+    client: &Caller<'_>,
     failure: &Failure,
-    status: u16,
-    began: Instant,
+    refused: Refused,
 ) {
+    let Refused { protocol, status, bytes_in, began } = refused;
     proxy.counters.request(status);
     let mut access = proxy.access.borrow_mut();
     let age = began.elapsed();
@@ -141,9 +151,9 @@ pub(super) fn record_refusal(
             method: b"-",
             host: b"-",
             target: b"-",
-            protocol: "HTTP/1.1",
+            protocol: protocol.name(),
             status,
-            bytes_in: client.buffer.len() as u64,
+            bytes_in,
             bytes_out: 0,
             duration: age,
             first_byte: None,
@@ -161,8 +171,8 @@ pub(super) fn record_refusal(
         let cut = CutRequest {
             client: client.peer.to_string(),
             age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-            bytes_in: client.buffer.len() as u64,
-            protocol: "HTTP/1.1".to_owned(),
+            bytes_in,
+            protocol: protocol.name().to_owned(),
             status: Some(status),
             ..CutRequest::default()
         };

@@ -15,6 +15,7 @@ use crate::http1::field::{Name, has_token, tokens};
 use crate::http1::framing::FramingFields;
 use crate::http1::{Framing, RequestHead};
 use crate::limits::HEAD_COUNT_MAX;
+use crate::telemetry::Family;
 
 /// What is known of the connection a request came on.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,36 @@ pub struct Origin<'a> {
     pub scheme: &'static str,
 }
 
+/// The protocol a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+    /// HTTP/2
+    Http2,
+}
+
+impl Protocol {
+    /// As the access log writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Http10 => "HTTP/1.0",
+            Protocol::Http11 => "HTTP/1.1",
+            Protocol::Http2 => "HTTP/2.0",
+        }
+    }
+
+    /// What its requests are counted under.
+    pub const fn family(self) -> Family {
+        match self {
+            Protocol::Http10 | Protocol::Http11 => Family::H1,
+            Protocol::Http2 => Family::H2,
+        }
+    }
+}
+
 /// A request whose head has been read.
 #[derive(Debug)]
 pub struct Request {
@@ -34,8 +65,8 @@ pub struct Request {
     pub head: Vec<u8>,
     /// How the body is framed, on both sides.
     pub framing: Framing,
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
-    pub minor: u8,
+    /// What the client speaks.
+    pub protocol: Protocol,
     /// Whether the client wants the connection to be kept.
     pub persistent: bool,
     /// Whether the client said itself that it will send no more: then its FIN
@@ -47,6 +78,8 @@ pub struct Request {
     pub expects_continue: bool,
     /// GET, HEAD, OPTIONS or TRACE without body: may be sent twice.
     pub is_repeatable: bool,
+    /// gRPC, which has statuses of its own.
+    pub is_grpc: bool,
     /// When its first octet was read.
     pub began: Instant,
     /// The same by the wall.
@@ -106,8 +139,8 @@ pub struct Arrival {
     pub wall: SystemTime,
 }
 
-/// Checks a request head and writes the one for the app server into `out`,
-/// which is empty.
+/// Checks the head of an HTTP/1 request and writes the one for the app server
+/// into `out`, which is empty.
 pub fn plan(
     head: &RequestHead<'_, '_>,
     origin: &Origin<'_>,
@@ -118,9 +151,6 @@ pub fn plan(
 ) -> Result<Request, Failure> {
     let seen = Seen::of(head)?;
     let framing = seen.framing.request(head.minor).map_err(Failure::Framing)?;
-    if head.method == "CONNECT" {
-        return Err(Failure::Method);
-    }
     let to = target(head.method, head.target)?;
     let host = match (to.authority, seen.host) {
         (Some(authority), _) => authority.as_bytes(),
@@ -128,12 +158,67 @@ pub fn plan(
         (None, None) if head.minor == 0 => fallback_host.as_bytes(),
         (None, None) => return Err(Failure::BadRequest("no Host")),
     };
+    let protocol = if head.minor == 0 { Protocol::Http10 } else { Protocol::Http11 };
+    let shape = Shape { protocol, framing, path: to.path, host };
+    compose(head, &seen, &shape, (origin, ids), arrival, out)
+}
+
+/// The same for an HTTP/2 request (RFC 9113 section 8.3.1). `head` has the
+/// fields without the pseudo-header fields, `ended` says that no body follows.
+pub fn plan_stream(
+    head: &RequestHead<'_, '_>,
+    authority: Option<&str>,
+    ended: bool,
+    (origin, ids): (&Origin<'_>, &RequestIds),
+    arrival: Arrival,
+    out: Vec<u8>,
+) -> Result<Request, Failure> {
+    let seen = Seen::of(head)?;
+    let framing = seen.framing.stream(ended).map_err(Failure::Framing)?;
+    let to = target(head.method, head.target)?;
+    let host = match (authority.map(str::as_bytes), seen.host) {
+        (Some(authority), _) if !is_host(authority) => {
+            return Err(Failure::BadRequest("bad :authority"));
+        }
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+            return Err(Failure::BadRequest("Host differs from :authority"));
+        }
+        (Some(authority), _) => authority,
+        (None, Some(host)) => host,
+        (None, None) => return Err(Failure::BadRequest("neither :authority nor Host")),
+    };
+    let shape = Shape { protocol: Protocol::Http2, framing, path: to.path, host };
+    compose(head, &seen, &shape, (origin, ids), arrival, out)
+}
+
+/// What the protocols say each in their own way.
+struct Shape<'b> {
+    protocol: Protocol,
+    framing: Framing,
+    path: &'b str,
+    host: &'b [u8],
+}
+
+#[inline]
+fn compose(
+    head: &RequestHead<'_, '_>,
+    seen: &Seen<'_>,
+    shape: &Shape<'_>,
+    (origin, ids): (&Origin<'_>, &RequestIds),
+    arrival: Arrival,
+    out: Vec<u8>,
+) -> Result<Request, Failure> {
+    let Shape { protocol, framing, path, host } = *shape;
+    if head.method == "CONNECT" {
+        return Err(Failure::Method);
+    }
+    let modern = protocol != Protocol::Http10;
     let repeatable = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
     let mut writer = Writer { out, spans: Spans::default() };
-    writer.request_line(head.method, to.path);
+    writer.request_line(head.method, path);
     writer.host(host);
-    writer.fields(head, &seen);
-    writer.framing(framing, &seen);
+    writer.fields(head, seen);
+    writer.framing(framing, seen);
     writer.forwarding(origin, host, arrival.wall);
     writer.id(seen.id, ids);
     writer.out.extend_from_slice(b"\r\n");
@@ -141,12 +226,13 @@ pub fn plan(
         head: writer.out,
         spans: writer.spans,
         framing,
-        minor: head.minor,
-        persistent: if head.minor == 0 { seen.keep_alive } else { !seen.close },
-        said_close: seen.close || (head.minor == 0 && !seen.keep_alive),
+        protocol,
+        persistent: if modern { !seen.close } else { seen.keep_alive },
+        said_close: seen.close || (!modern && !seen.keep_alive),
         is_head: head.method == "HEAD",
-        expects_continue: seen.expects_continue && head.minor == 1,
+        expects_continue: seen.expects_continue && modern,
         is_repeatable: repeatable && framing == Framing::Empty,
+        is_grpc: seen.grpc,
         began: arrival.began,
         wall: arrival.wall,
     })
@@ -164,6 +250,7 @@ struct Seen<'b> {
     keep_alive: bool,
     trailers: bool,
     expects_continue: bool,
+    grpc: bool,
 }
 
 impl<'b> Seen<'b> {
@@ -179,6 +266,7 @@ impl<'b> Seen<'b> {
             keep_alive: false,
             trailers: false,
             expects_continue: false,
+            grpc: false,
         };
         for (at, field) in head.fields.iter().enumerate() {
             let name = Name::of(field.name);
@@ -197,6 +285,7 @@ impl<'b> Seen<'b> {
                 Name::Expect => seen.expects_continue |= has_token(field.value, "100-continue"),
                 Name::Te => seen.trailers |= has_token(field.value, "trailers"),
                 Name::XRequestId => seen.id = Some(field.value),
+                Name::ContentType => seen.grpc = field.value.starts_with(b"application/grpc"),
                 _ => {}
             }
         }
@@ -261,7 +350,7 @@ impl Writer {
     fn fields(&mut self, head: &RequestHead<'_, '_>, seen: &Seen<'_>) {
         for (field, name) in head.fields.iter().zip(&seen.names) {
             match name {
-                Name::Other | Name::Date | Name::Forwarded => {
+                Name::Other | Name::ContentType | Name::Date | Name::Forwarded => {
                     if seen.nominates && is_nominated(head.fields, &seen.names, field.name) {
                         continue;
                     }

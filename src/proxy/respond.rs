@@ -2,39 +2,62 @@
 
 use super::failure::Failure;
 
-/// Writes the whole response for a failure, head and body. With `close` it
-/// says that the connection ends: what the client sends next may not be what it
-/// seems.
-pub fn write(
-    failure: &Failure,
-    handed: bool,
-    is_head: bool,
-    close: bool,
-    out: &mut Vec<u8>,
-) -> u16 {
+/// A response of our own, whatever protocol it goes out in.
+pub(super) struct Text {
+    /// The status code.
+    pub(super) status: u16,
+    /// The reason phrase.
+    pub(super) reason: &'static str,
+    /// Its fields, names in HTTP/1's spelling.
+    pub(super) fields: Vec<(&'static str, String)>,
+    /// The body.
+    pub(super) body: String,
+}
+
+/// What is said of a failure. `handed` is whether the app server may have seen
+/// the request.
+pub(super) fn text(failure: &Failure, handed: bool) -> Text {
     let status = failure.status(handed);
     let reason = http::StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())
         .unwrap_or("Error");
     let body = format!("{status} {reason}\n");
-    let mut head = format!(
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {}\r\nCache-Control: no-store\r\nProxy-Status: ebbtide; error={}\r\n",
-        body.len(),
-        failure.proxy_error(handed),
-    );
+    let mut fields = vec![
+        ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+        ("Content-Length", body.len().to_string()),
+        ("Cache-Control", "no-store".to_owned()),
+        ("Proxy-Status", format!("ebbtide; error={}", failure.proxy_error(handed))),
+    ];
     if status == 503 {
-        head.push_str("Retry-After: 1\r\n");
+        fields.push(("Retry-After", "1".to_owned()));
     }
     if status == 405 {
-        head.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n");
+        let known = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
+        fields.push(("Allow", known.to_owned()));
+    }
+    Text { status, reason, fields, body }
+}
+
+/// Writes the whole response for HTTP/1, head and body. With `close` it says
+/// that the connection ends: what the client sends next may not be what it
+/// seems.
+pub(super) fn write(
+    failure: &Failure,
+    handed: bool,
+    is_head: bool,
+    close: bool,
+    out: &mut Vec<u8>,
+) -> u16 {
+    let Text { status, reason, fields, body } = text(failure, handed);
+    out.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
+    for (name, value) in fields {
+        out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
     if close {
-        head.push_str("Connection: close\r\n");
+        out.extend_from_slice(b"Connection: close\r\n");
     }
-    head.push_str("\r\n");
-    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(b"\r\n");
     if !is_head {
         out.extend_from_slice(body.as_bytes());
     }
@@ -45,7 +68,7 @@ pub fn write(
 mod tests {
     use super::*;
 
-    fn text(failure: &Failure, handed: bool) -> String {
+    fn written(failure: &Failure, handed: bool) -> String {
         let mut out = Vec::new();
         write(failure, handed, false, true, &mut out);
         String::from_utf8(out).unwrap()
@@ -53,9 +76,9 @@ mod tests {
 
     #[test]
     fn only_a_request_that_was_never_handed_over_may_be_tried_again() {
-        let never = text(&Failure::Cut, false);
+        let never = written(&Failure::Cut, false);
         assert!(never.starts_with("HTTP/1.1 503 ") && never.contains("Retry-After: "));
-        let handed = text(&Failure::Cut, true);
+        let handed = written(&Failure::Cut, true);
         assert!(handed.starts_with("HTTP/1.1 504 ") && !handed.contains("Retry-After"));
         for response in [never, handed] {
             assert!(response.contains("Connection: close\r\n"));

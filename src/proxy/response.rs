@@ -1,7 +1,7 @@
 //! The response head: what the app server sent, and what the client is sent.
 
-use super::request::is_nominated;
-use crate::http1::field::{Name, has_token};
+use super::request::{Protocol, is_nominated};
+use crate::http1::field::{Field, Name, has_token};
 use crate::http1::framing::FramingFields;
 use crate::http1::{Framing, ResponseHead};
 use crate::limits::HEAD_COUNT_MAX;
@@ -50,14 +50,14 @@ pub(super) enum Outgoing {
     Wrap,
 }
 
-/// How a body framed like this goes to a client of HTTP/1.`minor`; `true` if
-/// only the end of the connection will tell its end.
-pub(super) fn outgoing(framing: Framing, minor: u8) -> (Outgoing, bool) {
-    match (framing, minor) {
+/// How a body framed like this goes to an HTTP/1 client; `true` if only the end
+/// of the connection will tell its end.
+pub(super) fn outgoing(framing: Framing, protocol: Protocol) -> (Outgoing, bool) {
+    match (framing, protocol) {
         (Framing::Empty | Framing::Length(_), _) => (Outgoing::Plain, false),
-        (Framing::Chunked, 1) => (Outgoing::Chunks, false),
-        (Framing::UntilClose, 1) => (Outgoing::Wrap, false),
-        (Framing::Chunked | Framing::UntilClose, _) => (Outgoing::Plain, true),
+        (Framing::Chunked | Framing::UntilClose, Protocol::Http10) => (Outgoing::Plain, true),
+        (Framing::Chunked, _) => (Outgoing::Chunks, false),
+        (Framing::UntilClose, _) => (Outgoing::Wrap, false),
     }
 }
 
@@ -72,6 +72,49 @@ pub(super) enum Persistence {
     Close,
 }
 
+/// The fields of a final head that reach the client. `trailers` says whether
+/// trailers can follow the body.
+#[inline]
+pub(super) fn passes<'f, 'b>(
+    head: &'f ResponseHead<'f, 'b>,
+    seen: &'f Seen,
+    is_head: bool,
+    trailers: bool,
+) -> impl Iterator<Item = &'f Field<'b>> {
+    // A length that frames nothing still tells something: what GET would have got.
+    let tells = is_head
+        || head.status == 304
+        || (seen.framing == Framing::Empty && head.status >= 200 && head.status != 204);
+    let keeps_length = tells || matches!(seen.framing, Framing::Length(_));
+    let named = head.fields.iter().zip(&seen.names);
+    named.filter_map(move |(field, name)| {
+        let passes = match name {
+            Name::Connection
+            | Name::HopByHop
+            | Name::Te
+            | Name::TransferEncoding
+            | Name::Upgrade => false,
+            Name::ContentLength => keeps_length,
+            Name::Trailer => trailers,
+            _ => !(seen.nominates && is_nominated(head.fields, &seen.names, field.name)),
+        };
+        passes.then_some(field)
+    })
+}
+
+/// The fields of an interim head that reach the client.
+pub(super) fn passes_interim<'f, 'b>(
+    head: &'f ResponseHead<'f, 'b>,
+    seen: &'f Seen,
+) -> impl Iterator<Item = &'f Field<'b>> {
+    let named = head.fields.iter().zip(&seen.names);
+    named.filter_map(move |(field, name)| {
+        let plain = matches!(name, Name::Other | Name::ContentType | Name::Date);
+        let nominated = seen.nominates && is_nominated(head.fields, &seen.names, field.name);
+        (plain && !nominated).then_some(field)
+    })
+}
+
 /// Writes the head for the client.
 #[inline]
 pub(super) fn write(
@@ -83,30 +126,8 @@ pub(super) fn write(
     out: &mut Vec<u8>,
 ) {
     status_line(head.status, head.reason, out);
-    // A length that frames nothing still tells something: what GET would have got.
-    let keeps_length = is_head || head.status == 304;
-    for (field, name) in head.fields.iter().zip(&seen.names) {
-        let passes = match name {
-            Name::Connection
-            | Name::HopByHop
-            | Name::Te
-            | Name::TransferEncoding
-            | Name::Upgrade => false,
-            Name::ContentLength => match seen.framing {
-                Framing::Length(_) => true,
-                _ => {
-                    keeps_length
-                        || (seen.framing == Framing::Empty
-                            && head.status >= 200
-                            && head.status != 204)
-                }
-            },
-            Name::Trailer => outgoing == Outgoing::Chunks,
-            _ => !(seen.nominates && is_nominated(head.fields, &seen.names, field.name)),
-        };
-        if passes {
-            put_field(field.name.as_bytes(), field.value, out);
-        }
+    for field in passes(head, seen, is_head, outgoing == Outgoing::Chunks) {
+        put_field(field.name.as_bytes(), field.value, out);
     }
     if outgoing != Outgoing::Plain {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -122,12 +143,8 @@ pub(super) fn write(
 /// Writes an interim response for the client.
 pub(super) fn write_interim(head: &ResponseHead<'_, '_>, seen: &Seen, out: &mut Vec<u8>) {
     status_line(head.status, head.reason, out);
-    for (field, name) in head.fields.iter().zip(&seen.names) {
-        if matches!(name, Name::Other | Name::Date)
-            && !(seen.nominates && is_nominated(head.fields, &seen.names, field.name))
-        {
-            put_field(field.name.as_bytes(), field.value, out);
-        }
+    for field in passes_interim(head, seen) {
+        put_field(field.name.as_bytes(), field.value, out);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -150,21 +167,25 @@ fn put_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 /// Writes the fields of a trailer section that may stand in one, and its end.
 /// `None` if the section is not one.
 pub(super) fn write_trailer(section: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    if section != b"\r\n" {
-        let mut fields = [httparse::EMPTY_HEADER; 64];
-        match httparse::parse_headers(section, &mut fields) {
-            Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
-                for field in fields {
-                    if !Name::of(field.name).forbidden_in_trailer(field.name) {
-                        put_field(field.name.as_bytes(), field.value, out);
-                    }
-                }
-            }
-            _ => return None,
-        }
+    let mut storage = [httparse::EMPTY_HEADER; 64];
+    for field in trailer_fields(section, &mut storage)? {
+        put_field(field.name.as_bytes(), field.value, out);
     }
     out.extend_from_slice(b"\r\n");
     Some(())
+}
+
+/// The fields of a trailer section that may stand in one. `None` if the section
+/// is not one.
+pub(super) fn trailer_fields<'s, 'b>(
+    section: &'b [u8],
+    storage: &'s mut [Field<'b>; 64],
+) -> Option<impl Iterator<Item = &'s Field<'b>>> {
+    let fields = match httparse::parse_headers(section, storage) {
+        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => fields,
+        _ => return None,
+    };
+    Some(fields.iter().filter(|field| !Name::of(field.name).forbidden_in_trailer(field.name)))
 }
 
 #[cfg(test)]
@@ -172,12 +193,12 @@ mod tests {
     use super::*;
     use crate::http1::head::{parse_response, storage};
 
-    fn written(raw: &str, is_head: bool, minor: u8) -> String {
+    fn written(raw: &str, is_head: bool, protocol: Protocol) -> String {
         let mut fields = storage();
         let head = parse_response(raw.as_bytes(), &mut fields).unwrap().unwrap();
         let seen = look(&head, is_head).unwrap();
         let mut out = Vec::new();
-        let (outgoing, _) = outgoing(seen.framing, minor);
+        let (outgoing, _) = outgoing(seen.framing, protocol);
         write(&head, &seen, is_head, outgoing, Persistence::Kept, &mut out);
         String::from_utf8(out).unwrap()
     }
@@ -188,7 +209,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: 1\r\n\
              Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\n",
             false,
-            1,
+            Protocol::Http11,
         );
         assert_eq!(
             sent,
@@ -199,17 +220,25 @@ mod tests {
     #[test]
     fn a_length_is_told_where_it_means_something_and_only_there() {
         let raw = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n";
-        assert!(written(raw, true, 1).contains("Content-Length: 7"));
-        assert!(written(&raw.replace("200", "304"), false, 1).contains("Content-Length: 7"));
-        assert!(!written(&raw.replace("200", "204"), false, 1).contains("Content-Length"));
-        assert!(written(&raw.replace('7', "0"), false, 1).contains("Content-Length: 0"));
+        assert!(written(raw, true, Protocol::Http11).contains("Content-Length: 7"));
+        assert!(
+            written(&raw.replace("200", "304"), false, Protocol::Http11)
+                .contains("Content-Length: 7")
+        );
+        assert!(
+            !written(&raw.replace("200", "204"), false, Protocol::Http11)
+                .contains("Content-Length")
+        );
+        assert!(
+            written(&raw.replace('7', "0"), false, Protocol::Http11).contains("Content-Length: 0")
+        );
     }
 
     #[test]
     fn a_body_without_length_is_chunked_for_who_understands_it() {
         let raw = "HTTP/1.1 200 OK\r\n\r\n";
-        assert!(written(raw, false, 1).contains("Transfer-Encoding: chunked"));
-        assert!(!written(raw, false, 0).contains("Transfer-Encoding"));
+        assert!(written(raw, false, Protocol::Http11).contains("Transfer-Encoding: chunked"));
+        assert!(!written(raw, false, Protocol::Http10).contains("Transfer-Encoding"));
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl Lot {
             let Some(parked) = self.entries.get_mut(key) else {
                 continue;
             };
-            if parked.state() == ConnectionState::H1Closing {
+            if parked.state().is_closing() {
                 let (octets, ended) = discard(&parked.fd, scratch);
                 if octets > 0 && std::mem::take(&mut parked.retired) {
                     each(Happened::Raced);

@@ -18,6 +18,7 @@
 
 mod accept;
 mod admission;
+mod h2;
 mod lot;
 mod session;
 mod worker;

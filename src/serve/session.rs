@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::SystemTime;
 
+use super::h2::PREFACE;
 use super::worker::Worker;
 use crate::drain::{Guard, Rule, Stage, kept};
 use crate::http1::head::{
@@ -18,12 +19,13 @@ use crate::http1::head::{
 use crate::http1::{Framing, HeadError};
 use crate::limits::{BUFFER, PARK_AFTER};
 use crate::net::Alarm;
-use crate::proxy::exchange::refuse;
+use crate::proxy::h1::{self, Client, blank_lines};
 use crate::proxy::request::{Arrival, Origin, plan};
-use crate::proxy::{Client, Ended, Exchange, Failure, Proxy, Request, blank_lines};
+use crate::proxy::{Ended, Failure, Proxy, Request};
 use crate::telemetry::{CloseReason, ConnectionState};
 
 /// How a session ends.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum End {
     /// Nothing is under way: the connection can be parked.
     Park,
@@ -31,6 +33,8 @@ pub(super) enum End {
     Linger(CloseReason),
     /// Close at once.
     Drop(CloseReason),
+    /// The client speaks HTTP/2: go on with that.
+    Multiplex,
 }
 
 /// One connection being served.
@@ -63,18 +67,22 @@ impl Session<'_> {
             if let Some(end) = self.wait().await {
                 return end;
             }
+            let fresh = self.guard.kind() == ConnectionState::H1Fresh;
             self.guard.shift(ConnectionState::H1Reading);
+            if fresh && self.speaks_h2().await {
+                return End::Multiplex;
+            }
             let began = proxy.clock.refresh();
             let arrival = Arrival { began, wall: SystemTime::now() };
             let ended = match self.read_head(arrival).await {
                 Head::Left => Ended::Drop(CloseReason::Client),
                 Head::Refused(failure) => {
-                    Box::pin(refuse(proxy, self.alarm, self.client, &failure, began)).await
+                    Box::pin(h1::refuse(proxy, self.alarm, self.client, &failure, began)).await
                 }
                 Head::Whole(request) => {
                     self.guard.shift(ConnectionState::H1Active);
                     // Boxed, so that a connection that only waits does not carry it.
-                    Box::pin(Exchange::new(proxy, self.alarm, self.client, request).run()).await
+                    Box::pin(h1::serve(proxy, self.alarm, self.client, request)).await
                 }
             };
             match ended {
@@ -137,6 +145,37 @@ impl Session<'_> {
     fn skip_blank_lines(&mut self) {
         let lines = blank_lines(self.client.buffer.filled());
         self.client.buffer.consume(lines);
+    }
+
+    /// Whether the first octets begin an HTTP/2 connection: by what the TLS
+    /// handshake has settled, or in clear text by prior knowledge (RFC 9113
+    /// section 3.3). No octet is used up by looking.
+    async fn speaks_h2(&mut self) -> bool {
+        let socket = &self.client.socket;
+        if socket.is_tls() {
+            return socket.alpn_h2();
+        }
+        self.alarm.set(self.worker.proxy.config.timeouts.head);
+        poll_fn(|cx| {
+            self.alarm.attach(cx);
+            loop {
+                let octets = self.client.buffer.filled();
+                if !begins_preface(octets) {
+                    return Poll::Ready(false);
+                }
+                // No HTTP/1 request begins like this: the rest is awaited there.
+                if octets.len() >= SURE {
+                    return Poll::Ready(true);
+                }
+                let over = self.alarm.is_due() || self.worker.proxy.stage() == Stage::Cut;
+                match self.client.poll_fill(cx) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    Poll::Pending if !over => return Poll::Pending,
+                    _ => return Poll::Ready(false),
+                }
+            }
+        })
+        .await
     }
 
     /// Reads a request head within `timeouts.head`.
@@ -233,6 +272,14 @@ impl Session<'_> {
             u128::from(proxy.clock.now().saturating_sub(self.accepted)) >= age.as_millis()
         })
     }
+}
+
+/// Octets after which a beginning of the preface is nothing else: `PRI * HTTP/2`.
+const SURE: usize = 12;
+
+fn begins_preface(octets: &[u8]) -> bool {
+    let n = octets.len().min(PREFACE.len());
+    octets[..n] == PREFACE[..n]
 }
 
 fn refusal(error: HeadError, octets: &[u8]) -> Failure {

@@ -17,6 +17,7 @@ use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::accept;
 use super::admission::{Admission, Permit};
+use super::h2;
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use crate::config::{AccessFormat, Config, Endpoint};
@@ -24,7 +25,8 @@ use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept}
 use crate::http1::Buffer;
 use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
-use crate::proxy::{Client, Ended, Failure, Proxy, RequestIds, exchange::refuse};
+use crate::proxy::h1::{self, Client};
+use crate::proxy::{Ended, Failure, Proxy, RequestIds};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
@@ -234,7 +236,16 @@ impl Worker {
             };
             let end = session.run().await;
             let since = session.since;
-            worker.after(client, Kept { since, ..kept }, end);
+            let kept = Kept { since, ..kept };
+            if let End::Multiplex = end {
+                // Boxed, so that a connection of HTTP/1 does not carry it.
+                match Box::pin(h2::serve(&worker, &alarm, client, &kept)).await {
+                    (end, Some(client)) => worker.after(client, kept, end),
+                    (_, None) => worker.proxy.counters.closed(CloseReason::Error),
+                }
+            } else {
+                worker.after(client, kept, end);
+            }
             worker.seats.borrow_mut().remove(key);
         });
     }
@@ -246,7 +257,7 @@ impl Worker {
         spawn_local(async move {
             let began = worker.proxy.clock.refresh();
             let failure = Failure::Overloaded("too many connections from this address");
-            let end = match refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
+            let end = match h1::refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
                 Ended::Linger(reason) => End::Linger(reason),
                 Ended::Drop(reason) => End::Drop(reason),
                 Ended::Keep => End::Drop(CloseReason::Limit),
@@ -284,10 +295,12 @@ impl Worker {
         let now = self.proxy.clock.now();
         match end {
             End::Drop(reason) => self.proxy.counters.closed(reason),
+            // One that is multiplexed has been served before it comes here.
+            End::Multiplex => self.proxy.counters.closed(CloseReason::Error),
             End::Linger(reason) => {
                 self.proxy.counters.closed(reason);
                 if socket.fin().is_ok() && crate::drain::kept(Rule::Linger) {
-                    kept.guard.shift(ConnectionState::H1Closing);
+                    kept.guard.shift(kept.guard.kind().closing());
                     let until = now.saturating_add(millis(self.proxy.config.stop.linger));
                     self.park(socket, Kept { since: now, ..kept }, until);
                 }
@@ -311,7 +324,7 @@ impl Worker {
     }
 
     /// How long a connection of this state may go on waiting, by the clock.
-    fn patience(&self, state: ConnectionState, accepted: u64, since: u64) -> u64 {
+    pub(super) fn patience(&self, state: ConnectionState, accepted: u64, since: u64) -> u64 {
         let config = &self.proxy.config;
         let Orders { stage, since: began, .. } = self.proxy.orders.get();
         if stage == Stage::Cut {
@@ -354,15 +367,15 @@ impl Worker {
     fn retime(self: &Rc<Self>) {
         let cut = self.proxy.stage() == Stage::Cut;
         let leaving = self.lot.borrow_mut().extract(|parked| {
-            if parked.state() != ConnectionState::H1Closing {
+            if !parked.state().is_closing() {
                 parked.until = self.patience(parked.state(), parked.accepted, parked.since);
             }
             cut
         });
         for parked in leaving {
-            if parked.state() != ConnectionState::H1Closing && parked.has_octets() {
+            if !parked.state().is_closing() && parked.has_octets() {
                 self.unpark(parked);
-            } else if parked.state() != ConnectionState::H1Closing {
+            } else if !parked.state().is_closing() {
                 self.proxy.counters.closed(CloseReason::Drain);
             }
         }
@@ -431,7 +444,7 @@ impl Worker {
             if parked.until > now {
                 return false;
             }
-            if parked.state() == ConnectionState::H1Closing {
+            if parked.state().is_closing() {
                 return true;
             }
             if kept(Rule::LastLook) && parked.has_octets() {
@@ -442,7 +455,7 @@ impl Worker {
             !kept(Rule::Linger)
         });
         for parked in leaving {
-            if parked.state() != ConnectionState::H1Closing {
+            if !parked.state().is_closing() {
                 self.unpark(parked);
             }
         }
@@ -485,15 +498,36 @@ impl Worker {
 }
 
 /// What stays with a connection whether it is parked or served.
-struct Kept {
-    peer: Peer,
-    port: u16,
-    accepted: u64,
-    since: u64,
-    guard: Guard<ConnectionState>,
-    permit: Permit,
+pub(super) struct Kept {
+    pub(super) peer: Peer,
+    pub(super) port: u16,
+    pub(super) accepted: u64,
+    pub(super) since: u64,
+    pub(super) guard: Guard<ConnectionState>,
+    pub(super) permit: Permit,
 }
 
-fn millis(length: Duration) -> u64 {
+pub(super) fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A task's alarm, rung by the tick and by the drain until it is dropped.
+pub(super) struct Seat<'a> {
+    worker: &'a Worker,
+    key: usize,
+    pub(super) alarm: Rc<Alarm>,
+}
+
+impl<'a> Seat<'a> {
+    /// One more seat.
+    pub(super) fn take(worker: &'a Worker) -> Self {
+        let (key, alarm) = worker.take_seat();
+        Seat { worker, key, alarm }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.worker.seats.borrow_mut().try_remove(self.key);
+    }
 }

@@ -20,6 +20,12 @@ pub enum ConnectionState {
     H1Idle,
     /// The last response is out, FIN sent, lingering.
     H1Closing,
+    /// Streams are open.
+    H2Active,
+    /// No stream is open.
+    H2Idle,
+    /// The last stream is over, FIN sent, lingering.
+    H2Closing,
 }
 
 impl crate::drain::Kind for ConnectionState {
@@ -32,8 +38,29 @@ impl crate::drain::Kind for ConnectionState {
 
 impl ConnectionState {
     /// All states, in the order of [`ConnectionState::index`].
-    pub const ALL: [ConnectionState; 5] =
-        [Self::H1Fresh, Self::H1Reading, Self::H1Active, Self::H1Idle, Self::H1Closing];
+    pub const ALL: [ConnectionState; 8] = [
+        Self::H1Fresh,
+        Self::H1Reading,
+        Self::H1Active,
+        Self::H1Idle,
+        Self::H1Closing,
+        Self::H2Active,
+        Self::H2Idle,
+        Self::H2Closing,
+    ];
+
+    /// Whether nothing more is served on it.
+    pub const fn is_closing(self) -> bool {
+        matches!(self, Self::H1Closing | Self::H2Closing)
+    }
+
+    /// The state in which a connection of the same protocol lingers.
+    pub const fn closing(self) -> Self {
+        match self {
+            Self::H2Active | Self::H2Idle | Self::H2Closing => Self::H2Closing,
+            _ => Self::H1Closing,
+        }
+    }
 
     /// The place of this state in an array of counts.
     pub const fn index(self) -> usize {
@@ -46,6 +73,7 @@ impl ConnectionState {
             Self::H1Fresh | Self::H1Reading | Self::H1Active | Self::H1Idle | Self::H1Closing => {
                 "h1"
             }
+            Self::H2Active | Self::H2Idle | Self::H2Closing => "h2",
         }
     }
 
@@ -54,9 +82,9 @@ impl ConnectionState {
         match self {
             Self::H1Fresh => "fresh",
             Self::H1Reading => "reading",
-            Self::H1Active => "active",
-            Self::H1Idle => "idle",
-            Self::H1Closing => "closing",
+            Self::H1Active | Self::H2Active => "active",
+            Self::H1Idle | Self::H2Idle => "idle",
+            Self::H1Closing | Self::H2Closing => "closing",
         }
     }
 }
@@ -121,7 +149,12 @@ impl From<StateCounts> for ConnectionCounts {
                 idle: at(ConnectionState::H1Idle),
                 closing: at(ConnectionState::H1Closing),
             },
-            ..Self::default()
+            h2: H2Counts {
+                active: at(ConnectionState::H2Active),
+                idle: at(ConnectionState::H2Idle),
+                closing: at(ConnectionState::H2Closing),
+            },
+            tunnel: TunnelCounts::default(),
         }
     }
 }

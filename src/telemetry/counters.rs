@@ -70,6 +70,28 @@ impl CloseReason {
     }
 }
 
+/// The protocols that requests in flight are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// HTTP/1.0 and HTTP/1.1
+    H1,
+    /// HTTP/2
+    H2,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Family; 2] = [Family::H1, Family::H2];
+
+    /// The name used in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::H1 => "h1",
+            Family::H2 => "h2",
+        }
+    }
+}
+
 const CODE_MIN: u16 = 100;
 const CODE_MAX: u16 = 599;
 /// One place for each code, and place 0 for whatever is not one.
@@ -85,7 +107,7 @@ pub struct Counters {
     closed: [AtomicU64; CloseReason::ALL.len()],
     raced: AtomicU64,
     cut: AtomicU64,
-    in_flight: AtomicU64,
+    in_flight: [AtomicU64; 2],
 }
 
 impl Default for Counters {
@@ -95,7 +117,7 @@ impl Default for Counters {
             closed: [const { AtomicU64::new(0) }; CloseReason::ALL.len()],
             raced: AtomicU64::new(0),
             cut: AtomicU64::new(0),
-            in_flight: AtomicU64::new(0),
+            in_flight: [const { AtomicU64::new(0) }; 2],
         }
     }
 }
@@ -130,13 +152,13 @@ impl Counters {
     }
 
     /// A request head was read.
-    pub fn in_flight_add(&self) {
-        add(&self.in_flight, 1);
+    pub fn in_flight_add(&self, family: Family) {
+        add(&self.in_flight[family as usize], 1);
     }
 
     /// A request ended, however it did.
-    pub fn in_flight_sub(&self) {
-        add(&self.in_flight, u64::MAX);
+    pub fn in_flight_sub(&self, family: Family) {
+        add(&self.in_flight[family as usize], u64::MAX);
     }
 }
 
@@ -149,8 +171,8 @@ pub struct Totals {
     pub raced: u64,
     /// Requests ended by the hard deadline.
     pub cut: u64,
-    /// Requests whose head was read and whose response is not finished.
-    pub in_flight: u64,
+    /// Requests whose head was read and whose response is not finished, by [`Family`].
+    pub in_flight: [u64; 2],
 }
 
 impl Default for Totals {
@@ -160,7 +182,7 @@ impl Default for Totals {
             closed: [0; CloseReason::ALL.len()],
             raced: 0,
             cut: 0,
-            in_flight: 0,
+            in_flight: [0; 2],
         }
     }
 }
@@ -178,7 +200,9 @@ impl Totals {
             }
             totals.raced += worker.raced.load(Relaxed);
             totals.cut += worker.cut.load(Relaxed);
-            totals.in_flight = totals.in_flight.wrapping_add(worker.in_flight.load(Relaxed));
+            for (sum, counter) in totals.in_flight.iter_mut().zip(&worker.in_flight) {
+                *sum = sum.wrapping_add(counter.load(Relaxed));
+            }
         }
         totals
     }
@@ -215,15 +239,15 @@ mod tests {
         workers[1].closed(CloseReason::BadRequest);
         workers[1].raced();
         workers[0].cut();
-        workers[0].in_flight_add();
-        workers[1].in_flight_add();
-        workers[1].in_flight_sub();
+        workers[0].in_flight_add(Family::H1);
+        workers[1].in_flight_add(Family::H1);
+        workers[1].in_flight_sub(Family::H1);
 
         let totals = Totals::sum(&workers);
         let codes: Vec<_> = totals.by_code().collect();
         assert_eq!(codes, [(0, 2), (100, 1), (200, 2), (599, 1)]);
         assert_eq!(totals.requests(), 6);
-        assert_eq!((totals.raced, totals.cut, totals.in_flight), (1, 1, 1));
+        assert_eq!((totals.raced, totals.cut, totals.in_flight), (1, 1, [1, 0]));
         let closed: Vec<_> = totals.by_reason().filter(|r| r.1 > 0).collect();
         assert_eq!(closed, [(CloseReason::Client, 1), (CloseReason::BadRequest, 1)]);
     }
@@ -231,10 +255,10 @@ mod tests {
     #[test]
     fn a_request_that_ends_on_another_worker_does_not_wrap_the_gauge() {
         let workers = [Arc::new(Counters::default()), Arc::new(Counters::default())];
-        workers[0].in_flight_add();
-        workers[0].in_flight_add();
-        workers[1].in_flight_sub();
-        assert_eq!(Totals::sum(&workers).in_flight, 1);
+        workers[0].in_flight_add(Family::H1);
+        workers[0].in_flight_add(Family::H1);
+        workers[1].in_flight_sub(Family::H1);
+        assert_eq!(Totals::sum(&workers).in_flight, [1, 0]);
     }
 
     #[test]

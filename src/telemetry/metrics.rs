@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::clock::unix_millis;
 use super::connections::{ConnectionCounts, StateCounts};
-use super::counters::Totals;
+use super::counters::{Family, Totals};
 use crate::drain::Phase;
 
 /// The content type of the text.
@@ -71,8 +71,9 @@ fn requests(view: &MetricsView, text: &mut Exposition) {
     let totals = &view.totals;
     let name = "ebbtide_requests_in_flight";
     text.family(name, "gauge", "Requests whose response is not finished.");
-    text.sample(name, &[("protocol", "h1")], totals.in_flight);
-    text.sample(name, &[("protocol", "h2")], 0);
+    for family in Family::ALL {
+        text.sample(name, &[("protocol", family.name())], totals.in_flight[family as usize]);
+    }
 
     let name = "ebbtide_requests_total";
     text.family(name, "counter", "Requests answered, by status code.");
@@ -163,7 +164,7 @@ mod tests {
         counters.request(503);
         counters.closed(CloseReason::BadRequest);
         counters.raced();
-        counters.in_flight_add();
+        counters.in_flight_add(Family::H1);
         let mut connections = StateCounts::default();
         connections[ConnectionState::H1Idle.index()] = 4;
         let mut shutdown_errors = [0; Phase::ALL.len()];

@@ -20,7 +20,7 @@ mod line;
 
 pub use access::{AccessLog, Record};
 pub use connections::{ConnectionCounts, ConnectionState};
-pub use counters::{CloseReason, Counters, Totals};
+pub use counters::{CloseReason, Counters, Family, Totals};
 pub use event::{Event, Events, Level};
 pub use metrics::MetricsView;
 pub use report::{CutRequest, DrainReport};

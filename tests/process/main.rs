@@ -23,6 +23,7 @@ mod race;
 mod retry;
 mod stop_deadline;
 mod stop_h1;
+mod stop_h2;
 mod stop_process;
 mod storm;
 mod support_itself;

@@ -1,6 +1,6 @@
 //! What the tests share: the real binary as a child ([`process`]), a scripted
-//! app server ([`origin`]), raw clients ([`client`]), clients of other make
-//! ([`peers`]), and the admin interface ([`admin`]).
+//! app server ([`origin`]), raw clients of HTTP/1 ([`client`]) and HTTP/2
+//! ([`h2`]), clients of other make ([`peers`]), and the admin interface ([`admin`]).
 //!
 //! Everything is threads and blocking sockets with a bound on every wait: what
 //! a test says is what happens, in that order.
@@ -9,6 +9,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+pub(crate) mod h2;
 pub(crate) mod identity;
 pub(crate) mod origin;
 pub(crate) mod peers;

@@ -2,14 +2,15 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::Failure;
-use super::outbound::Outbound;
-use super::response::{self, Outgoing, Persistence};
 use crate::http1::body::chunk_line;
 use crate::http1::head::{parse_response, storage};
 use crate::http1::{Buffer, Decoder, Emit, Framing};
 use crate::limits::{BUFFER, COPY_MAX, INTERIM_MAX, RESPONSE_HEAD_MAX};
 use crate::net::Socket;
+use crate::proxy::downstream::Taken;
+use crate::proxy::outbound::Outbound;
+use crate::proxy::response::{self, Outgoing, Persistence};
+use crate::proxy::{Failure, Protocol};
 use crate::upstream::{Connection, Spare};
 
 /// How far a response has come.
@@ -31,22 +32,11 @@ pub(super) struct Download {
     head_octets: u64,
 }
 
-/// What stood at the front of the upstream buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// Part of a head.
-    Part,
-    /// An interim response.
-    Interim,
-    /// The final head: the body follows.
-    Final,
-}
-
 /// What a response has to know of its request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) is_head: bool,
-    pub(super) minor: u8,
+    pub(super) protocol: Protocol,
 }
 
 impl Download {
@@ -119,7 +109,7 @@ impl Download {
         let (length, status) = (head.len, head.status);
         let before = self.head.len();
         let taken = if status >= 200 {
-            let (outgoing, until_close) = response::outgoing(seen.framing, asked.minor);
+            let (outgoing, until_close) = response::outgoing(seen.framing, asked.protocol);
             let persistence = persistence(until_close);
             response::write(&head, &seen, asked.is_head, outgoing, persistence, &mut self.head);
             self.status = Some(status);
@@ -134,7 +124,7 @@ impl Download {
                 return Err(Failure::BadResponse("unasked interim response"));
             }
             // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
-            if asked.minor == 1 {
+            if asked.protocol != Protocol::Http10 {
                 response::write_interim(&head, &seen, &mut self.head);
             }
             Taken::Interim

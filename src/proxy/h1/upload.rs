@@ -1,17 +1,16 @@
 //! The request on its way to the app server: head, body, trailers.
 
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::failure::Failure;
-use super::outbound::Outbound;
-use super::response::write_trailer;
-use crate::config::Timeouts;
 use crate::http1::body::BodyError;
 use crate::http1::{Buffer, Decoder, Emit, Framing};
 use crate::limits::{BUFFER, BULK_BUFFER};
-use crate::upstream::{Connection, Spare};
+use crate::proxy::Failure;
+use crate::proxy::downstream::{Progress, Rate, Rules, State};
+use crate::proxy::outbound::Outbound;
+use crate::proxy::response::write_trailer;
+use crate::upstream::Connection;
 
 /// How far a request has been sent.
 pub(super) struct Upload {
@@ -19,26 +18,8 @@ pub(super) struct Upload {
     chunked: bool,
     out: Outbound,
     head_sent: bool,
-    /// Where it has come to.
-    pub(super) state: State,
-    /// Octets of the request that the kernel took on this connection.
-    pub(super) written: u64,
-    /// Octets of the request's body, its chunk framing included, that were taken from the client.
-    pub(super) received: u64,
+    pub(super) progress: Progress,
     rate: Rate,
-}
-
-/// Where an upload has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Waiting for the client to send more of its body.
-    Client,
-    /// Waiting for the app server to take more.
-    Upstream,
-    /// All is sent.
-    Done,
-    /// The app server takes no more; it may still have answered.
-    Broken,
 }
 
 impl Upload {
@@ -48,20 +29,17 @@ impl Upload {
             chunked: framing == Framing::Chunked,
             out: Outbound::default(),
             head_sent: false,
-            state: State::Upstream,
-            written: 0,
-            received: 0,
+            progress: Progress::new(),
             rate: Rate::default(),
         }
     }
 
-    /// Starts over on another connection. Either nothing was written, so that
-    /// nothing was consumed, or there is no body.
+    /// Starts over on another connection.
     pub(super) fn restart(&mut self) {
         self.out.rewind();
-        self.written = 0;
+        self.progress.written = 0;
+        self.progress.state = State::Upstream;
         self.head_sent = false;
-        self.state = State::Upstream;
     }
 
     /// Skips the rest of the request if all of it is buffered; then the
@@ -79,16 +57,6 @@ impl Upload {
         true
     }
 
-    /// Whether nothing more will be sent.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, State::Done | State::Broken)
-    }
-
-    /// Whether the request's octets end where the buffer begins now.
-    pub(super) fn is_done(&self) -> bool {
-        self.state == State::Done
-    }
-
     /// Sends on until something has to be waited for, or all is sent, or the
     /// app server takes no more. An error is the client's.
     #[inline]
@@ -100,19 +68,19 @@ impl Upload {
         upstream: &mut Connection,
         rules: &Rules<'_>,
     ) -> Result<(), Failure> {
-        while matches!(self.state, State::Client | State::Upstream) {
+        while matches!(self.progress.state, State::Client | State::Upstream) {
             let prefix = if self.head_sent { &[][..] } else { head };
             let socket = &mut upstream.socket;
             let buffer = &mut client.buffer;
-            match self.out.poll_flush(cx, socket, prefix, buffer, &mut self.written) {
+            match self.out.poll_flush(cx, socket, prefix, buffer, &mut self.progress.written) {
                 Poll::Ready(Ok(())) => self.head_sent = true,
-                Poll::Ready(Err(_)) => self.state = State::Broken,
+                Poll::Ready(Err(_)) => self.progress.state = State::Broken,
                 Poll::Pending => {
-                    self.state = State::Upstream;
+                    self.progress.state = State::Upstream;
                     return Ok(());
                 }
             }
-            if self.state != State::Broken && !self.step(cx, client, rules)? {
+            if self.progress.state != State::Broken && !self.step(cx, client, rules)? {
                 return Ok(());
             }
         }
@@ -127,7 +95,7 @@ impl Upload {
         rules: &Rules<'_>,
     ) -> Result<bool, Failure> {
         if self.decoder.is_done() {
-            self.state = State::Done;
+            self.progress.state = State::Done;
             return Ok(true);
         }
         let progress = self
@@ -143,8 +111,8 @@ impl Upload {
                 .ok_or(Failure::ClientBody(BodyError("bad trailer section")))?;
             spent += trailer;
         }
-        self.received += spent as u64;
-        if self.received > rules.most {
+        self.progress.received += spent as u64;
+        if self.progress.received > rules.most {
             return Err(Failure::BodyTooLarge);
         }
         self.out.set(progress.produced, spent);
@@ -167,14 +135,14 @@ impl Upload {
         match client.poll_fill(cx) {
             Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Err(Failure::ClientGone),
             Poll::Ready(Ok(n)) => {
-                self.rate.moved(self.received, rules.timeouts)?;
+                self.rate.moved(self.progress.received, rules.timeouts)?;
                 if n == room && client.buffer.capacity() == BUFFER && self.is_long() {
                     rules.spare.enlarge(&mut client.buffer);
                 }
                 Ok(true)
             }
             Poll::Pending => {
-                self.state = State::Client;
+                self.progress.state = State::Client;
                 if rules.hurry {
                     self.rate.waits(rules.timeouts)?;
                 }
@@ -186,49 +154,5 @@ impl Upload {
     /// Whether the body is known or suspected to be worth a large buffer.
     fn is_long(&self) -> bool {
         self.decoder.remaining().is_none_or(|left| left > BULK_BUFFER as u64 / 2)
-    }
-}
-
-/// What an upload goes by.
-pub(super) struct Rules<'a> {
-    /// The most octets of a body.
-    pub(super) most: u64,
-    /// The client is expected to send now.
-    pub(super) hurry: bool,
-    pub(super) timeouts: &'a Timeouts,
-    pub(super) spare: &'a Spare,
-}
-
-/// The least rate of a body. Only time spent waiting for the client counts: an
-/// app server that reads slowly is not the client's fault.
-#[derive(Debug, Default)]
-struct Rate {
-    waited: Duration,
-    since: Option<Instant>,
-}
-
-impl Rate {
-    /// The client has nothing to read at the moment: for how long already?
-    fn waits(&mut self, timeouts: &Timeouts) -> Result<(), Failure> {
-        match self.since {
-            Some(since) if since.elapsed() > timeouts.body => Err(Failure::BodyTimeout),
-            Some(_) => Ok(()),
-            None => {
-                self.since = Some(Instant::now());
-                Ok(())
-            }
-        }
-    }
-
-    fn moved(&mut self, received: u64, timeouts: &Timeouts) -> Result<(), Failure> {
-        let Some(since) = self.since.take() else {
-            return Ok(());
-        };
-        self.waited += since.elapsed();
-        let due = timeouts.body_rate as f64 * self.waited.as_secs_f64();
-        if self.waited > timeouts.body_rate_grace && (received as f64) < due {
-            return Err(Failure::BodyTimeout);
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use crate::http1::Buffer;
 use crate::net::{Peer, Socket};
-use crate::telemetry::CloseReason;
 
 /// A downstream connection while it serves requests.
 pub struct Client {
@@ -58,15 +57,4 @@ impl Client {
 /// are nothing (RFC 9112 section 2.2).
 pub fn blank_lines(octets: &[u8]) -> usize {
     octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count()
-}
-
-/// How the connection goes on after a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It may serve another.
-    Keep,
-    /// FIN, then read what still comes: a lingering close.
-    Linger(CloseReason),
-    /// Close at once: the client has gone, or must see that its response was cut.
-    Drop(CloseReason),
 }

@@ -1,0 +1,247 @@
+//! The client's side of a request over HTTP/1.
+
+mod client;
+mod download;
+mod upload;
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+pub use client::{Client, blank_lines};
+
+use self::download::{Asked, Download};
+use self::upload::Upload;
+use super::downstream::{
+    Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
+};
+use super::exchange::{Exchange, send};
+use super::record::{Refused, record_refusal};
+use super::response::Persistence;
+use super::{Failure, Protocol, Proxy, Request, respond};
+use crate::drain::{Rule, Stage, kept};
+use crate::http1::Buffer;
+use crate::limits::CUT_SEND;
+use crate::net::Alarm;
+use crate::telemetry::CloseReason;
+use crate::upstream::{Connection, Spare};
+
+/// Serves one request whose head has been read.
+pub async fn serve(proxy: &Proxy, alarm: &Alarm, client: &mut Client, request: Request) -> Ended {
+    let side = Side {
+        proxy,
+        upload: Upload::new(request.framing),
+        download: Download::new(proxy.spare.head()),
+        close: None,
+        client,
+    };
+    let mut exchange = Exchange::new(proxy, alarm, side, request);
+    let ended = exchange.run().await;
+    let side = exchange.over().finish(None);
+    proxy.spare.give_head(side.download.head);
+    ended
+}
+
+/// Answers a request whose head was never understood.
+pub async fn refuse(
+    proxy: &Proxy,
+    alarm: &Alarm,
+    client: &mut Client,
+    failure: &Failure,
+    began: Instant,
+) -> Ended {
+    let mut download = Download::new(Vec::new());
+    download.answer(|head| respond::write(failure, false, false, true, head));
+    alarm.set(if matches!(failure, Failure::Cut) { CUT_SEND } else { proxy.config.timeouts.send });
+    let upload = Upload::new(crate::http1::Framing::Empty);
+    let mut side = Side { proxy, client, upload, download, close: None };
+    let sent = send(alarm, &mut side).await;
+    let refused = Refused {
+        protocol: Protocol::Http11,
+        status: side.download.status.unwrap_or_default(),
+        bytes_in: side.client.buffer.len() as u64,
+        began,
+    };
+    record_refusal(proxy, &side.caller(), failure, refused);
+    let reason = reason(failure);
+    if sent { Ended::Linger(reason) } else { Ended::Drop(reason) }
+}
+
+/// A client of which one request is being served.
+struct Side<'a> {
+    proxy: &'a Proxy,
+    client: &'a mut Client,
+    upload: Upload,
+    download: Download,
+    /// The connection ends with this response.
+    close: Option<CloseReason>,
+}
+
+impl Downstream for Side<'_> {
+    const SHOWS_CANCEL: bool = false;
+
+    fn caller(&self) -> Caller<'_> {
+        Caller { peer: self.client.peer, address: &self.client.address }
+    }
+
+    #[inline]
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        upstream: &mut Connection,
+        rules: &Rules<'_>,
+    ) -> Result<(), Failure> {
+        self.upload.poll(cx, head, self.client, upstream, rules)
+    }
+
+    #[inline]
+    fn upload(&self) -> &Progress {
+        &self.upload.progress
+    }
+
+    fn restart(&mut self) {
+        self.upload.restart();
+    }
+
+    fn take_head(
+        &mut self,
+        upstream: &mut Connection,
+        proxy: &Proxy,
+        request: &Request,
+    ) -> Result<Taken, Failure> {
+        let asked = Asked { is_head: request.is_head, protocol: request.protocol };
+        let (client, close) = (&*self.client, &mut self.close);
+        let done = self.upload.progress.is_done();
+        let persistence = |until_close| {
+            *close = closes(proxy, client, request, done, until_close);
+            persistence(*close, asked.protocol)
+        };
+        let taken = self.download.take_head(upstream, &proxy.spare, asked, persistence)?;
+        if taken == Taken::Final && self.download.until_close {
+            // Until it is whole, whatever ends the connection, a crash too, must
+            // not look like its end.
+            self.client.socket.reset_on_close(true);
+        }
+        Ok(taken)
+    }
+
+    #[inline]
+    fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
+        self.download.stage(buffer)
+    }
+
+    #[inline]
+    fn has_ready(&self) -> bool {
+        !self.download.head.is_empty()
+    }
+
+    #[inline]
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Buffer,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failure>> {
+        self.download.poll_flush(cx, &mut self.client.socket, buffer, moved)
+    }
+
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Connection,
+        spare: &Spare,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failure>> {
+        self.download.poll_more(cx, upstream, spare, moved)
+    }
+
+    #[inline]
+    fn reply(&self) -> Reply {
+        Reply {
+            status: self.download.status,
+            body_octets: self.download.body_octets(),
+            whole: self.download.is_done(),
+            upstream_keeps: self.download.upstream_keeps,
+        }
+    }
+
+    fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
+        self.client.poll_alive(cx)
+    }
+
+    fn has_half_closed(&self, request: &Request) -> bool {
+        self.client.ended && !request.said_close && self.client.buffer.is_empty()
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> Answer {
+        let Refusal { failure, handed, request, .. } = *refusal;
+        let reason = reason(failure);
+        let silent = matches!(failure, Failure::ClientGone | Failure::SendTimeout);
+        if self.download.is_under_way() {
+            return Answer::Silent(Ended::Drop(reason));
+        }
+        self.download.take_back();
+        self.client.socket.reset_on_close(false);
+        if silent {
+            return Answer::Silent(Ended::Drop(reason));
+        }
+        // An app server that is down is no reason to lose the client's connection.
+        let keep = failure.is_ours()
+            && request.persistent
+            && request.protocol == Protocol::Http11
+            && self.upload.skip(&mut self.client.buffer)
+            && self.may_go_on();
+        let is_head = request.is_head;
+        self.download.answer(|head| respond::write(failure, handed, is_head, !keep, head));
+        Answer::Ready(if keep { Ended::Keep } else { Ended::Linger(reason) })
+    }
+
+    fn complete(&mut self) -> Ended {
+        if self.download.until_close {
+            self.client.socket.reset_on_close(false);
+        }
+        match self.close {
+            Some(reason) => Ended::Linger(reason),
+            None if self.client.ended && self.client.buffer.is_empty() => {
+                Ended::Linger(CloseReason::Client)
+            }
+            None => Ended::Keep,
+        }
+    }
+}
+
+impl Side<'_> {
+    /// Whether the connection may serve another request, as far as the drain goes.
+    fn may_go_on(&self) -> bool {
+        let stage = self.proxy.stage();
+        let retired = stage >= Stage::LameDuck || self.client.aged;
+        stage < Stage::Cut && (!retired || self.client.has_more())
+    }
+}
+
+/// Why the connection ends with this response, if it does.
+fn closes(
+    proxy: &Proxy,
+    client: &Client,
+    request: &Request,
+    sent: bool,
+    until_close: bool,
+) -> Option<CloseReason> {
+    if !request.persistent || until_close || !sent {
+        return Some(CloseReason::Response);
+    }
+    let retired = proxy.stage() >= Stage::LameDuck || client.aged;
+    // What has been received is answered: the close is said on the last of them.
+    if retired && !(kept(Rule::PipelinedRest) && client.has_more()) {
+        return Some(if client.aged { CloseReason::Age } else { CloseReason::Drain });
+    }
+    None
+}
+
+fn persistence(close: Option<CloseReason>, protocol: Protocol) -> Persistence {
+    match close {
+        Some(_) if kept(Rule::CloseAnnounced) => Persistence::Close,
+        None if protocol == Protocol::Http10 => Persistence::KeptSaid,
+        _ => Persistence::Kept,
+    }
+}

@@ -1,0 +1,146 @@
+//! Heads between HTTP/2 and HTTP/1: a request becomes fields that the plan can
+//! read, a response's octets become a header map that shares them.
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::http1::RequestHead;
+use crate::http1::field::Field;
+use crate::http1::{Framing, ResponseHead};
+use crate::limits::HEAD_COUNT_MAX;
+use crate::proxy::Failure;
+use crate::proxy::request::{Arrival, Origin, Request, RequestIds, plan_stream};
+use crate::proxy::respond::Text;
+use crate::proxy::response::{Seen, passes, passes_interim, trailer_fields};
+
+/// Plans a request that came as a stream. `ended` says that no body follows.
+pub(super) fn plan(
+    parts: &http::request::Parts,
+    ended: bool,
+    most: usize,
+    given: (&Origin<'_>, &RequestIds),
+    arrival: Arrival,
+    out: Vec<u8>,
+) -> Result<Request, Failure> {
+    let cookies = joined_cookies(&parts.headers);
+    let mut fields = [httparse::EMPTY_HEADER; HEAD_COUNT_MAX];
+    let mut count = 0;
+    let single = parts.headers.iter().filter(|(name, _)| cookies.is_none() || *name != "cookie");
+    for (name, value) in single {
+        let slot = fields.get_mut(count).ok_or(Failure::HeadTooLarge)?;
+        *slot = Field { name: name.as_str(), value: value.as_bytes() };
+        count += 1;
+    }
+    if let Some(cookies) = &cookies {
+        let slot = fields.get_mut(count).ok_or(Failure::HeadTooLarge)?;
+        *slot = Field { name: "cookie", value: cookies };
+        count += 1;
+    }
+    if count > most {
+        return Err(Failure::HeadTooLarge);
+    }
+    let uri = &parts.uri;
+    let head = RequestHead {
+        method: parts.method.as_str(),
+        target: uri.path_and_query().map_or("/", |target| target.as_str()),
+        minor: 1,
+        fields: &fields[..count],
+        len: 0,
+    };
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    plan_stream(&head, authority, ended, given, arrival, out)
+}
+
+/// Cookie crumbs put together again (RFC 9113 section 8.2.3), if there are several.
+fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let mut crumbs = headers.get_all(http::header::COOKIE).iter();
+    let (first, second) = (crumbs.next()?, crumbs.next()?);
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    Some(joined)
+}
+
+/// The final response head, `raw` being the octets that `head` was read from.
+pub(super) fn response(
+    head: &ResponseHead<'_, '_>,
+    seen: &Seen,
+    is_head: bool,
+    raw: &[u8],
+) -> Result<Response<()>, Failure> {
+    let chunked = seen.framing == Framing::Chunked;
+    let fields = passes(head, seen, is_head, chunked);
+    build(head.status, fields, &raw[..head.len])
+}
+
+/// An interim response head.
+pub(super) fn interim(
+    head: &ResponseHead<'_, '_>,
+    seen: &Seen,
+    raw: &[u8],
+) -> Result<Response<()>, Failure> {
+    build(head.status, passes_interim(head, seen), &raw[..head.len])
+}
+
+/// The octets are copied once; every value is a part of them.
+fn build<'f, 'b: 'f>(
+    status: u16,
+    fields: impl Iterator<Item = &'f Field<'b>>,
+    raw: &[u8],
+) -> Result<Response<()>, Failure> {
+    let octets = Bytes::copy_from_slice(raw);
+    let mut response = Response::new(());
+    *response.status_mut() =
+        StatusCode::from_u16(status).map_err(|_| Failure::BadResponse("bad status code"))?;
+    let headers = response.headers_mut();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| Failure::BadResponse("bad field name"))?;
+        let value = if field.value.is_empty() {
+            HeaderValue::from_static("")
+        } else {
+            let at = field.value.as_ptr().addr() - raw.as_ptr().addr();
+            HeaderValue::from_maybe_shared(octets.slice(at..at + field.value.len()))
+                .map_err(|_| Failure::BadResponse("bad field value"))?
+        };
+        headers.append(name, value);
+    }
+    Ok(response)
+}
+
+/// The trailers of a section that may stand in one; nothing for an empty one.
+pub(super) fn trailers(section: &[u8]) -> Result<Option<HeaderMap>, Failure> {
+    let mut storage = [httparse::EMPTY_HEADER; 64];
+    let bad = Failure::Truncated("bad trailer section");
+    let Some(fields) = trailer_fields(section, &mut storage) else { return Err(bad) };
+    let mut trailers = HeaderMap::new();
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_bytes(field.value);
+        let (Ok(name), Ok(value)) = (name, value) else { return Err(bad) };
+        trailers.append(name, value);
+    }
+    Ok((!trailers.is_empty()).then_some(trailers))
+}
+
+/// The head of a response of our own.
+pub(super) fn own(text: &Text) -> Result<Response<()>, Failure> {
+    let mut response = Response::builder().status(text.status);
+    for (name, value) in &text.fields {
+        response = response.header(*name, value);
+    }
+    response.body(()).map_err(|_| Failure::BadResponse("bad response of our own"))
+}
+
+/// The head of a gRPC response that consists of it alone.
+pub(super) fn grpc(code: u32, message: &str) -> Result<Response<()>, Failure> {
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", code)
+        .header("grpc-message", message)
+        .body(())
+        .map_err(|_| Failure::BadResponse("bad response of our own"))
+}

@@ -1,0 +1,252 @@
+//! The client's side of a request over HTTP/2: one stream.
+
+mod download;
+mod head;
+mod upload;
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+
+use self::download::Download;
+use self::upload::Upload;
+use super::downstream::{
+    Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
+};
+use super::exchange::{Exchange, Over, send};
+use super::record::{Refused, record_refusal};
+use super::request::{Arrival, Origin};
+use super::{Failure, Protocol, Proxy, Request, respond};
+use crate::http1::{Buffer, Framing};
+use crate::limits::CUT_SEND;
+use crate::net::{Alarm, Peer};
+use crate::upstream::{Connection, Spare};
+
+/// What all streams of one connection have in common.
+#[derive(Debug)]
+pub struct Client {
+    /// Who it is.
+    pub peer: Peer,
+    /// The peer's address without port, as text; empty for a unix socket.
+    pub address: Box<str>,
+    /// The local port, or 0.
+    pub port: u16,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// A request that is over, all but for its last octets: they are h2's now.
+pub struct Served<'a>(Kind<'a>);
+
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
+enum Kind<'a> {
+    Exchange(Over<'a, Stream<'a>>),
+    Refused { proxy: &'a Proxy, client: &'a Client, failure: Failure, refused: Refused },
+}
+
+impl Served<'_> {
+    /// Whether the client gave it up.
+    pub fn was_cancelled(&self) -> bool {
+        matches!(&self.0, Kind::Exchange(over) if over.was_cancelled())
+    }
+
+    /// Writes it down. `lost` is why what h2 still had of it did not get out.
+    pub fn finish(self, lost: Option<Failure>) {
+        match self.0 {
+            Kind::Exchange(over) => drop(over.finish(lost)),
+            Kind::Refused { proxy, client, failure, refused } => {
+                record_refusal(proxy, &client.caller(), &failure, refused);
+            }
+        }
+    }
+}
+
+impl Client {
+    fn caller(&self) -> Caller<'_> {
+        Caller { peer: self.peer, address: &self.address }
+    }
+}
+
+/// Serves one stream. Ends when its last octet is h2's, within the client's
+/// windows, or when nothing more can be said. Dropped before that, the stream
+/// is reset and nothing is written down.
+pub async fn serve<'a>(
+    proxy: &'a Proxy,
+    alarm: &Alarm,
+    client: &'a Client,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    arrival: Arrival,
+) -> Served<'a> {
+    let (parts, body) = request.into_parts();
+    let origin = Origin { client: &client.address, port: client.port, scheme: client.scheme };
+    let most = proxy.config.limits.head_count;
+    let given = (&origin, &proxy.ids);
+    let head = proxy.spare.head();
+    let planned = head::plan(&parts, body.is_end_stream(), most, given, arrival, head);
+    drop(parts);
+    let longest = proxy.config.limits.body_size.unwrap_or(u64::MAX);
+    let planned = match planned {
+        Ok(Request { framing: Framing::Length(length), .. }) if length > longest => {
+            Err(Failure::BodyTooLarge)
+        }
+        planned => planned,
+    };
+    let framing = planned.as_ref().map_or(Framing::Empty, |request| request.framing);
+    let side = Stream {
+        client,
+        upload: Upload::new(body, framing),
+        download: Download::new(respond),
+        answered: false,
+    };
+    let request = match planned {
+        Ok(request) => request,
+        Err(failure) => return refuse(proxy, alarm, side, failure, arrival.began).await,
+    };
+    let mut exchange = Exchange::new(proxy, alarm, side, request);
+    exchange.run().await;
+    Served(Kind::Exchange(exchange.over()))
+}
+
+async fn refuse<'a>(
+    proxy: &'a Proxy,
+    alarm: &Alarm,
+    mut side: Stream<'a>,
+    failure: Failure,
+    began: Instant,
+) -> Served<'a> {
+    if side.download.answer(respond::text(&failure, false), false).is_ok() {
+        alarm.set(proxy.config.timeouts.send.max(CUT_SEND));
+        send(alarm, &mut side).await;
+    }
+    let status = side.download.status.unwrap_or_default();
+    let refused = Refused { protocol: Protocol::Http2, status, bytes_in: 0, began };
+    Served(Kind::Refused { proxy, client: side.client, failure, refused })
+}
+
+/// A client's stream.
+struct Stream<'a> {
+    client: &'a Client,
+    upload: Upload,
+    download: Download,
+    /// What is sent is an answer of our own.
+    answered: bool,
+}
+
+impl Downstream for Stream<'_> {
+    const SHOWS_CANCEL: bool = true;
+
+    fn caller(&self) -> Caller<'_> {
+        self.client.caller()
+    }
+
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        upstream: &mut Connection,
+        rules: &Rules<'_>,
+    ) -> Result<(), Failure> {
+        self.upload.poll(cx, head, upstream, rules)
+    }
+
+    fn upload(&self) -> &Progress {
+        &self.upload.progress
+    }
+
+    fn restart(&mut self) {
+        self.upload.restart();
+    }
+
+    fn take_head(
+        &mut self,
+        upstream: &mut Connection,
+        proxy: &Proxy,
+        request: &Request,
+    ) -> Result<Taken, Failure> {
+        self.download.take_head(upstream, &proxy.spare, request.is_head)
+    }
+
+    fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
+        self.download.stage(buffer)
+    }
+
+    fn has_ready(&self) -> bool {
+        self.download.has_ready()
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        _buffer: &mut Buffer,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failure>> {
+        self.download.poll_flush(cx, moved)
+    }
+
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        upstream: &mut Connection,
+        spare: &Spare,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Failure>> {
+        self.download.poll_more(cx, upstream, spare, moved)
+    }
+
+    fn reply(&self) -> Reply {
+        Reply {
+            status: self.download.status,
+            body_octets: if self.answered { 0 } else { self.download.sent },
+            whole: self.download.is_whole(),
+            upstream_keeps: self.download.upstream_keeps,
+        }
+    }
+
+    fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.download.poll_cancelled(cx)
+    }
+
+    fn has_half_closed(&self, _request: &Request) -> bool {
+        false
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> Answer {
+        let Refusal { failure, handed, request } = *refusal;
+        let reset = match failure {
+            Failure::ClientGone => Some(Reason::CANCEL),
+            _ if self.download.is_under_way() => Some(Reason::INTERNAL_ERROR),
+            // Clients may send what is refused again, whatever its method
+            // (RFC 9113 section 8.7).
+            Failure::Cut if !handed => Some(Reason::REFUSED_STREAM),
+            _ => None,
+        };
+        if let Some(reset) = reset {
+            self.download.reset(reset);
+            return Answer::Silent(Ended::Drop(reason(failure)));
+        }
+        self.answered = true;
+        let ready = if request.is_grpc && matches!(failure, Failure::Cut) {
+            self.download.answer_grpc(DEADLINE_EXCEEDED, "cut by the proxy's shutdown")
+        } else {
+            self.download.answer(respond::text(failure, handed), request.is_head)
+        };
+        match ready {
+            Ok(()) => Answer::Ready(Ended::Keep),
+            Err(_) => Answer::Silent(Ended::Drop(reason(failure))),
+        }
+    }
+
+    /// Handles that are dropped with the request still coming tell the client
+    /// to stop (RST_STREAM with NO_ERROR, RFC 9113 section 8.1), once the
+    /// response is out: h2 does that.
+    fn complete(&mut self) -> Ended {
+        Ended::Keep
+    }
+}
+
+/// The gRPC status of a call that may have been executed and was not answered in time.
+const DEADLINE_EXCEEDED: u32 = 4;

@@ -1,0 +1,169 @@
+//! The request on its way to the app server: DATA frames become a body that is
+//! framed the way HTTP/1 does it.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+
+use crate::http1::Framing;
+use crate::http1::body::{BodyError, chunk_line};
+use crate::http1::field::Name;
+use crate::proxy::Failure;
+use crate::proxy::downstream::{Progress, Rate, Rules, State};
+use crate::proxy::outbound::poll_write_all;
+use crate::upstream::Connection;
+
+/// How far a request has been sent.
+pub(super) struct Upload {
+    body: RecvStream,
+    framing: Framing,
+    /// The octets on their way: a chunk's size line, its data, what follows them.
+    line: Vec<u8>,
+    piece: Bytes,
+    suffix: Vec<u8>,
+    /// Octets of all that, the head before it included, that the kernel took.
+    sent: usize,
+    head_sent: bool,
+    /// The stream has nothing more; what is on its way is the end.
+    ended: bool,
+    pub(super) progress: Progress,
+    rate: Rate,
+}
+
+impl Upload {
+    pub(super) fn new(body: RecvStream, framing: Framing) -> Self {
+        Upload {
+            body,
+            framing,
+            line: Vec::new(),
+            piece: Bytes::new(),
+            suffix: Vec::new(),
+            sent: 0,
+            head_sent: false,
+            ended: framing == Framing::Empty,
+            progress: Progress::new(),
+            rate: Rate::default(),
+        }
+    }
+
+    /// Starts over on another connection.
+    pub(super) fn restart(&mut self) {
+        self.sent = 0;
+        self.head_sent = false;
+        self.progress.written = 0;
+        self.progress.state = State::Upstream;
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        upstream: &mut Connection,
+        rules: &Rules<'_>,
+    ) -> Result<(), Failure> {
+        while matches!(self.progress.state, State::Client | State::Upstream) {
+            match self.poll_flush(cx, head, upstream) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => {
+                    self.progress.state = State::Broken;
+                    return Ok(());
+                }
+                Poll::Pending => {
+                    self.progress.state = State::Upstream;
+                    return Ok(());
+                }
+            }
+            if self.ended {
+                self.progress.state = State::Done;
+            } else if self.poll_next(cx, rules)?.is_pending() {
+                self.progress.state = State::Client;
+                if rules.hurry {
+                    self.rate.waits(rules.timeouts)?;
+                }
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        upstream: &mut Connection,
+    ) -> Poll<std::io::Result<()>> {
+        let head = if self.head_sent { &[][..] } else { head };
+        let parts = [head, &self.line, &self.piece, &self.suffix];
+        let moved = &mut self.progress.written;
+        ready!(poll_write_all(cx, &mut upstream.socket, parts, &mut self.sent, moved))?;
+        self.head_sent = true;
+        self.sent = 0;
+        self.line.clear();
+        self.suffix.clear();
+        // Only what the app server has taken may the client replace: that is what
+        // bounds the memory of an upload.
+        let taken = std::mem::take(&mut self.piece).len();
+        if taken > 0 {
+            // A stream that is gone has no window to open.
+            let _gone = self.body.flow_control().release_capacity(taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the next piece of the body from the stream.
+    fn poll_next(&mut self, cx: &mut Context<'_>, rules: &Rules<'_>) -> Result<Poll<()>, Failure> {
+        match self.body.poll_data(cx) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(Some(Ok(data))) => {
+                self.progress.received += data.len() as u64;
+                if self.progress.received > rules.most {
+                    return Err(Failure::BodyTooLarge);
+                }
+                self.rate.moved(self.progress.received, rules.timeouts)?;
+                // An empty chunk would be the end of the body.
+                if self.framing == Framing::Chunked && !data.is_empty() {
+                    let mut text = [0; 18];
+                    let n = chunk_line(data.len() as u64, &mut text);
+                    self.line.extend_from_slice(&text[..n]);
+                    self.suffix.extend_from_slice(b"\r\n");
+                }
+                self.piece = data;
+            }
+            Poll::Ready(Some(Err(error))) => return Err(broken(&error)),
+            Poll::Ready(None) => {
+                let Poll::Ready(trailers) = self.body.poll_trailers(cx) else {
+                    return Ok(Poll::Pending);
+                };
+                let trailers = trailers.map_err(|error| broken(&error))?;
+                self.ended = true;
+                if self.framing == Framing::Chunked {
+                    self.suffix.extend_from_slice(b"0\r\n");
+                    put_trailers(trailers.as_ref(), &mut self.suffix);
+                    self.suffix.extend_from_slice(b"\r\n");
+                }
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+}
+
+/// Who ended a stream before its end: the client, or its own bad framing.
+fn broken(error: &h2::Error) -> Failure {
+    if error.is_library() && error.is_reset() {
+        Failure::ClientBody(BodyError("malformed stream"))
+    } else {
+        Failure::ClientGone
+    }
+}
+
+fn put_trailers(trailers: Option<&http::HeaderMap>, out: &mut Vec<u8>) {
+    for (name, value) in trailers.into_iter().flatten() {
+        if !Name::of(name.as_str()).forbidden_in_trailer(name.as_str()) {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The gate in front of h2 that decides when the final GOAWAY is sent.
+//!
+//! h2 answers the acknowledgement of its shutdown PING with the final GOAWAY,
+//! at once. On a fast link that is a few milliseconds after the first one, and
+//! a client that has not looked at the first yet opens streams that the second
+//! refuses. h2 has no knob for it, so the acknowledgement is kept back here
+//! until the grace is over; for a client that never sends it, it is made up.
+//!
+//! To know where frames begin, every octet that goes to h2 is followed from the
+//! preface on: a subtraction for each read. Frames are looked at only while the
+//! gate is shut. The length of a frame is the client's word; h2 refuses what is
+//! too long, so nothing is held here but one frame of 17 octets.
+
+use std::collections::VecDeque;
+
+/// The length of the client's connection preface (RFC 9113 section 3.4).
+pub(super) const PREFACE_LEN: usize = 24;
+const HEADER_LEN: usize = 9;
+
+/// The acknowledgement of the PING that h2 sends with its first GOAWAY: type 6,
+/// ACK, and the payload that h2 has chosen for it (`Ping::SHUTDOWN`).
+const SHUTDOWN_ACK: [u8; 17] =
+    [0, 0, 8, 6, 1, 0, 0, 0, 0, 0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+
+/// Follows the client's frames.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// Octets of the current frame's payload, or of the preface, still to come.
+    left: usize,
+    /// The part of a frame header that has come.
+    header: [u8; HEADER_LEN],
+    filled: usize,
+    /// How much of that part h2 already has.
+    passed: usize,
+    shut: Option<Shut>,
+}
+
+/// A gate that looks at frames.
+#[derive(Debug, Default)]
+struct Shut {
+    /// What h2 may have.
+    out: VecDeque<u8>,
+    /// The acknowledgement has come and is kept back.
+    held: bool,
+    /// h2 has it.
+    given: bool,
+    /// It may pass.
+    open: bool,
+    /// It is to be made up at the next frame's beginning.
+    due: bool,
+    /// A PING acknowledgement of 8 octets that is still coming, with its header.
+    ack: Vec<u8>,
+}
+
+impl Gate {
+    /// Begins before the preface.
+    pub(super) fn new() -> Self {
+        Gate { left: PREFACE_LEN, header: [0; HEADER_LEN], filled: 0, passed: 0, shut: None }
+    }
+
+    /// Whether what is read goes to h2 unseen.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.shut.is_none()
+    }
+
+    /// Follows octets that go to h2 unseen.
+    #[inline]
+    pub(super) fn follow(&mut self, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            if self.left > 0 {
+                let n = self.left.min(octets.len());
+                self.left -= n;
+                octets = &octets[n..];
+                continue;
+            }
+            let n = (HEADER_LEN - self.filled).min(octets.len());
+            self.header[self.filled..self.filled + n].copy_from_slice(&octets[..n]);
+            self.filled += n;
+            octets = &octets[n..];
+            self.passed = self.filled;
+            if self.filled == HEADER_LEN {
+                self.begin_payload();
+            }
+        }
+    }
+
+    fn begin_payload(&mut self) {
+        let [high, middle, low, ..] = self.header;
+        self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.filled = 0;
+        self.passed = 0;
+    }
+
+    /// Shuts the gate; before h2 has sent its PING.
+    pub(super) fn shut(&mut self) {
+        self.shut.get_or_insert_default();
+    }
+
+    /// Looks at octets and keeps what h2 may have.
+    pub(super) fn take(&mut self, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            let Some(shut) = &mut self.shut else { return };
+            if !shut.ack.is_empty() {
+                let n = (SHUTDOWN_ACK.len() - shut.ack.len()).min(octets.len());
+                shut.ack.extend_from_slice(&octets[..n]);
+                octets = &octets[n..];
+                shut.judge();
+            } else if self.left > 0 {
+                let n = self.left.min(octets.len());
+                shut.out.extend(&octets[..n]);
+                self.left -= n;
+                octets = &octets[n..];
+            } else {
+                if self.filled == 0 {
+                    shut.make_up();
+                }
+                let n = (HEADER_LEN - self.filled).min(octets.len());
+                self.header[self.filled..self.filled + n].copy_from_slice(&octets[..n]);
+                self.filled += n;
+                octets = &octets[n..];
+                if self.filled == HEADER_LEN {
+                    if self.passed == 0 && self.header == SHUTDOWN_ACK[..HEADER_LEN] {
+                        shut.ack.extend_from_slice(&self.header);
+                        self.filled = 0;
+                    } else {
+                        shut.out.extend(&self.header[self.passed..]);
+                        self.begin_payload();
+                    }
+                }
+            }
+        }
+        if let (Some(shut), 0, 0) = (&mut self.shut, self.left, self.filled) {
+            shut.make_up();
+        }
+    }
+
+    /// The grace is over: the acknowledgement may pass, once it has come.
+    pub(super) fn open(&mut self) {
+        let between = self.is_between_frames();
+        if let Some(shut) = &mut self.shut {
+            shut.open = true;
+            shut.due |= shut.held && !shut.given;
+            if between {
+                shut.make_up();
+            }
+        }
+    }
+
+    /// The client has had its time to acknowledge: h2 is told that it did, now
+    /// or where the client's next frame begins. `true` if the client never has.
+    pub(super) fn force(&mut self) -> bool {
+        let between = self.is_between_frames();
+        let Some(shut) = &mut self.shut else { return false };
+        let missing = !shut.held && !shut.given && !shut.due;
+        shut.open = true;
+        shut.due |= !shut.given;
+        if between {
+            shut.make_up();
+        }
+        missing
+    }
+
+    /// Whether h2 has been told that the client has seen the first GOAWAY.
+    pub(super) fn is_given(&self) -> bool {
+        self.shut.as_ref().is_some_and(|shut| shut.given)
+    }
+
+    /// Moves octets that h2 may have into `room`; how many.
+    pub(super) fn give(&mut self, room: &mut [u8]) -> usize {
+        let Some(shut) = &mut self.shut else { return 0 };
+        let n = shut.out.len().min(room.len());
+        for (slot, octet) in room.iter_mut().zip(shut.out.drain(..n)) {
+            *slot = octet;
+        }
+        n
+    }
+
+    /// Whether h2 has whole frames only: a part of a header that it does not
+    /// have yet is no part of a frame to it.
+    fn is_between_frames(&self) -> bool {
+        self.left == 0 && self.passed == 0
+    }
+}
+
+impl Shut {
+    /// Decides about an acknowledgement once it is all there.
+    fn judge(&mut self) {
+        if self.ack.len() < SHUTDOWN_ACK.len() {
+            return;
+        }
+        let ack = std::mem::take(&mut self.ack);
+        if ack != SHUTDOWN_ACK {
+            self.out.extend(ack);
+        } else if !self.given {
+            self.held = true;
+            self.due = self.open;
+            self.make_up();
+        }
+    }
+
+    fn make_up(&mut self) {
+        if self.due && !self.given {
+            self.out.extend(SHUTDOWN_ACK);
+            self.given = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut octets = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 1];
+        octets.extend_from_slice(payload);
+        octets
+    }
+
+    fn drained(gate: &mut Gate) -> Vec<u8> {
+        let mut room = [0; 4096];
+        let n = gate.give(&mut room);
+        room[..n].to_vec()
+    }
+
+    /// Everything but the acknowledgement passes, wherever reads and the shutting cut it.
+    #[test]
+    fn only_the_acknowledgement_is_kept_back_however_the_octets_are_cut() {
+        let before = [frame(4, 0, &[]), frame(1, 5, b"0123456789")].concat();
+        let others =
+            [frame(6, 1, b"another!"), frame(0, 1, b"data"), frame(6, 0, b"aping...")].concat();
+        let all = [&others[..], &SHUTDOWN_ACK, &others].concat();
+        let expected = [&others[..], &others].concat();
+        for step in 1..all.len() {
+            for known in 0..before.len() {
+                let mut gate = Gate::new();
+                gate.follow(&[0; PREFACE_LEN]);
+                gate.follow(&before[..known]);
+                gate.shut();
+                let stream = [&before[known..], &all[..]].concat();
+                for piece in stream.chunks(step) {
+                    gate.take(piece);
+                }
+                let passed = drained(&mut gate);
+                assert_eq!(passed, [&before[known..], &expected].concat(), "{step} {known}");
+                gate.open();
+                assert_eq!(drained(&mut gate), SHUTDOWN_ACK);
+                assert!(gate.is_given() && !gate.force());
+                gate.take(&SHUTDOWN_ACK);
+                assert_eq!(drained(&mut gate), b"", "it is given once");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_is_made_up_between_frames() {
+        let whole = frame(0, 0, b"payload");
+        for cut in 0..whole.len() {
+            let mut gate = Gate::new();
+            gate.follow(&[0; PREFACE_LEN]);
+            gate.shut();
+            gate.take(&whole[..cut]);
+            assert!(gate.force());
+            gate.take(&whole[cut..]);
+            let passed = drained(&mut gate);
+            let first = [&SHUTDOWN_ACK[..], &whole].concat();
+            let last = [&whole[..], &SHUTDOWN_ACK].concat();
+            // A header that h2 has no octet of is still to come for it.
+            assert_eq!(passed, if cut < HEADER_LEN { first } else { last }, "{cut}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_after_the_grace_passes_at_once() {
+        let mut gate = Gate::new();
+        gate.follow(&[0; PREFACE_LEN]);
+        gate.shut();
+        gate.open();
+        assert_eq!(drained(&mut gate), b"");
+        gate.take(&SHUTDOWN_ACK);
+        assert_eq!(drained(&mut gate), SHUTDOWN_ACK);
+    }
+}

@@ -1,0 +1,460 @@
+//! An HTTP/2 connection: its streams, its timers, and how it leaves.
+//!
+//! One task drives it all: h2 reads and writes frames, every stream is a future
+//! beside it, and nothing is spawned. What the loop owns itself is what h2 has
+//! no say in:
+//!
+//! | what | bounded by |
+//! | --- | --- |
+//! | the preface | `timeouts.h2_preface`, the first-request grace of a drain |
+//! | a connection without streams | `timeouts.idle`, `limits.connection_age` |
+//! | a client that is silent while streams are open | `timeouts.h2_ping`, twice |
+//! | a client that takes no octets | `timeouts.send` |
+//! | a client that resets what it has asked for | [`RESETS_MAX`] in [`RESETS_WINDOW`] |
+//! | the wait between the two GOAWAYs | `goaway_grace`, [`GOAWAY_PATIENCE`] after it |
+//! | the farewell of a connection that is cut | [`CUT_SEND`] |
+//!
+//! A connection is retired in two steps (RFC 9113 section 6.8): GOAWAY with the
+//! highest stream id and a PING, then, when the client has had the grace and
+//! acknowledged, GOAWAY with the last stream that was taken. Streams opened in
+//! between are served like any other. See `gate` for how the second step is
+//! kept from coming too early.
+
+mod gate;
+mod line;
+mod streams;
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection};
+use h2::{Ping, PingPong, Reason};
+
+use self::line::{Io, Line};
+use self::streams::Streams;
+use super::session::End;
+use super::worker::{Kept, Worker, millis};
+use crate::drain::{Rule, Stage, kept};
+use crate::http1::Buffer;
+use crate::limits::{
+    CUT_SEND, GOAWAY_PATIENCE, H2_LOCAL_RESETS_MAX, H2_PENDING_RESETS_MAX, H2_SEND_BUFFER,
+    H2_WINDOW, H2_WINDOW_STREAM, RESETS_MAX, RESETS_WINDOW,
+};
+use crate::net::Alarm;
+use crate::proxy::Failure;
+use crate::proxy::h1;
+use crate::proxy::h2::Client;
+use crate::telemetry::{CloseReason, ConnectionState, Event, Level};
+
+/// The client's connection preface (RFC 9113 section 3.4).
+pub(super) const PREFACE: &[u8; gate::PREFACE_LEN] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves a connection whose client speaks HTTP/2, from its preface on, part of
+/// which may have been read. Gives the socket back
+/// for the farewell.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    alarm: &Alarm,
+    client: h1::Client,
+    kept: &Kept,
+) -> (End, Option<h1::Client>) {
+    let h1::Client { socket, buffer, peer, address, port, .. } = client;
+    let scheme = if socket.is_tls() { "https" } else { "http" };
+    let client = Client { peer, address, port, scheme };
+    let line = Line::new(socket, buffer);
+    let end = match handshake(worker, alarm, &line, kept).await {
+        Ok(h2) => Multiplex::new(worker, alarm, &client, &line, kept, h2).run().await,
+        Err(end) => end,
+    };
+    let Client { peer, address, port, .. } = client;
+    let back = Line::into_socket(line).map(|socket| {
+        let buffer = Buffer::default();
+        h1::Client { socket, buffer, peer, address, port, ended: false, aged: false }
+    });
+    (end, back)
+}
+
+/// Reads the preface and sends our settings.
+async fn handshake(
+    worker: &Worker,
+    alarm: &Alarm,
+    line: &Rc<Line>,
+    kept: &Kept,
+) -> Result<Connection<Io, Bytes>, End> {
+    let proxy = &worker.proxy;
+    let limits = &proxy.config.limits;
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(H2_WINDOW_STREAM)
+        .initial_connection_window_size(H2_WINDOW)
+        .max_concurrent_streams(u32::try_from(limits.streams).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .max_send_buffer_size(H2_SEND_BUFFER)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX));
+    let mut handshake = std::pin::pin!(builder.handshake(Io(Rc::clone(line))));
+    let began = proxy.clock.now();
+    let latest = began.saturating_add(millis(proxy.config.timeouts.h2_preface));
+    std::future::poll_fn(|cx| {
+        alarm.attach(cx);
+        if proxy.stage() == Stage::Cut {
+            return Poll::Ready(Err(End::Drop(CloseReason::Cut)));
+        }
+        if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
+            return Poll::Ready(shaken.map_err(|error| preface_failed(&error)));
+        }
+        let until = latest.min(worker.patience(ConnectionState::H1Fresh, kept.accepted, began));
+        let now = proxy.clock.now();
+        if now < until {
+            alarm.set_at(until);
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(if proxy.stage() >= Stage::Draining {
+            worker.hung(kept.peer, "sent no HTTP/2 preface");
+            End::Linger(CloseReason::Drain)
+        } else {
+            End::Linger(CloseReason::Timeout)
+        }))
+    })
+    .await
+}
+
+/// Octets that are no preface were answered by h2; an end was not.
+fn preface_failed(error: &h2::Error) -> End {
+    if error.is_io() {
+        End::Drop(CloseReason::Client)
+    } else {
+        End::Linger(CloseReason::BadRequest)
+    }
+}
+
+/// A connection after its preface.
+struct Multiplex<'a> {
+    worker: &'a Worker,
+    alarm: &'a Alarm,
+    client: &'a Client,
+    line: &'a Rc<Line>,
+    kept: &'a Kept,
+    h2: Option<Connection<Io, Bytes>>,
+    pings: Option<PingPong>,
+    streams: Streams<'a>,
+    retire: Option<Retire>,
+    /// How it ends, once h2 is done with it.
+    end: Option<End>,
+    /// When octets came last, by the worker's clock.
+    heard: u64,
+    pinged: bool,
+    /// Since when there are no streams.
+    idle: Option<u64>,
+    /// Since when the kernel takes nothing.
+    blocked: Option<u64>,
+    /// When everything was cut, and whether h2 has been told to end.
+    cut: Option<u64>,
+    ended: bool,
+    resets: (u64, u32),
+}
+
+/// A connection that is being retired.
+#[derive(Clone, Copy, Debug)]
+struct Retire {
+    reason: CloseReason,
+    /// When the final GOAWAY may follow the first, and when it has to.
+    from: u64,
+    until: u64,
+}
+
+impl<'a> Multiplex<'a> {
+    fn new(
+        worker: &'a Worker,
+        alarm: &'a Alarm,
+        client: &'a Client,
+        line: &'a Rc<Line>,
+        kept: &'a Kept,
+        mut h2: Connection<Io, Bytes>,
+    ) -> Self {
+        let now = worker.proxy.clock.now();
+        kept.guard.shift(ConnectionState::H2Idle);
+        Multiplex {
+            worker,
+            alarm,
+            client,
+            line,
+            kept,
+            pings: h2.ping_pong(),
+            h2: Some(h2),
+            streams: Streams::new(worker, client),
+            retire: None,
+            end: None,
+            heard: now,
+            pinged: false,
+            idle: Some(now),
+            blocked: None,
+            cut: None,
+            ended: false,
+            resets: (now, 0),
+        }
+    }
+
+    async fn run(mut self) -> End {
+        let end = std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.streams.write_down(match end {
+            End::Linger(_) => None,
+            _ if self.cut.is_some() => Some(|| Failure::Cut),
+            _ => Some(|| Failure::ClientGone),
+        });
+        end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.alarm.attach(cx);
+        self.obey();
+        // First the streams, whose frames h2 then writes together; then what is
+        // new, whose requests go out before this turn ends. What those leave for
+        // h2 to write makes it wake this task again.
+        self.streams.poll(cx);
+        if self.poll_h2(cx) {
+            self.streams.poll(cx);
+        }
+        self.count_resets();
+        self.look(cx);
+        match self.end {
+            Some(end) if self.streams.are_over() => Poll::Ready(end),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Lets h2 read and write; `true` if there are new streams.
+    fn poll_h2(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut opened = false;
+        while let Some(h2) = &mut self.h2 {
+            match h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.streams.open(request, respond);
+                    opened = true;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.leave(if error.is_io() {
+                        End::Drop(CloseReason::Client)
+                    } else {
+                        End::Linger(CloseReason::BadRequest)
+                    });
+                }
+                Poll::Ready(None) => {
+                    let reason = self.retire.map_or(CloseReason::Client, |retire| retire.reason);
+                    self.leave(End::Linger(reason));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if let Some(pings) = &mut self.pings {
+            let _answered = pings.poll_pong(cx);
+        }
+        opened
+    }
+
+    /// Lets h2 go: every stream that is left sees that its client has gone.
+    fn leave(&mut self, end: End) {
+        self.h2 = None;
+        self.pings = None;
+        self.end.get_or_insert(end);
+    }
+
+    /// Does what the drain and the clock ask.
+    fn obey(&mut self) {
+        let proxy = &self.worker.proxy;
+        let now = proxy.clock.now();
+        let stage = proxy.stage();
+        if stage >= Stage::Draining {
+            self.retire(CloseReason::Drain, now);
+        }
+        if stage == Stage::Cut {
+            self.obey_cut(now);
+        }
+        if self.is_due(self.age()) {
+            self.retire(CloseReason::Age, now);
+        }
+        if self.is_due(self.idle_end()) {
+            self.retire(CloseReason::Idle, now);
+        }
+        if let Some(retire) = self.retire {
+            self.obey_retire(retire, now);
+        }
+        if self.is_due(self.send_end()) {
+            self.leave(End::Drop(CloseReason::Timeout));
+        }
+        if self.is_due(self.silence_end()) {
+            self.answer_silence();
+        }
+    }
+
+    /// The first step of leaving.
+    fn retire(&mut self, reason: CloseReason, now: u64) {
+        if let (None, Some(h2)) = (self.retire, &mut self.h2) {
+            self.line.gate.borrow_mut().shut();
+            h2.graceful_shutdown();
+            let grace = if kept(Rule::GoawayGrace) {
+                // What the clock has noted is rounded down: a millisecond more is never less.
+                millis(self.worker.proxy.config.stop.goaway_grace).saturating_add(1)
+            } else {
+                0
+            };
+            let from = now.saturating_add(grace);
+            self.retire = Some(Retire { reason, from, until: from + millis(GOAWAY_PATIENCE) });
+        }
+    }
+
+    /// The second step, when its time has come.
+    fn obey_retire(&mut self, retire: Retire, now: u64) {
+        if now >= retire.from {
+            self.line.gate.borrow_mut().open();
+        }
+        if now < retire.until || self.ended || self.line.gate.borrow().is_given() {
+            return;
+        }
+        let missing = self.line.gate.borrow_mut().force();
+        if missing {
+            self.worker.hung(self.client.peer, "did not acknowledge GOAWAY");
+        }
+        // In the middle of a frame nothing can be made up. Without streams there
+        // is nothing to wait for either.
+        let given = self.line.gate.borrow().is_given();
+        if let (false, true, Some(h2)) = (given, self.streams.is_empty(), &mut self.h2) {
+            h2.abrupt_shutdown(Reason::NO_ERROR);
+            self.ended = true;
+        }
+    }
+
+    /// The hard deadline: streams end themselves, then h2 says goodbye.
+    fn obey_cut(&mut self, now: u64) {
+        let since = *self.cut.get_or_insert(now);
+        let late = now >= since.saturating_add(2 * millis(CUT_SEND));
+        if late {
+            self.worker.hung(self.client.peer, "did not take its last octets");
+            self.leave(End::Drop(CloseReason::Cut));
+        } else if let (true, false, Some(h2)) = (self.streams.is_empty(), self.ended, &mut self.h2)
+        {
+            h2.abrupt_shutdown(Reason::NO_ERROR);
+            self.ended = true;
+        }
+    }
+
+    fn answer_silence(&mut self) {
+        if self.pinged {
+            self.leave(End::Drop(CloseReason::Timeout));
+        } else if let Some(pings) = &mut self.pings {
+            // One that is still under way asks the same.
+            let _under_way = pings.send_ping(Ping::opaque());
+            self.pinged = true;
+        }
+    }
+
+    /// A client that keeps taking back what it asked for makes work for nothing.
+    fn count_resets(&mut self) {
+        let (since, count) = &mut self.resets;
+        let cancelled = self.streams.take_cancelled();
+        if cancelled == 0 {
+            return;
+        }
+        let now = self.worker.proxy.clock.now();
+        if now.saturating_sub(*since) > millis(RESETS_WINDOW) {
+            (*since, *count) = (now, 0);
+        }
+        *count += cancelled;
+        if let (true, false, Some(h2)) = (*count > RESETS_MAX, self.ended, &mut self.h2) {
+            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.ended = true;
+        }
+    }
+
+    /// Notes what this turn has brought, and sets the alarm for what comes next.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        let now = self.worker.proxy.clock.now();
+        if self.line.take_heard() {
+            self.heard = now;
+            self.pinged = false;
+        }
+        let blocked = self.h2.is_some() && self.line.is_blocked();
+        self.blocked = blocked.then(|| self.blocked.unwrap_or(now));
+        if self.h2.is_some() && !blocked {
+            self.streams.write_down(None);
+        }
+        if self.streams.is_empty() {
+            self.idle.get_or_insert(now);
+            self.kept.guard.shift(ConnectionState::H2Idle);
+        } else {
+            self.idle = None;
+            self.kept.guard.shift(ConnectionState::H2Active);
+        }
+        let all = [
+            self.goodbye(now),
+            self.cut.map(|since| since + 2 * millis(CUT_SEND)),
+            self.age(),
+            self.idle_end(),
+            self.send_end(),
+            self.silence_end(),
+        ];
+        match all.into_iter().flatten().min() {
+            Some(next) if next <= now => cx.waker().wake_by_ref(),
+            Some(next) => self.alarm.set_at(next),
+            None => self.alarm.clear(),
+        }
+    }
+
+    /// When h2 has to be told something of the way it ends.
+    fn goodbye(&self, now: u64) -> Option<u64> {
+        if self.ended || self.h2.is_none() {
+            return None;
+        }
+        if self.cut.is_some() {
+            return self.streams.is_empty().then_some(now);
+        }
+        let Retire { from, until, .. } = self.retire?;
+        let given = self.line.gate.borrow().is_given();
+        match now {
+            now if now < from => Some(from),
+            now if now < until && !given => Some(until),
+            now => (!given && self.streams.is_empty()).then_some(now),
+        }
+    }
+
+    fn is_due(&self, at: Option<u64>) -> bool {
+        at.is_some_and(|at| at <= self.worker.proxy.clock.now())
+    }
+
+    /// When it has become too old.
+    fn age(&self) -> Option<u64> {
+        let age = self.worker.proxy.config.limits.connection_age?;
+        self.retire.is_none().then(|| self.kept.accepted.saturating_add(millis(age)))
+    }
+
+    /// When it has been without streams for too long.
+    fn idle_end(&self) -> Option<u64> {
+        let idle = self.idle.filter(|_| self.retire.is_none())?;
+        Some(idle.saturating_add(millis(self.worker.proxy.config.timeouts.idle)))
+    }
+
+    /// When the client has taken nothing for too long.
+    fn send_end(&self) -> Option<u64> {
+        let blocked = self.blocked.filter(|_| self.h2.is_some())?;
+        Some(blocked.saturating_add(millis(self.worker.proxy.config.timeouts.send)))
+    }
+
+    /// When the client's silence has to be answered.
+    fn silence_end(&self) -> Option<u64> {
+        let bound = millis(self.worker.proxy.config.timeouts.h2_ping);
+        let waits = bound > 0 && self.h2.is_some() && !self.streams.is_empty();
+        let times = if self.pinged { 2 } else { 1 };
+        waits.then(|| self.heard.saturating_add(bound.saturating_mul(times)))
+    }
+}
+
+impl Worker {
+    /// Names a client that did not do its part when it was asked to leave.
+    pub(super) fn hung(&self, peer: crate::net::Peer, what: &'static str) {
+        let event = Event::new(Level::Info, "client_hung")
+            .with("client", peer.to_string())
+            .with("what", what);
+        self.proxy.events.limited("client_hung", std::time::Duration::from_secs(1), event);
+    }
+}

@@ -1,0 +1,71 @@
+//! What carries the octets: a socket, or TLS over one.
+
+use std::io::{Read, Write};
+
+use rustls::{ClientConnection, StreamOwned};
+use socket2::Socket;
+
+use crate::support::wire::Place;
+use crate::support::{PATIENCE, h2::tls};
+
+/// A connection without HTTP/2 on it yet.
+pub(crate) trait Link: Read + Write + Send {
+    /// The socket below.
+    fn sock(&self) -> &Socket;
+
+    /// The scheme of requests over it.
+    fn scheme(&self) -> &'static str;
+}
+
+impl Link for Socket {
+    fn sock(&self) -> &Socket {
+        self
+    }
+
+    fn scheme(&self) -> &'static str {
+        "http"
+    }
+}
+
+impl Link for StreamOwned<ClientConnection, Socket> {
+    fn sock(&self) -> &Socket {
+        self.get_ref()
+    }
+
+    fn scheme(&self) -> &'static str {
+        "https"
+    }
+}
+
+/// Connects a socket.
+///
+/// # Panics
+/// When nobody accepts.
+pub(crate) fn clear(place: &Place) -> Socket {
+    let sock = place.socket();
+    let connected = match place {
+        Place::Tcp(_) => sock.connect_timeout(&place.sock_addr(), PATIENCE),
+        Place::Unix(_) => sock.connect(&place.sock_addr()),
+    };
+    connected.unwrap_or_else(|error| panic!("connect to {place}: {error}"));
+    if matches!(place, Place::Tcp(_)) {
+        sock.set_tcp_nodelay(true).expect("no delay");
+    }
+    sock.set_read_timeout(Some(PATIENCE)).expect("a bound on reads");
+    sock.set_write_timeout(Some(PATIENCE)).expect("a bound on writes");
+    sock
+}
+
+/// Connects and speaks TLS, with `h2` agreed upon.
+///
+/// # Panics
+/// When nobody accepts, or when they do not agree.
+pub(crate) fn encrypted(place: &Place) -> StreamOwned<ClientConnection, Socket> {
+    let mut tls = StreamOwned::new(tls::session(), clear(place));
+    while tls.conn.is_handshaking() {
+        let done = tls.conn.complete_io(&mut tls.sock);
+        done.unwrap_or_else(|error| panic!("TLS with {place}: {error}"));
+    }
+    assert_eq!(tls.conn.alpn_protocol(), Some(&b"h2"[..]), "the protocol agreed upon");
+    tls
+}
