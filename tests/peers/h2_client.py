@@ -6,6 +6,11 @@ those that are open, and is followed by a new connection. So every stream was op
 before the client had seen any GOAWAY, and one that is refused or lost is the
 server's fault.
 
+Clients differ in when they see it. Some connections here are far away: everything
+reaches them late, and so does their answer to a PING. Others are of two parts, as
+many real clients are: one that reads frames and answers a PING at once, and one that
+opens streams and learns a while later of what was read.
+
 `h2` takes nothing more from a connection once it has been told GOAWAY, not even the
 rest of the streams that the server still answers. GOAWAY frames are therefore taken
 out before `h2` sees them.
@@ -33,6 +38,8 @@ PATIENCE = 60
 DETAILS_MAX = 20
 
 FRAME_HEAD = 9
+ACK = 1
+PING = 6
 GOAWAY = 7
 EVERY_STREAM = 2**31 - 1
 
@@ -65,31 +72,52 @@ class Stream:
 
 
 class Late:
-    """The socket's octets, each handed out `delay` after it came: a client far away."""
+    """The socket's frames, each handed out `delay` after it came. If `answers`, a PING
+    is not among them but answered at once."""
 
-    def __init__(self, reader, delay):
-        self.reader, self.delay = reader, delay
+    def __init__(self, reader, writer, delay, answers):
+        self.reader, self.writer = reader, writer
+        self.delay, self.answers = delay, answers
+        self.unparsed = bytearray()
         self.queue = asyncio.Queue()
         self.task = asyncio.ensure_future(self.fill())
+
+    def frames(self, octets):
+        """The frames that are whole now."""
+        self.unparsed += octets
+        while len(self.unparsed) >= FRAME_HEAD:
+            length = FRAME_HEAD + int.from_bytes(self.unparsed[:3], "big")
+            if len(self.unparsed) < length:
+                return
+            frame = bytes(self.unparsed[:length])
+            del self.unparsed[:length]
+            if self.answers and frame[3] == PING and not frame[4] & ACK:
+                self.writer.write(frame[:4] + bytes([ACK]) + frame[5:])
+            else:
+                yield frame
 
     async def fill(self):
         octets = True
         while octets:
             try:
                 octets = await self.reader.read(65536)
+                news = list(self.frames(octets)) or ([] if octets else [b""])
             except (OSError, ssl.SSLError) as error:
-                octets = error
-            due = asyncio.get_running_loop().time() + self.delay
-            self.queue.put_nowait((due, octets))
-            if isinstance(octets, Exception):
-                return
+                octets, news = b"", [error]
+            if news:
+                due = asyncio.get_running_loop().time() + self.delay
+                self.queue.put_nowait((due, news))
 
     async def read(self):
-        due, octets = await self.queue.get()
+        """The frames that came together: an empty one at the end."""
+        due, news = await self.queue.get()
         await asyncio.sleep(max(0, due - asyncio.get_running_loop().time()))
-        if isinstance(octets, Exception):
-            raise octets
-        return octets
+        if isinstance(news[0], Exception):
+            raise news[0]
+        return news
+
+    def __str__(self):
+        return f"{self.delay} s late{', PINGs answered at once' if self.answers else ''}"
 
 
 class Connection:
@@ -97,10 +125,9 @@ class Connection:
 
     def __init__(self, options, counts, rng, reader, writer):
         self.options, self.counts, self.rng, self.writer = options, counts, rng, writer
-        self.late = Late(reader, rng.choice(options.delays) / 1000)
+        self.late = Late(reader, writer, *rng.choice(options.delays))
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self.h2 = h2.connection.H2Connection(config)
-        self.unparsed = bytearray()
         self.open = {}
         self.goaways = []
         self.served = 0
@@ -112,7 +139,7 @@ class Connection:
         self.counts.count(
             why[0],
             f"stream {number} {stream.path} {why[1]}; status {stream.status}, "
-            f"{len(stream.body)} octets, GOAWAYs read {self.goaways}, delay {self.late.delay}",
+            f"{len(stream.body)} octets, GOAWAYs read {self.goaways}, {self.late}",
         )
 
     def may_open(self):
@@ -172,20 +199,13 @@ class Connection:
     def flush(self):
         self.writer.write(self.h2.data_to_send())
 
-    def receive(self, octets):
-        """Takes frames apart, keeps GOAWAY from `h2`, and gives it the others."""
-        self.unparsed += octets
-        while len(self.unparsed) >= FRAME_HEAD:
-            length = FRAME_HEAD + int.from_bytes(self.unparsed[:3], "big")
-            if len(self.unparsed) < length:
-                return
-            frame = bytes(self.unparsed[:length])
-            del self.unparsed[:length]
-            if frame[3] == GOAWAY:
-                self.goaway(frame[FRAME_HEAD:])
-            else:
-                for event in self.h2.receive_data(frame):
-                    self.happened(event)
+    def receive(self, frame):
+        """Keeps GOAWAY from `h2`, and gives it every other frame."""
+        if frame[3] == GOAWAY:
+            self.goaway(frame[FRAME_HEAD:])
+            return
+        for event in self.h2.receive_data(frame):
+            self.happened(event)
 
     def goaway(self, payload):
         last = int.from_bytes(payload[:4], "big") & EVERY_STREAM
@@ -234,10 +254,11 @@ class Connection:
         why = "EOF"
         try:
             while not self.finished():
-                octets = await asyncio.wait_for(self.late.read(), PATIENCE)
-                if not octets:
+                frames = await asyncio.wait_for(self.late.read(), PATIENCE)
+                for frame in filter(None, frames):
+                    self.receive(frame)
+                if not frames[-1]:
                     break
-                self.receive(octets)
                 self.upload()
                 self.flush()
                 await self.writer.drain()
@@ -310,14 +331,20 @@ def main():
     parser.add_argument("--connections", type=int, default=6)
     parser.add_argument("--streams", type=int, default=8, help="most at once on a connection")
     parser.add_argument(
-        "--delays", default="0", help="milliseconds of which each connection chooses one"
+        "--delays",
+        default="0",
+        help="milliseconds, of which each connection chooses one; "
+        "with a p where PINGs are answered at once",
     )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     url = urllib.parse.urlsplit(options.url)
     options.scheme, options.authority = url.scheme, url.netloc
     options.host, options.port = url.hostname, url.port
-    options.delays = [float(delay) for delay in options.delays.split(",")]
+    options.delays = [
+        (float(delay.rstrip("p")) / 1000, delay.endswith("p"))
+        for delay in options.delays.split(",")
+    ]
     options.tls, options.ended = None, False
     if url.scheme == "https":
         options.tls = ssl.create_default_context(cafile=options.ca)

@@ -26,6 +26,7 @@ mod stop_h1;
 mod stop_h2;
 mod stop_process;
 mod storm;
+mod storm_h2;
 mod support_itself;
 mod timeouts;
 mod watchdog;

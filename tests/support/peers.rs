@@ -18,6 +18,10 @@ use super::wire::Place;
 /// What says where a peer that is missing comes from.
 const INSTALLER: &str = "tests/run installs the clients that these tests need";
 
+/// How late connections of Python's client see what the server says, in milliseconds;
+/// with a `p` they answer a PING at once. Those must stay well below `goaway_grace`.
+const PYTHON_DELAYS: &str = "0,0,5,150,20p,50p";
+
 /// The most descriptions of losses that are kept.
 const DETAILS_MAX: usize = 20;
 
@@ -174,7 +178,7 @@ fn python(target: &Target) -> Counts {
     installed("/usr/lib/python3/dist-packages/h2/__init__.py");
     let mut command = Command::new(installed("/usr/bin/python3"));
     command.arg(source("h2_client.py")).arg("--url").arg(target.url("127.0.0.1"));
-    command.args(["--delays", "0,0,0,5,150"]).arg("--seed").arg(target.seed.to_string());
+    command.args(["--delays", PYTHON_DELAYS]).arg("--seed").arg(target.seed.to_string());
     if let Some(trusted) = &target.trusted {
         command.arg("--ca").arg(trusted);
     }
