@@ -8,6 +8,7 @@
 //! | [`limits`] | every fixed bound in one place |
 //! | [`drain`] | tell, count, wait, cut; knows nothing of HTTP, sockets or processes |
 //! | [`telemetry`] | events, access log, counters, the drain report |
+//! | [`tls`] | certificates, tickets, TLS sessions; knows no socket |
 //! | [`config`] | text to a checked [`config::Config`], all errors at once |
 //! | [`net`] | listeners (bind, accept, close without a reset), sockets, connect |
 //! | [`http1`] | HTTP/1.1 messages as octets: heads, framing, bodies |
@@ -31,4 +32,5 @@ pub mod proxy;
 pub mod serve;
 pub mod server;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;

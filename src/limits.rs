@@ -5,6 +5,23 @@
 
 use std::time::Duration;
 
+/// Octets of plaintext that a TLS connection encrypts at once.
+pub const TLS_WRITE_MAX: usize = 64 << 10;
+
+/// Octets of ciphertext that are read at once, at least and at most.
+pub const TLS_READ_MIN: usize = 4 << 10;
+/// See [`TLS_READ_MIN`]: two whole records.
+pub const TLS_READ_MAX: usize = 33 << 10;
+
+/// How long session tickets are made with one key. They are taken for as long again.
+pub const TICKET_KEY_AGE: Duration = Duration::from_secs(12 * 3600);
+
+/// Octets that are read of a file of certificates or a key.
+pub const CERT_FILE_MAX: u64 = 1 << 20;
+
+/// A certificate that expires within this is worth a warning.
+pub const CERT_EXPIRY_WARNING: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Octets of access log that may wait for a slow reader of stdout.
 pub const ACCESS_LOG_QUEUE_MAX: usize = 8 << 20;
 
@@ -78,6 +95,9 @@ pub const DRAIN_TICK: Duration = Duration::from_millis(5);
 
 /// How long a connection waits for a request in a task of its own before it is parked.
 pub const PARK_AFTER: Duration = Duration::from_millis(200);
+
+/// Handshakes that fail are told at most once in this time.
+pub const HANDSHAKE_EVENTS: Duration = Duration::from_secs(1);
 
 /// How long a retired idle connection is still read, to count a raced request.
 /// The contract allows 100 ms; a stop with nothing but idle clients that do not

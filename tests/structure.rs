@@ -7,16 +7,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("limits", &[]),
     ("drain", &["limits"]),
     ("telemetry", &["limits", "drain"]),
-    ("config", &["limits"]),
-    ("net", &["drain", "limits", "config", "telemetry"]),
+    ("tls", &["limits"]),
+    ("config", &["tls", "limits"]),
+    ("net", &["tls", "drain", "limits", "config", "telemetry"]),
     ("http1", &["limits"]),
     ("upstream", &["http1", "net", "config", "drain", "telemetry", "limits"]),
     ("proxy", &["upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
-    ("serve", &["proxy", "upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
+    (
+        "serve",
+        &["proxy", "upstream", "http1", "net", "tls", "drain", "config", "telemetry", "limits"],
+    ),
     ("lifecycle", &["drain", "telemetry", "config", "limits"]),
     ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
     ("server", &["*"]),

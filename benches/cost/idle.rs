@@ -67,7 +67,7 @@ fn dial(addr: std::net::SocketAddr) -> Result<TcpStream, Error> {
 fn client(identity: &Identity, work: Work) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(identity.der.clone()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();

@@ -5,11 +5,13 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use super::error::{Error, Origin, Problem, Warning};
 use super::load::Builder;
 use super::model::{Config, Endpoint, INFINITY, Listen};
 use super::show::Span;
+use crate::tls::certs::{self, Remark, Side};
 
 /// Adds the errors that lie between keys.
 pub(super) fn errors(builder: &mut Builder) {
@@ -22,6 +24,8 @@ pub(super) fn errors(builder: &mut Builder) {
         missing(builder);
     }
     duplicates(builder);
+    pairs(builder);
+    certificates(builder);
     total(builder);
 }
 
@@ -73,6 +77,54 @@ fn duplicates(builder: &mut Builder) {
     for (key, text) in twice {
         let origin = builder.origins.get(key).cloned().unwrap_or(Origin::Whole);
         builder.error(origin, key, Problem::Conflict(text));
+    }
+}
+
+/// TLS needs certificates, and each of them its key.
+fn pairs(builder: &mut Builder) {
+    let tls = &builder.draft.config.tls;
+    let (certs, keys) = (tls.cert.len(), tls.key.len());
+    let mut wrong = Vec::new();
+    if certs == 0 && keys == 0 && !tls.listen.is_empty() {
+        let text = "none given, but tls.listen needs at least one and its key; use --cert FILE \
+                    --key FILE or `tls.cert` and `tls.key` in a file";
+        wrong.push(("tls.cert", text.to_owned()));
+    } else if certs != keys {
+        wrong.push((
+            "tls.key",
+            format!(
+                "found {keys} for {certs} in tls.cert; allowed: as many, each in the place of its \
+             certificate"
+            ),
+        ));
+    }
+    for (key, text) in wrong {
+        if !["tls.cert", "tls.key"].iter().any(|key| refused(&builder.errors, key)) {
+            let origin = builder.origins.get(key).cloned().unwrap_or(Origin::Whole);
+            builder.error(origin, key, Problem::Conflict(text));
+        }
+    }
+}
+
+/// What the files say, which is read here so that it is told with everything else.
+fn certificates(builder: &mut Builder) {
+    let key = |remark: &Remark| match remark.side {
+        Side::Cert => "tls.cert",
+        Side::Key => "tls.key",
+    };
+    match certs::load(&builder.draft.config.tls.pairs(), SystemTime::now()) {
+        Ok(loaded) => {
+            let warnings = loaded.warnings.iter();
+            builder.warnings.extend(
+                warnings.map(|remark| Warning { key: key(remark), text: remark.to_string() }),
+            );
+        }
+        Err(remarks) => {
+            for remark in remarks {
+                let origin = builder.origins.get(key(&remark)).cloned().unwrap_or(Origin::Whole);
+                builder.error(origin, key(&remark), Problem::Conflict(remark.to_string()));
+            }
+        }
     }
 }
 
@@ -147,6 +199,9 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     }
     if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_))) {
         warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
+    }
+    if config.tls.listen.is_empty() && !config.tls.cert.is_empty() {
+        warn("tls.cert", "there is no tls.listen: it has no effect".to_owned());
     }
     for endpoint in &config.upstream.endpoints {
         if config.listen.iter().any(|listen| leads_to(endpoint, listen)) {

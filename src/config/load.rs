@@ -2,8 +2,8 @@
 //!
 //! Owns the precedence, lowest first: defaults, file, environment, `--set`,
 //! flags. Promises that every error of every source is found in one go: a value
-//! that a later source overrides is still checked. Reads the file and nothing
-//! else; the environment is handed in.
+//! that a later source overrides is still checked. Reads the file, and the
+//! certificates it ends up with; the environment is handed in.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -111,11 +111,18 @@ pub(super) struct Builder {
     pub(super) origins: HashMap<&'static str, Origin>,
     /// What was wrong so far.
     pub(super) errors: Vec<Error>,
+    /// What was odd so far.
+    pub(super) warnings: Vec<Warning>,
 }
 
 impl Builder {
     fn new() -> Self {
-        Self { draft: Draft::with_defaults(), origins: HashMap::new(), errors: Vec::new() }
+        Self {
+            draft: Draft::with_defaults(),
+            origins: HashMap::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     fn apply(&mut self, entries: impl IntoIterator<Item = Entry>) {
@@ -200,8 +207,8 @@ impl Builder {
             return Err(Errors(self.errors));
         }
         let config = self.draft.finish();
-        let warnings = check::warnings(&config);
-        Ok(Loaded { config, warnings })
+        self.warnings.extend(check::warnings(&config));
+        Ok(Loaded { config, warnings: self.warnings })
     }
 }
 

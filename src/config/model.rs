@@ -73,6 +73,13 @@ pub struct Tls {
     pub key: Vec<PathBuf>,
 }
 
+impl Tls {
+    /// Each certificate chain with its key.
+    pub fn pairs(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.cert.iter().cloned().zip(self.key.iter().cloned()).collect()
+    }
+}
+
 /// `[upstream]`: the app server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {

@@ -9,7 +9,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::socket::{Peer, Socket};
+use super::socket::{Peer, Socket, Stream};
 
 /// Accepts from a listening socket that other threads accept from too.
 #[derive(Debug)]
@@ -35,13 +35,16 @@ impl Acceptor {
         loop {
             let accepted = match self {
                 Acceptor::Tcp(listener) => ready!(listener.poll_accept(cx))
-                    .map(|(stream, peer)| (Socket::Tcp(stream), Peer::Tcp(peer))),
+                    .map(|(stream, peer)| (Stream::Tcp(stream), Peer::Tcp(peer))),
                 Acceptor::Unix(listener) => ready!(listener.poll_accept(cx))
-                    .map(|(stream, _)| (Socket::Unix(stream), Peer::Unix)),
+                    .map(|(stream, _)| (Stream::Unix(stream), Peer::Unix)),
             };
             match accepted {
                 Err(error) if Errno::from_io_error(&error).is_some_and(is_passing) => {}
-                other => return Poll::Ready(other),
+                other => {
+                    let socket = other.map(|(stream, peer)| (Socket::new(stream), peer));
+                    return Poll::Ready(socket);
+                }
             }
         }
     }

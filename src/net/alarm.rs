@@ -77,7 +77,7 @@ impl Alarm {
         self.due.set(self.clock.now().saturating_add(wait));
     }
 
-    /// Rings when the clock shows `due`.
+    /// Rings at this time of the clock, and not a tick later.
     #[inline]
     pub fn set_at(&self, due: u64) {
         self.due.set(due);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::socket::Socket;
+use super::socket::{Socket, Stream};
 use crate::config::Endpoint;
 use crate::drain::Deadline;
 use crate::limits::{CONNECT_RETRY_MAX, CONNECT_RETRY_MIN};
@@ -62,7 +62,9 @@ async fn unix(path: &Path) -> Result<Socket, ConnectError> {
     loop {
         match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            connected => return connected.map(Socket::Unix).map_err(from),
+            connected => {
+                return connected.map(|stream| Socket::new(Stream::Unix(stream))).map_err(from);
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(CONNECT_RETRY_MAX);
@@ -84,7 +86,7 @@ async fn tcp(host: &str, port: u16, deadline: Deadline) -> Result<Socket, Connec
         }
     };
     stream.set_nodelay(true).map_err(from)?;
-    Ok(Socket::Tcp(stream))
+    Ok(Socket::new(Stream::Tcp(stream)))
 }
 
 /// Connects to the first address that answers. An address that swallows

@@ -40,6 +40,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Listener {
     pub(super) kind: Kind,
+    secure: bool,
 }
 
 #[derive(Debug)]
@@ -58,8 +59,9 @@ pub(super) enum Kind {
 }
 
 impl Listener {
-    /// Binds and listens. Connections are accepted by the kernel from here on.
-    pub fn bind(listen: &Listen) -> Result<Self, BindError> {
+    /// Binds and listens, for clients that speak TLS or for such that do not.
+    /// Connections are accepted by the kernel from here on.
+    pub fn bind(listen: &Listen, secure: bool) -> Result<Self, BindError> {
         let kind = match listen {
             Listen::Tcp(address) => {
                 bind_tcp(*address).map_err(|source| BindError::Tcp { address: *address, source })?
@@ -67,7 +69,7 @@ impl Listener {
             Listen::Unix { path, mode } => bind_unix(path, *mode)
                 .map_err(|source| BindError::Unix { path: path.clone(), source })?,
         };
-        Ok(Listener { kind })
+        Ok(Listener { kind, secure })
     }
 
     /// Another descriptor of the same open socket, for the runtime of the
@@ -89,7 +91,12 @@ impl Listener {
                 Kind::Unix { socket: socket.try_clone()?, path: path.clone(), identity: None }
             }
         };
-        Ok(Listener { kind })
+        Ok(Listener { kind, secure: self.secure })
+    }
+
+    /// Whether its clients speak TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// The port, where there is one.
@@ -175,16 +182,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listen = Listen::Unix { path: path.clone(), mode: Some(0o660) };
-        let first = Listener::bind(&listen).unwrap();
+        let first = Listener::bind(&listen, false).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
-        assert!(Listener::bind(&listen).is_err());
+        assert!(Listener::bind(&listen, false).is_err());
         drop(first);
         assert!(path.exists());
-        Listener::bind(&listen).unwrap();
+        Listener::bind(&listen, false).unwrap();
 
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert!(Listener::bind(&listen).is_err());
+        assert!(Listener::bind(&listen, false).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

@@ -24,5 +24,5 @@ pub use alarm::{Alarm, Clock};
 pub use close::{Closed, Way, close};
 pub use connect::{ConnectError, connect};
 pub use listener::{BindError, Listener};
-pub use socket::{Peer, Socket, discard, fin, unread};
+pub use socket::{Peer, Socket, discard, end, unread};
 pub use sweep::Taker;

@@ -1,5 +1,6 @@
-//! An established connection, TCP or unix, and every act on it.
+//! An established connection, TCP or unix, clear or with TLS, and every act on it.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,10 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::limits::{TLS_READ_MAX, TLS_READ_MIN};
+use crate::tls::Session;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,99 +46,165 @@ impl std::fmt::Display for Peer {
     }
 }
 
-/// A connection registered with the runtime of this thread.
+/// A connection registered with the runtime of this thread, in clear text or
+/// with TLS on it: who reads and writes need not know.
 #[derive(Debug)]
-pub enum Socket {
-    /// Over TCP.
+pub struct Socket {
+    stream: Stream,
+    tls: Option<Box<Session>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Stream {
     Tcp(TcpStream),
-    /// Over a unix socket.
     Unix(UnixStream),
 }
 
+thread_local! {
+    /// Ciphertext on its way from the kernel to rustls, which would take it in
+    /// small pieces by itself.
+    static CIPHERTEXT: RefCell<Box<[u8]>> = RefCell::new(vec![0; TLS_READ_MAX].into());
+}
+
 impl Socket {
+    /// A connection in clear text.
+    pub(super) fn new(stream: Stream) -> Self {
+        Socket { stream, tls: None }
+    }
+
     /// Takes a connection that no runtime knows; it must be non-blocking.
-    pub fn adopt(fd: OwnedFd, peer: Peer) -> io::Result<Self> {
-        match peer {
-            Peer::Tcp(_) => TcpStream::from_std(fd.into()).map(Socket::Tcp),
-            Peer::Unix => UnixStream::from_std(fd.into()).map(Socket::Unix),
-        }
+    pub fn adopt(fd: OwnedFd, peer: Peer, tls: Option<Box<Session>>) -> io::Result<Self> {
+        let stream = match peer {
+            Peer::Tcp(_) => TcpStream::from_std(fd.into()).map(Stream::Tcp),
+            Peer::Unix => UnixStream::from_std(fd.into()).map(Stream::Unix),
+        };
+        Ok(Socket { stream: stream?, tls })
     }
 
     /// Gives the connection back, known to no runtime any more.
-    pub fn release(self) -> io::Result<OwnedFd> {
-        match self {
-            Socket::Tcp(stream) => stream.into_std().map(OwnedFd::from),
-            Socket::Unix(stream) => stream.into_std().map(OwnedFd::from),
-        }
+    pub fn release(self) -> io::Result<(OwnedFd, Option<Box<Session>>)> {
+        let fd = match self.stream {
+            Stream::Tcp(stream) => stream.into_std().map(OwnedFd::from),
+            Stream::Unix(stream) => stream.into_std().map(OwnedFd::from),
+        };
+        Ok((fd?, self.tls))
+    }
+
+    /// From here on everything passes through this session.
+    pub fn secure(&mut self, session: Box<Session>) {
+        self.tls = Some(session);
+    }
+
+    /// Drives the TLS handshake to its end, and until the kernel has taken all
+    /// of it.
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
+        CIPHERTEXT.with_borrow_mut(|ciphertext| {
+            loop {
+                let sent = send_tls(&mut self.stream, tls, cx)?;
+                if !tls.is_handshaking() {
+                    return sent.map(Ok);
+                }
+                let n = ready!(self.stream.poll_read(cx, &mut ciphertext[..TLS_READ_MIN]))?;
+                if n == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                // Plaintext that has come along stays where it is.
+                if let Err(broken) = tls.feed(&ciphertext[..n], &mut []) {
+                    let _unheard = send_tls(&mut self.stream, tls, cx);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, broken)));
+                }
+            }
+        })
+    }
+
+    /// Whether it has a TLS session.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The TLS session, if it has one.
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
+    /// Whether HTTP/2 was agreed on in the TLS handshake.
+    pub fn alpn_h2(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_h2())
     }
 
     /// Reads what is there; 0 is the end of the stream.
     #[inline]
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(into);
-        match self {
-            Socket::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buf))?,
-            Socket::Unix(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buf))?,
+        match &mut self.tls {
+            None => self.stream.poll_read(cx, into),
+            Some(tls) => read_tls(&mut self.stream, tls, cx, into),
         }
-        Poll::Ready(Ok(buf.filled().len()))
     }
 
-    /// Writes as much as the kernel takes.
+    /// Writes as much as the kernel takes; with TLS, as much as is encrypted at
+    /// once, of which [`Self::poll_flush`] brings out the rest.
     #[inline]
     pub fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, octets),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, octets),
+        match &mut self.tls {
+            None => self.stream.poll_write(cx, octets),
+            Some(tls) => write_tls(&mut self.stream, tls, cx, &[IoSlice::new(octets)]),
         }
     }
 
-    /// Writes as much of several pieces as the kernel takes.
+    /// Writes as much of several pieces as the kernel takes, or as is encrypted at once.
     #[inline]
     pub fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        match &mut self.tls {
+            None => self.stream.poll_write_vectored(cx, pieces),
+            Some(tls) => write_tls(&mut self.stream, tls, cx, pieces),
         }
-    }
-
-    /// Whether it is over TLS.
-    pub fn is_tls(&self) -> bool {
-        false
-    }
-
-    /// Whether the TLS handshake has settled on HTTP/2.
-    pub fn alpn_h2(&self) -> bool {
-        false
     }
 
     /// Waits until the kernel has taken all that was written.
     #[inline]
-    pub fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => send_tls(&mut self.stream, tls, cx),
+        }
+    }
+
+    /// Says that nothing more will be written: FIN, and close_notify before it.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &mut self.tls {
+            tls.end();
+            ready!(send_tls(&mut self.stream, tls, cx))?;
+        }
+        Poll::Ready(fin(&*self))
     }
 
     /// Whether something can be read, be it the end. Asks the runtime, not the
     /// kernel: it sees what has happened up to the last turn of the event loop.
     #[inline]
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Socket::Tcp(stream) => stream.poll_read_ready(cx),
-            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        if self.tls.as_ref().is_some_and(|tls| tls.unread() > 0) {
+            return Poll::Ready(Ok(()));
+        }
+        match &self.stream {
+            Stream::Tcp(stream) => stream.poll_read_ready(cx),
+            Stream::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
 
-    /// How many octets the kernel holds for us to read.
+    /// How many octets there are that nobody has read. With TLS they may turn
+    /// out to be none of the peer's own.
     pub fn unread(&self) -> usize {
-        unread(self)
+        unread(self) + self.tls.as_ref().map_or(0, |tls| tls.unread())
     }
 
-    /// Sends FIN: nothing more will be written.
-    pub fn fin(&self) -> io::Result<()> {
-        fin(self)
+    /// Whether a TLS record has begun to come and is not whole.
+    pub fn is_inside_record(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_inside())
     }
 
     /// Makes the coming close a reset, or an ordinary one again, so that a body
@@ -145,12 +215,151 @@ impl Socket {
     }
 }
 
+impl Stream {
+    #[inline]
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(into);
+        match self {
+            Stream::Tcp(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buf))?,
+            Stream::Unix(stream) => ready!(Pin::new(stream).poll_read(cx, &mut buf))?,
+        }
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, octets),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, octets),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+}
+
+fn read_tls(
+    stream: &mut Stream,
+    tls: &mut Session,
+    cx: &mut Context<'_>,
+    into: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut plain = tls.take(into);
+    CIPHERTEXT.with_borrow_mut(|ciphertext| {
+        // Little more than `into` takes: the rest is better kept by the kernel.
+        let most = into.len().clamp(TLS_READ_MIN, TLS_READ_MAX);
+        loop {
+            match plain {
+                Ok(0) if tls.is_closed() || into.is_empty() => return Poll::Ready(Ok(0)),
+                Ok(0) => {}
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(broken) => {
+                    // The alert goes out if it can: a peer that breaks TLS may not read.
+                    let _unheard = send_tls(stream, tls, cx);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, broken)));
+                }
+            }
+            let ciphertext = &mut ciphertext[..most];
+            let n = ready!(stream.poll_read(cx, ciphertext))?;
+            if n == 0 {
+                // Without close_notify: what a request lacks then shows by itself.
+                return Poll::Ready(Ok(0));
+            }
+            plain = tls.feed(&ciphertext[..n], into);
+            if tls.is_pending() {
+                // What is not of the application: a handshake, an alert. What
+                // the kernel does not take now goes with the next write.
+                let _later = send_tls(stream, tls, cx)?;
+            }
+        }
+    })
+}
+
+fn write_tls(
+    stream: &mut Stream,
+    tls: &mut Session,
+    cx: &mut Context<'_>,
+    pieces: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    // Only one piece is held beside the kernel's: a slow reader slows us down.
+    ready!(send_tls(stream, tls, cx))?;
+    let n = tls.put(pieces)?;
+    match send_tls(stream, tls, cx) {
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        _ => Poll::Ready(Ok(n)),
+    }
+}
+
+/// Brings all ciphertext out.
+fn send_tls(stream: &mut Stream, tls: &mut Session, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    match tls.send(&mut Out { stream, cx }) {
+        Ok(()) => Poll::Ready(Ok(())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        Err(error) => Poll::Ready(Err(error)),
+    }
+}
+
+/// A stream as rustls wants it; whoever would block is woken.
+struct Out<'a, 'b> {
+    stream: &'a mut Stream,
+    cx: &'a mut Context<'b>,
+}
+
+impl io::Write for Out<'_, '_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(octets)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.stream.poll_write_vectored(self.cx, pieces) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+/// Says on a connection that no runtime knows that nothing more will be
+/// written. Waits for nothing: a peer that does not read misses the close_notify.
+pub fn end(fd: impl AsFd, tls: Option<&mut Session>) -> io::Result<()> {
+    if let Some(tls) = tls {
+        tls.end();
+        let _unheard = tls.send(&mut Now(fd.as_fd()));
+    }
+    fin(fd)
+}
+
+/// A descriptor to which nobody waits to write.
+struct Now<'a>(BorrowedFd<'a>);
+
+impl io::Write for Now<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.0, octets, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -160,18 +369,21 @@ pub fn unread(fd: impl AsFd) -> usize {
 }
 
 /// Sends FIN on `fd`.
-pub fn fin(fd: impl AsFd) -> io::Result<()> {
+fn fin(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::net::shutdown(fd, Shutdown::Write)?)
 }
 
-/// Reads and forgets what has come on `fd`: how many octets, and whether the
-/// peer has ended its side.
-pub fn discard(fd: impl AsFd, scratch: &mut [u8]) -> (usize, bool) {
+/// Reads what has come on `fd` and shows each piece: how many octets, and
+/// whether the peer has ended its side.
+pub fn discard(fd: impl AsFd, scratch: &mut [u8], mut show: impl FnMut(&[u8])) -> (usize, bool) {
     let mut octets = 0;
     loop {
         match rustix::net::recv(&fd, &mut *scratch, RecvFlags::DONTWAIT) {
             Ok((0, _)) => return (octets, true),
-            Ok((n, _)) => octets += n,
+            Ok((n, _)) => {
+                show(&scratch[..n]);
+                octets += n;
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return (octets, false),
             Err(_) => return (octets, true),

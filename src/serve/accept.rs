@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::worker::Worker;
+use super::worker::{Door, Worker};
 use crate::drain::{Stage, Watch};
 use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
 use crate::net::{Acceptor, is_exhaustion};
@@ -14,7 +14,7 @@ use crate::telemetry::{Event, Level};
 pub(super) async fn accept(
     worker: Rc<Worker>,
     mut acceptor: Acceptor,
-    port: u16,
+    door: Door,
     mut watch: Watch,
 ) {
     let mut backoff = ACCEPT_BACKOFF_MIN;
@@ -35,7 +35,7 @@ pub(super) async fn accept(
         match accepted {
             Ok((socket, peer)) => {
                 (backoff, rest) = (ACCEPT_BACKOFF_MIN, Duration::ZERO);
-                worker.admit(socket, peer, port);
+                worker.admit(socket, peer, door);
             }
             Err(error) => {
                 let why = if is_exhaustion(&error) { "out of resources" } else { "listener" };

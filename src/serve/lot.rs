@@ -14,15 +14,19 @@ use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
 use super::admission::Permit;
+use super::worker::Door;
 use crate::drain::Guard;
-use crate::net::{Peer, discard, fin, unread};
+use crate::net::{Peer, discard, end, unread};
 use crate::telemetry::ConnectionState;
+use crate::tls::Session;
 
 /// What a connection that is not in the middle of a request is.
 pub(super) struct Parked {
     pub(super) fd: OwnedFd,
     pub(super) peer: Peer,
-    pub(super) port: u16,
+    pub(super) door: Door,
+    /// Its TLS session; none before the handshake.
+    pub(super) tls: Option<Box<Session>>,
     /// When it was accepted, on the worker's clock.
     pub(super) accepted: u64,
     /// Since when it is what it is.
@@ -46,10 +50,27 @@ impl Parked {
         unread(&self.fd) > 0
     }
 
+    /// Reads and forgets what comes after the end: whether it is of a request,
+    /// and whether the peer has ended its side. With TLS only octets of the
+    /// application can be; an alert is not, and a handshake is not.
+    fn discard(&mut self, scratch: &mut [u8]) -> (bool, bool) {
+        let Parked { fd, door, tls, .. } = self;
+        let mut of_request = false;
+        let (_, ended) = discard(&*fd, scratch, |octets| {
+            let plain = tls.as_mut().map(|tls| tls.feed(octets, &mut [0; 1]));
+            of_request |= !door.secure || matches!(plain, Some(Ok(1)));
+            if of_request {
+                // It is known now, and what comes after it need not be kept.
+                *tls = None;
+            }
+        });
+        (of_request, ended)
+    }
+
     /// Sends FIN; from now on it lingers until `until`.
     pub(super) fn retire(&mut self, now: u64, until: u64) {
         // A peer that is gone already shows in the next look at the socket.
-        let _gone = fin(&self.fd);
+        let _gone = end(&self.fd, self.tls.as_deref_mut());
         self.guard.shift(ConnectionState::H1Closing);
         self.retired = true;
         self.since = now;
@@ -138,8 +159,8 @@ impl Lot {
                 continue;
             };
             if parked.state().is_closing() {
-                let (octets, ended) = discard(&parked.fd, scratch);
-                if octets > 0 && std::mem::take(&mut parked.retired) {
+                let (of_request, ended) = parked.discard(scratch);
+                if of_request && std::mem::take(&mut parked.retired) {
                     each(Happened::Raced);
                 }
                 if ended {

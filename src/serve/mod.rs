@@ -12,13 +12,15 @@
 //! ```
 //!
 //! `lot` holds what is provably between requests: fresh, idle and lingering
-//! connections. `session` serves requests. `worker` moves connections
+//! connections. `handshake` makes a connection a TLS one, `session` serves
+//! requests. `worker` moves connections
 //! between the two, lets its clock tick, and does what the drain asks;
 //! `accept` lets new ones in, within the limits that `admission` keeps.
 
 mod accept;
 mod admission;
 mod h2;
+mod handshake;
 mod lot;
 mod session;
 mod worker;

@@ -2,12 +2,13 @@
 //!
 //! | state | begins with | ends with |
 //! | --- | --- | --- |
-//! | fresh, idle | accept, a response | an octet; parked after a moment of silence |
+//! | fresh, idle | accept, the end of the TLS handshake, a response | an octet; parked after a moment of silence |
 //! | reading | the first octet of a request | its whole head, or a refusal |
 //! | active | the head | the last octet of the response |
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::io;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use super::h2::PREFACE;
@@ -43,6 +44,8 @@ pub(super) struct Session<'a> {
     pub(super) alarm: &'a Alarm,
     pub(super) client: &'a mut Client,
     pub(super) guard: &'a Guard<ConnectionState>,
+    /// Its client speaks TLS.
+    pub(super) secure: bool,
     /// When it was accepted, on the worker's clock.
     pub(super) accepted: u64,
     /// Since when it has been waiting for a request. Octets that are none do
@@ -63,6 +66,12 @@ impl Session<'_> {
     /// Serves requests until there is a reason to stop.
     pub(super) async fn run(&mut self) -> End {
         let proxy = &self.worker.proxy;
+        if self.secure && !self.client.socket.is_tls() {
+            // Boxed, so that those who have it behind them do not carry it.
+            if let Some(end) = Box::pin(self.shake_hands()).await {
+                return end;
+            }
+        }
         loop {
             if let Some(end) = self.wait().await {
                 return end;
@@ -119,15 +128,25 @@ impl Session<'_> {
                 let mut scratch = self.worker.scratch.borrow_mut();
                 let room = &mut scratch[..BUFFER];
                 match self.client.socket.poll_read(cx, room) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Some(End::Drop(CloseReason::Client))),
+                    Poll::Ready(Ok(0)) => {
+                        if self.secure {
+                            // Some wait for our close_notify after theirs; nobody else does.
+                            let _unheard = self.client.socket.poll_end(cx);
+                        }
+                        return Poll::Ready(Some(End::Drop(CloseReason::Client)));
+                    }
                     Poll::Ready(Ok(n)) => {
                         self.client.buffer = spare.small();
                         self.client.buffer.append(&room[..n]);
                     }
-                    Poll::Ready(Err(_)) => return Poll::Ready(Some(End::Drop(CloseReason::Error))),
-                    Poll::Pending if self.alarm.is_due() => return Poll::Ready(Some(End::Park)),
-                    Poll::Pending if !woken && self.worker.proxy.stage() >= Stage::Draining => {
-                        return Poll::Ready(Some(End::Park));
+                    Poll::Ready(Err(error)) => return Poll::Ready(Some(broken(&error))),
+                    Poll::Pending if self.client.socket.is_inside_record() => {
+                        // Octets of a request that nobody can read yet: it has begun.
+                        self.client.buffer = spare.small();
+                        return Poll::Ready(None);
+                    }
+                    Poll::Pending if self.may_park(woken) => {
+                        return Poll::Ready(Some(self.park(cx)));
                     }
                     Poll::Pending => return Poll::Pending,
                 }
@@ -140,6 +159,22 @@ impl Session<'_> {
             }
         })
         .await
+    }
+
+    /// Whether it has been silent long enough to be parked.
+    pub(super) fn may_park(&self, woken: bool) -> bool {
+        let draining = self.worker.proxy.stage() >= Stage::Draining;
+        self.alarm.is_due() || (draining && !woken)
+    }
+
+    /// Nothing may be anywhere but in the kernel when it is parked.
+    fn park(&mut self, cx: &mut Context<'_>) -> End {
+        match self.client.socket.poll_flush(cx) {
+            Poll::Ready(Ok(())) => End::Park,
+            Poll::Ready(Err(_)) => End::Drop(CloseReason::Error),
+            // All that can be left is what TLS had to say; the response is out.
+            Poll::Pending => End::Drop(CloseReason::Timeout),
+        }
     }
 
     fn skip_blank_lines(&mut self) {
@@ -233,7 +268,8 @@ impl Session<'_> {
         if let Some(failure) = beyond(proxy, head.len, head.fields.len()) {
             return Some(Head::Refused(failure));
         }
-        let origin = Origin { client: &client.address, port: client.port, scheme: "http" };
+        let scheme = if self.secure { "https" } else { "http" };
+        let origin = Origin { client: &client.address, port: client.port, scheme };
         let length = head.len;
         let fallback = &self.worker.fallback_host;
         let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, proxy.spare.head());
@@ -280,6 +316,15 @@ const SURE: usize = 12;
 fn begins_preface(octets: &[u8]) -> bool {
     let n = octets.len().min(PREFACE.len());
     octets[..n] == PREFACE[..n]
+}
+
+/// The end of a connection that cannot be read.
+fn broken(error: &io::Error) -> End {
+    match error.kind() {
+        // TLS was broken, and an alert says so: it must not be lost by a reset.
+        io::ErrorKind::InvalidData => End::Linger(CloseReason::Tls),
+        _ => End::Drop(CloseReason::Error),
+    }
 }
 
 fn refusal(error: HeadError, octets: &[u8]) -> Failure {

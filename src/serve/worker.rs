@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::session::{End, Session};
 use crate::config::{AccessFormat, Config, Endpoint};
 use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
-use crate::limits::{DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
+use crate::limits::{CUT_SEND, DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
 use crate::proxy::h1::{self, Client};
 use crate::proxy::{Ended, Failure, Proxy, RequestIds};
@@ -31,6 +32,7 @@ use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
 };
+use crate::tls::Settings;
 use crate::upstream::{Pool, Spare, Turns};
 
 /// Everything a worker is started with.
@@ -41,6 +43,8 @@ pub struct Start {
     pub branch: Branch<ConnectionState>,
     /// Its copies of the listeners.
     pub listeners: Vec<Listener>,
+    /// What TLS sessions are made with; there must be some if a listener is secure.
+    pub tls: Option<Settings>,
     /// Connections that a closing listener still had.
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Dropped when it accepts no more.
@@ -68,8 +72,19 @@ pub struct Delivery {
     pub peer: Peer,
     /// The listener's port, or 0.
     pub port: u16,
+    /// Whether it speaks TLS.
+    pub secure: bool,
     /// Keeps the drain open while the connection travels.
     pub hold: Hold<ConnectionState>,
+}
+
+/// The listener a connection came through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Door {
+    /// Its port, or 0.
+    pub(super) port: u16,
+    /// Whether its clients speak TLS.
+    pub(super) secure: bool,
 }
 
 /// Starts a worker's thread. It ends when the sender of its deliveries is dropped.
@@ -102,6 +117,7 @@ fn work(start: Start) -> io::Result<()> {
 pub struct Worker {
     pub(super) proxy: Proxy,
     pub(super) admission: Arc<Admission>,
+    pub(super) tls: Option<Settings>,
     /// What an HTTP/1.0 request without `Host` is asked for.
     pub(super) fallback_host: Box<str>,
     shard: Rc<Shard<ConnectionState>>,
@@ -151,6 +167,7 @@ async fn run(start: Start, turns: Turns) -> io::Result<()> {
     let worker = Rc::new(Worker {
         proxy,
         admission: start.admission,
+        tls: start.tls,
         fallback_host,
         shard,
         seats: RefCell::default(),
@@ -161,10 +178,11 @@ async fn run(start: Start, turns: Turns) -> io::Result<()> {
     });
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let (acceptor, port) = (listener.acceptor()?, listener.port().unwrap_or(0));
+        let door = Door { port: listener.port().unwrap_or(0), secure: listener.is_secure() };
+        let acceptor = listener.acceptor()?;
         let (worker, watch, accepting) = (Rc::clone(&worker), watch.clone(), accepting.clone());
         tasks.spawn_local(async move {
-            accept(worker, acceptor, port, watch).await;
+            accept(worker, acceptor, door, watch).await;
             drop(accepting);
         });
     }
@@ -195,25 +213,26 @@ impl Worker {
                 }
             };
             let Some(delivery) = delivery else { return Ok(()) };
-            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer) {
-                self.admit(socket, delivery.peer, delivery.port);
+            let door = Door { port: delivery.port, secure: delivery.secure };
+            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer, None) {
+                self.admit(socket, delivery.peer, door);
             }
             drop(delivery.hold);
         }
     }
 
     /// Takes a new connection in.
-    pub(super) fn admit(self: &Rc<Self>, socket: Socket, peer: Peer, port: u16) {
+    pub(super) fn admit(self: &Rc<Self>, socket: Socket, peer: Peer, door: Door) {
         self.proxy.clock.refresh();
         let guard = self.shard.guard(ConnectionState::H1Fresh);
         let accepted = self.proxy.clock.now();
         let since = accepted;
         match self.admission.enter(peer) {
             Ok(permit) => {
-                self.serve(socket, Kept { peer, port, accepted, since, guard, permit }, false)
+                self.serve(socket, Kept { peer, door, accepted, since, guard, permit }, false)
             }
             Err(permit) => {
-                self.turn_away(socket, Kept { peer, port, accepted, since, guard, permit });
+                self.turn_away(socket, Kept { peer, door, accepted, since, guard, permit });
             }
         }
     }
@@ -230,6 +249,7 @@ impl Worker {
                 alarm: &alarm,
                 client: &mut client,
                 guard: &kept.guard,
+                secure: kept.door.secure,
                 accepted: kept.accepted,
                 since: kept.since,
                 woken,
@@ -240,10 +260,14 @@ impl Worker {
             if let End::Multiplex = end {
                 // Boxed, so that a connection of HTTP/1 does not carry it.
                 match Box::pin(h2::serve(&worker, &alarm, client, &kept)).await {
-                    (end, Some(client)) => worker.after(client, kept, end),
+                    (end, Some(mut client)) => {
+                        let end = worker.end(&alarm, &mut client, end).await;
+                        worker.after(client, kept, end);
+                    }
                     (_, None) => worker.proxy.counters.closed(CloseReason::Error),
                 }
             } else {
+                let end = worker.end(&alarm, &mut client, end).await;
                 worker.after(client, kept, end);
             }
             worker.seats.borrow_mut().remove(key);
@@ -257,11 +281,17 @@ impl Worker {
         spawn_local(async move {
             let began = worker.proxy.clock.refresh();
             let failure = Failure::Overloaded("too many connections from this address");
-            let end = match h1::refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
-                Ended::Linger(reason) => End::Linger(reason),
-                Ended::Drop(reason) => End::Drop(reason),
-                Ended::Keep => End::Drop(CloseReason::Limit),
+            let end = if kept.door.secure {
+                // Saying so would cost a handshake, which is what the limit is to save.
+                End::Linger(CloseReason::Limit)
+            } else {
+                match h1::refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
+                    Ended::Linger(reason) => End::Linger(reason),
+                    Ended::Drop(reason) => End::Drop(reason),
+                    Ended::Keep => End::Drop(CloseReason::Limit),
+                }
             };
+            let end = worker.end(&alarm, &mut client, end).await;
             worker.after(client, kept, end);
             worker.seats.borrow_mut().remove(key);
         });
@@ -282,10 +312,32 @@ impl Worker {
             buffer: Buffer::default(),
             peer: kept.peer,
             address: address.into(),
-            port: kept.port,
+            port: kept.door.port,
             ended: false,
             aged: false,
         }
+    }
+
+    /// Ends our side of a connection that is to linger: a client that does not
+    /// take even that is left.
+    async fn end(&self, alarm: &Alarm, client: &mut Client, end: End) -> End {
+        let End::Linger(reason) = end else { return end };
+        let mut bound = Duration::MAX;
+        let ended = poll_fn(|cx| {
+            alarm.attach(cx);
+            let cut = self.proxy.stage() == Stage::Cut;
+            let now = if cut { CUT_SEND } else { self.proxy.config.timeouts.send };
+            if now < bound {
+                bound = now;
+                alarm.set(bound);
+            }
+            match client.socket.poll_end(cx) {
+                Poll::Ready(result) => Poll::Ready(result.is_ok()),
+                Poll::Pending if alarm.is_due() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if ended.await { End::Linger(reason) } else { End::Drop(reason) }
     }
 
     /// Parks, retires or closes a connection whose session is over.
@@ -299,7 +351,7 @@ impl Worker {
             End::Multiplex => self.proxy.counters.closed(CloseReason::Error),
             End::Linger(reason) => {
                 self.proxy.counters.closed(reason);
-                if socket.fin().is_ok() && crate::drain::kept(Rule::Linger) {
+                if crate::drain::kept(Rule::Linger) {
                     kept.guard.shift(kept.guard.kind().closing());
                     let until = now.saturating_add(millis(self.proxy.config.stop.linger));
                     self.park(socket, Kept { since: now, ..kept }, until);
@@ -313,10 +365,12 @@ impl Worker {
     }
 
     fn park(&self, socket: Socket, kept: Kept, until: u64) {
-        let Kept { peer, port, accepted, since, guard, permit } = kept;
-        let Ok(fd) = socket.release() else { return };
-        let parked =
-            Parked { fd, peer, port, accepted, since, until, guard, permit, retired: false };
+        let Kept { peer, door, accepted, since, guard, permit } = kept;
+        let Ok((fd, tls)) = socket.release() else { return };
+        // After the end nothing is said or understood any more.
+        let tls = tls.filter(|_| guard.kind() != ConnectionState::H1Closing);
+        let retired = false;
+        let parked = Parked { fd, peer, door, tls, accepted, since, until, guard, permit, retired };
         if self.lot.borrow_mut().park(parked).is_err() {
             self.proxy.counters.closed(CloseReason::Error);
         }
@@ -334,7 +388,7 @@ impl Worker {
             let began = self.proxy.clock.millis(began);
             let (from, grace) = match state {
                 ConnectionState::H1Fresh if !kept(Rule::FirstRequestGrace) => (0, Duration::ZERO),
-                ConnectionState::H1Fresh => (accepted, config.stop.first_request_grace),
+                ConnectionState::H1Fresh => (since, config.stop.first_request_grace),
                 _ => (since, config.stop.idle_grace),
             };
             // What the clock has noted is rounded down: a millisecond more is never less.
@@ -382,10 +436,10 @@ impl Worker {
     }
 
     fn unpark(self: &Rc<Self>, parked: Parked) {
-        let Parked { fd, peer, port, accepted, since, guard, permit, .. } = parked;
-        match Socket::adopt(fd, peer) {
+        let Parked { fd, peer, door, tls, accepted, since, guard, permit, .. } = parked;
+        match Socket::adopt(fd, peer, tls) {
             Ok(socket) => {
-                self.serve(socket, Kept { peer, port, accepted, since, guard, permit }, true)
+                self.serve(socket, Kept { peer, door, accepted, since, guard, permit }, true)
             }
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
@@ -500,7 +554,7 @@ impl Worker {
 /// What stays with a connection whether it is parked or served.
 pub(super) struct Kept {
     pub(super) peer: Peer,
-    pub(super) port: u16,
+    pub(super) door: Door,
     pub(super) accepted: u64,
     pub(super) since: u64,
     pub(super) guard: Guard<ConnectionState>,

@@ -45,9 +45,14 @@ pub(super) async fn close(
 }
 
 async fn close_one(listener: Listener, deliverer: Rc<Deliverer>) -> Option<String> {
-    let (address, port) = (listener.to_string(), listener.port().unwrap_or(0));
+    let address = listener.to_string();
     let began = Instant::now();
-    let door = Door { deliverer: Rc::clone(&deliverer), port, turn: 0 };
+    let door = Door {
+        deliverer: Rc::clone(&deliverer),
+        port: listener.port().unwrap_or(0),
+        secure: listener.is_secure(),
+        turn: 0,
+    };
     let closed = net::close(listener, door, deliverer.patience).await;
     let event = Event::new(Level::Info, "listener_closed")
         .with("addr", address.clone())
@@ -68,6 +73,7 @@ async fn close_one(listener: Listener, deliverer: Rc<Deliverer>) -> Option<Strin
 struct Door {
     deliverer: Rc<Deliverer>,
     port: u16,
+    secure: bool,
     turn: usize,
 }
 
@@ -80,14 +86,16 @@ impl net::Taker for Door {
 
     fn take(&mut self, fd: OwnedFd, peer: net::Peer) {
         self.turn += 1;
-        self.deliverer.deliver(fd, peer, self.port, self.turn);
+        let hold = self.deliverer.overview.scope.hold();
+        let delivery = Delivery { fd, peer, port: self.port, secure: self.secure, hold };
+        self.deliverer.deliver(delivery, self.turn);
     }
 }
 
 impl Deliverer {
     /// Hands a connection to a worker; the drain sees it all the while.
-    fn deliver(&self, fd: OwnedFd, peer: net::Peer, port: u16, turn: usize) {
-        let mut delivery = Delivery { fd, peer, port, hold: self.overview.scope.hold() };
+    fn deliver(&self, mut delivery: Delivery, turn: usize) {
+        let peer = delivery.peer;
         for offset in 0..self.workers.len() {
             match self.workers[(turn + offset) % self.workers.len()].try_send(delivery) {
                 Ok(()) => return,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use crate::limits::{ACCESS_LOG_QUEUE_MAX, DELIVERIES, LAST_WORDS, REPORT_CUT_MAX
 use crate::net::{BindError, Listener};
 use crate::serve::{self, Admission, Delivery, Start};
 use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink};
+use crate::tls::{self, certs};
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Certificates that were good when the configuration was checked.
+    #[error("{0}")]
+    Certificates(String),
     /// A thread, a runtime, a signal handler.
     #[error("cannot {what}")]
     System {
@@ -84,10 +88,11 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     let events = Events::stderr().map_err(system("write to stderr"))?;
     let access =
         Sink::stdout("access_log", ACCESS_LOG_QUEUE_MAX).map_err(system("write to stdout"))?;
-    let fits = descriptors::connections(loaded.config.workers, loaded.config.listen.len());
+    let listeners = loaded.config.listen.len() + loaded.config.tls.listen.len();
+    let fits = descriptors::connections(loaded.config.workers, listeners);
     let config = Arc::new(loaded.config);
-    let bound = bind(&config);
-    let (listeners, admin) = match bound {
+    let bound = tls_settings(&config).and_then(|tls| Ok((tls, bind(&config)?)));
+    let (tls, (listeners, admin)) = match bound {
         Ok(bound) => bound,
         Err(error) => {
             events.flush(Instant::now() + LAST_WORDS);
@@ -102,7 +107,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     });
-    let workers = start_workers(&config, &overview, &listeners, &events, fits);
+    let workers = start_workers(&config, &overview, &listeners, tls, &events, fits);
     let workers = match workers.await {
         Ok(workers) => workers,
         Err(error) => {
@@ -116,7 +121,8 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     }
     announce(&config, &events);
     for listener in &listeners {
-        events.emit(Event::listening(listener.to_string(), "http"));
+        let proto = if listener.is_secure() { "https" } else { "http" };
+        events.emit(Event::listening(listener.to_string(), proto));
     }
     if let Some(admin) = &admin {
         events.emit(Event::listening(admin.address(), "admin"));
@@ -125,10 +131,28 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         .map_err(system("start the watchdog"))
 }
 
+/// What TLS sessions are made with, if there are any. The files were read and
+/// found good a moment ago, but a moment ago is not now.
+fn tls_settings(config: &Config) -> Result<Option<tls::Settings>, StartError> {
+    if config.tls.listen.is_empty() {
+        return Ok(None);
+    }
+    let loaded = certs::load(&config.tls.pairs(), SystemTime::now()).map_err(|remarks| {
+        let remarks: Vec<_> = remarks.iter().map(ToString::to_string).collect();
+        StartError::Certificates(remarks.join("; "))
+    })?;
+    let tickets = tls::Tickets::new().map_err(io::Error::other);
+    let tickets = Arc::new(tickets.map_err(system("make the keys of session tickets"))?);
+    let settings = tls::Settings::new(&loaded.identities, tickets).map_err(io::Error::other);
+    Ok(Some(settings.map_err(system("set TLS up"))?))
+}
+
 type Bound = (Vec<Listener>, Option<admin::AdminListener>);
 
 fn bind(config: &Config) -> Result<Bound, StartError> {
-    let listeners = config.listen.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+    let clear = config.listen.iter().map(|listen| Listener::bind(listen, false));
+    let secure = config.tls.listen.iter().map(|listen| Listener::bind(listen, true));
+    let listeners = clear.chain(secure).collect::<Result<Vec<_>, _>>()?;
     let admin = config
         .admin
         .as_ref()
@@ -146,6 +170,7 @@ async fn start_workers(
     config: &Arc<Config>,
     overview: &Overview,
     listeners: &[Listener],
+    tls: Option<tls::Settings>,
     events: &Events,
     fits: usize,
 ) -> Result<Workers, StartError> {
@@ -164,6 +189,7 @@ async fn start_workers(
             config: Arc::clone(config),
             branch: overview.scope.branch(),
             listeners: shared.map_err(system("share a listener"))?,
+            tls: tls.clone(),
             deliveries: receiver,
             accepting: accepts.clone(),
             reports: report,

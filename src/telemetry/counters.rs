@@ -24,6 +24,8 @@ pub enum CloseReason {
     Age,
     /// A head, body or send timeout.
     Timeout,
+    /// The TLS handshake failed.
+    Tls,
     /// The request could not be understood.
     BadRequest,
     /// The app server failed in the middle of a response.
@@ -38,13 +40,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons.
-    pub const ALL: [CloseReason; 11] = [
+    pub const ALL: [CloseReason; 12] = [
         Self::Client,
         Self::Response,
         Self::Idle,
         Self::Drain,
         Self::Age,
         Self::Timeout,
+        Self::Tls,
         Self::BadRequest,
         Self::Upstream,
         Self::Limit,
@@ -61,6 +64,7 @@ impl CloseReason {
             Self::Drain => "drain",
             Self::Age => "age",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
             Self::BadRequest => "bad_request",
             Self::Upstream => "upstream",
             Self::Limit => "limit",

@@ -29,5 +29,7 @@ mod storm;
 mod storm_h2;
 mod support_itself;
 mod timeouts;
+mod tls;
+mod tls_stop;
 mod watchdog;
 mod workers;

@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::support::identity::Identity;
 use crate::support::peers::{
@@ -68,13 +69,13 @@ fn serve(client: impl Read + Write, how: Treats) -> std::io::Result<()> {
 }
 
 fn tls(identity: &Identity, how: Treats) -> Arc<ServerConfig> {
-    let chain = vec![CertificateDer::from(identity.certificate.clone())];
-    let key = PrivatePkcs8KeyDer::from(identity.key.clone());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![CertificateDer::from_pem_file(&identity.files.cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&identity.files.key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.expect("TLS 1.2 and 1.3").with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, key.into()).expect("a certificate");
+    let mut config = builder.with_single_cert(chain, key).expect("a certificate");
     config.alpn_protocols = match how {
         Treats::Refuse => vec![b"h2".to_vec()],
         Treats::HangUp => vec![b"http/1.1".to_vec()],
@@ -106,7 +107,7 @@ fn counts_of(kind: Kind, how: Treats, over_tls: bool) -> Counts {
     let identity = over_tls.then(Identity::new);
     let config = identity.as_ref().map(|identity| tls(identity, how));
     let (place, server) = one_bad_connection(how, config);
-    let trusted = identity.as_ref().map(Identity::certificate_file);
+    let trusted = identity.as_ref().map(|identity| identity.authority.clone());
     let counts = Peer::start(kind, &Target { place, trusted, seed: 1 }).wait().1;
     server.join().unwrap();
     counts

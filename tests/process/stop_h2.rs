@@ -15,8 +15,67 @@ const LONG: &str = "60s";
 /// The last stream that the first GOAWAY of two names.
 const ANY: u32 = (1 << 31) - 1;
 
+/// What carries the frames.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Clear,
+    Tls,
+}
+
+impl Way {
+    fn connect(self, proxy: &Proxy) -> H2 {
+        match self {
+            Way::Clear => H2::connect(&proxy.place()),
+            Way::Tls => H2::connect_tls(&proxy.tls_place()),
+        }
+    }
+
+    /// A connection without its preface.
+    fn bare(self, proxy: &Proxy) -> H2 {
+        match self {
+            Way::Clear => H2::bare(&proxy.place()),
+            Way::Tls => H2::bare_tls(&proxy.tls_place()),
+        }
+    }
+}
+
+/// Each of these in clear text and over TLS.
+macro_rules! both_ways {
+    ($($name:ident)*) => {
+        mod clear {
+            $(#[test] fn $name() { super::$name(super::Way::Clear); })*
+        }
+        mod tls {
+            $(#[test] fn $name() { super::$name(super::Way::Tls); })*
+        }
+    };
+}
+
+both_ways! {
+    idle_connection_is_told_twice_with_the_grace_between
+    streams_opened_before_the_final_goaway_are_served
+    a_stream_opened_right_before_the_final_goaway_finishes_after_it
+    streams_that_are_open_finish_whatever_they_are_doing
+    the_process_leaves_right_after_the_last_stream
+    a_thousand_streams_on_one_connection_go_through_a_stop
+    a_client_that_never_acknowledges_is_left_a_second_after_the_grace
+    streams_of_a_client_that_never_acknowledges_are_served_too
+    a_client_that_stops_in_the_middle_of_a_frame_is_left_a_second_after_the_grace
+    a_fresh_connection_has_the_grace_for_its_preface_and_is_served
+    a_preface_that_does_not_come_within_the_grace_ends_its_connection
+    nothing_is_retired_in_lame_duck
+    at_the_hard_deadline_each_stream_ends_as_its_state_asks
+    a_stream_that_was_never_handed_over_is_refused_at_the_hard_deadline
+    a_client_that_never_reads_is_cut_and_named_and_the_process_leaves_at_its_bound
+    a_window_that_never_opens_is_cut_with_a_reset_and_named
+    octets_after_the_end_do_not_destroy_what_was_sent_last
+    a_stream_above_the_final_goaway_is_not_answered
+    every_frame_of_a_stop_comes_in_the_order_of_the_contract
+}
+
 fn launch(origin: &Origin) -> Launch {
     Launch::before(origin)
+        .tls()
         .admin()
         .stop("first_request_grace", LONG)
         .stop("idle_grace", LONG)
@@ -29,10 +88,6 @@ fn drain(proxy: &Proxy) -> Instant {
     let at = proxy.terminate();
     proxy.wait_phase("draining");
     at
-}
-
-fn connect(proxy: &Proxy) -> H2 {
-    H2::connect(&proxy.place())
 }
 
 /// The first GOAWAY, which refuses nothing yet.
@@ -60,11 +115,10 @@ fn is_served(h2: &mut H2, stream: u32, text: &str) {
     assert!(response.whole && response.reset.is_none(), "{response:?}");
 }
 
-#[test]
-fn idle_connection_is_told_twice_with_the_grace_between() {
+fn idle_connection_is_told_twice_with_the_grace_between(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let stream = h2.get("/before");
     is_served(&mut h2, stream, "GET /before 0");
     proxy.wait_count(&["connections", "h2", "idle"], 1);
@@ -78,11 +132,10 @@ fn idle_connection_is_told_twice_with_the_grace_between() {
     assert_eq!(proxy.reported("raced"), 0);
 }
 
-#[test]
-fn streams_opened_before_the_final_goaway_are_served() {
+fn streams_opened_before_the_final_goaway_are_served(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     drain(&proxy);
     first_goaway(&mut h2);
     let mut last = 0;
@@ -96,11 +149,10 @@ fn streams_opened_before_the_final_goaway_are_served() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn a_stream_opened_right_before_the_final_goaway_finishes_after_it() {
+fn a_stream_opened_right_before_the_final_goaway_finishes_after_it(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     drain(&proxy);
     first_goaway(&mut h2);
     let stream = h2.get("/hold/late");
@@ -113,11 +165,10 @@ fn a_stream_opened_right_before_the_final_goaway_finishes_after_it() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn streams_that_are_open_finish_whatever_they_are_doing() {
+fn streams_that_are_open_finish_whatever_they_are_doing(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let waiting = h2.get("/hold/waiting");
     let half = h2.get("/part/length/half");
     let chunked = h2.get("/part/chunked/half");
@@ -141,11 +192,10 @@ fn streams_that_are_open_finish_whatever_they_are_doing() {
     assert!(proxy.events("request_cut").is_empty());
 }
 
-#[test]
-fn the_process_leaves_right_after_the_last_stream() {
+fn the_process_leaves_right_after_the_last_stream(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let stream = h2.get("/hold/last");
     origin.wait_started("/hold/last");
     drain(&proxy);
@@ -159,11 +209,10 @@ fn the_process_leaves_right_after_the_last_stream() {
     assert!(exit.at - over < ms(500), "left {:?} after the end", exit.at - over);
 }
 
-#[test]
-fn a_thousand_streams_on_one_connection_go_through_a_stop() {
+fn a_thousand_streams_on_one_connection_go_through_a_stop(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).set("limits.streams", "1000").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let before: Vec<u32> = (0..400).map(|_| h2.get("/think/400")).collect();
     proxy.terminate();
     let mut after = Vec::new();
@@ -185,11 +234,10 @@ fn a_thousand_streams_on_one_connection_go_through_a_stop() {
     assert_eq!(proxy.drain_report()["requests_served"], 1000);
 }
 
-#[test]
-fn a_client_that_never_acknowledges_is_left_a_second_after_the_grace() {
+fn a_client_that_never_acknowledges_is_left_a_second_after_the_grace(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let stream = h2.get("/before");
     is_served(&mut h2, stream, "GET /before 0");
     h2.auto.ping = false;
@@ -204,11 +252,10 @@ fn a_client_that_never_acknowledges_is_left_a_second_after_the_grace() {
     assert_eq!(hung.text("what"), "did not acknowledge GOAWAY");
 }
 
-#[test]
-fn streams_of_a_client_that_never_acknowledges_are_served_too() {
+fn streams_of_a_client_that_never_acknowledges_are_served_too(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     h2.auto.ping = false;
     drain(&proxy);
     first_goaway(&mut h2);
@@ -222,11 +269,10 @@ fn streams_of_a_client_that_never_acknowledges_are_served_too() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn a_client_that_stops_in_the_middle_of_a_frame_is_left_a_second_after_the_grace() {
+fn a_client_that_stops_in_the_middle_of_a_frame_is_left_a_second_after_the_grace(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     h2.fence();
     h2.auto.ping = false;
     h2.octets(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2]);
@@ -239,12 +285,11 @@ fn a_client_that_stops_in_the_middle_of_a_frame_is_left_a_second_after_the_grace
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn a_fresh_connection_has_the_grace_for_its_preface_and_is_served() {
+fn a_fresh_connection_has_the_grace_for_its_preface_and_is_served(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut silent = H2::bare(&proxy.place());
-    let mut half = H2::bare(&proxy.place());
+    let mut silent = way.bare(&proxy);
+    let mut half = way.bare(&proxy);
     half.octets(b"PRI * HTTP/2.0\r\n");
     proxy.wait_connections("reading", 1);
     drain(&proxy);
@@ -261,11 +306,10 @@ fn a_fresh_connection_has_the_grace_for_its_preface_and_is_served() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn a_preface_that_does_not_come_within_the_grace_ends_its_connection() {
+fn a_preface_that_does_not_come_within_the_grace_ends_its_connection(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("first_request_grace", "300ms").start();
-    let mut half = H2::bare(&proxy.place());
+    let mut half = way.bare(&proxy);
     half.octets(b"PRI * HTTP/2.0\r\n");
     proxy.wait_connections("reading", 1);
     let told = drain(&proxy);
@@ -278,11 +322,10 @@ fn a_preface_that_does_not_come_within_the_grace_ends_its_connection() {
     assert_eq!(proxy.wait_event("client_hung").text("what"), "sent no HTTP/2 preface");
 }
 
-#[test]
-fn nothing_is_retired_in_lame_duck() {
+fn nothing_is_retired_in_lame_duck(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("lame_duck", "500ms").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     proxy.terminate();
     proxy.wait_phase("lame_duck");
     let stream = h2.get("/lame");
@@ -293,11 +336,10 @@ fn nothing_is_retired_in_lame_duck() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn at_the_hard_deadline_each_stream_ends_as_its_state_asks() {
+fn at_the_hard_deadline_each_stream_ends_as_its_state_asks(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("drain_timeout", "700ms").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let waiting = h2.get("/hold/waiting");
     let half = h2.get("/part/length/half");
     let upload = h2.post_head("/up");
@@ -330,15 +372,15 @@ fn at_the_hard_deadline_each_stream_ends_as_its_state_asks() {
     assert_eq!(proxy.reported("cut_total"), 4);
 }
 
-#[test]
-fn a_stream_that_was_never_handed_over_is_refused_at_the_hard_deadline() {
+fn a_stream_that_was_never_handed_over_is_refused_at_the_hard_deadline(way: Way) {
     let crowd = crate::support::origin::Crowd::new();
     let upstream = crowd.place().to_string();
     let proxy = Launch::before_addr(&upstream)
+        .tls()
         .stop("drain_timeout", "500ms")
         .set("upstream.connect_timeout", "60s")
         .start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let get = h2.get("/queued");
     let post = h2.post("/queued", b"again if you like");
     h2.fence();
@@ -352,11 +394,10 @@ fn a_stream_that_was_never_handed_over_is_refused_at_the_hard_deadline() {
     assert_eq!(cut.len(), 2, "{cut:?}");
 }
 
-#[test]
-fn a_client_that_never_reads_is_cut_and_named_and_the_process_leaves_at_its_bound() {
+fn a_client_that_never_reads_is_cut_and_named_and_the_process_leaves_at_its_bound(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("drain_timeout", "700ms").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     h2.settings(&[(4, (1 << 31) - 1)]);
     h2.send(&Frame::window_update(0, (1 << 30) - 1));
     let streams: Vec<u32> = (0..8).map(|_| h2.get("/bytes/8000000")).collect();
@@ -373,11 +414,10 @@ fn a_client_that_never_reads_is_cut_and_named_and_the_process_leaves_at_its_boun
     drop(h2);
 }
 
-#[test]
-fn a_window_that_never_opens_is_cut_with_a_reset_and_named() {
+fn a_window_that_never_opens_is_cut_with_a_reset_and_named(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("drain_timeout", "700ms").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     h2.auto.window = false;
     let stream = h2.get("/bytes/200000");
     h2.response_head(stream);
@@ -389,11 +429,10 @@ fn a_window_that_never_opens_is_cut_with_a_reset_and_named() {
     assert_eq!((cut.text("target"), cut.text("protocol")), ("/bytes/200000", "HTTP/2.0"));
 }
 
-#[test]
-fn octets_after_the_end_do_not_destroy_what_was_sent_last() {
+fn octets_after_the_end_do_not_destroy_what_was_sent_last(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("goaway_grace", "0s").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let stream = h2.get("/hold/last");
     origin.wait_started("/hold/last");
     drain(&proxy);
@@ -408,11 +447,10 @@ fn octets_after_the_end_do_not_destroy_what_was_sent_last() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn a_stream_above_the_final_goaway_is_not_answered() {
+fn a_stream_above_the_final_goaway_is_not_answered(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     let held = h2.get("/hold/open");
     origin.wait_started("/hold/open");
     drain(&proxy);
@@ -427,11 +465,10 @@ fn a_stream_above_the_final_goaway_is_not_answered() {
     proxy.wait_clean_exit();
 }
 
-#[test]
-fn every_frame_of_a_stop_comes_in_the_order_of_the_contract() {
+fn every_frame_of_a_stop_comes_in_the_order_of_the_contract(way: Way) {
     let origin = Origin::new();
     let proxy = launch(&origin).stop("goaway_grace", "50ms").start();
-    let mut h2 = connect(&proxy);
+    let mut h2 = way.connect(&proxy);
     h2.fence();
     proxy.terminate();
     let mut seen = Vec::new();

@@ -39,11 +39,11 @@ fn storm(
         launch = launch.env(SABOTAGE, rule);
     }
     if over_tls {
-        launch = launch.tls(&identity);
+        launch = launch.arg("--tls-listen").arg("127.0.0.1:0").identity(&identity.files);
     }
     let proxy = launch.start();
     let place = proxy.place_of(if over_tls { "https" } else { "http" }, 0);
-    let trusted = over_tls.then(|| identity.certificate_file());
+    let trusted = over_tls.then(|| identity.authority.clone());
     let target = Target { place, trusted, seed };
     let peers: Vec<Peer> = kinds.iter().map(|kind| Peer::start(*kind, &target)).collect();
     for kind in kinds {

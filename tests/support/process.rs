@@ -18,7 +18,6 @@ use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use serde_json::Value;
 
 use super::client::Client;
-use super::identity::Identity;
 use super::origin::Origin;
 use super::wire::Place;
 use super::{PATIENCE, admin, pause, within};
@@ -84,14 +83,6 @@ impl Launch {
     pub(crate) fn listen(mut self, address: &str) -> Launch {
         self.listen = false;
         self.arg("--listen").arg(address)
-    }
-
-    /// With a TLS listener on a TCP port of its own.
-    pub(crate) fn tls(self, identity: &Identity) -> Launch {
-        let place = |path: PathBuf| path.to_string_lossy().into_owned();
-        let (certificate, key) = (place(identity.certificate_file()), place(identity.key_file()));
-        let words = ["--tls-listen", "127.0.0.1:0", "--cert", &certificate, "--key", &key];
-        words.iter().fold(self, |launch, word| launch.arg(*word))
     }
 
     /// With an admin listener on TCP.

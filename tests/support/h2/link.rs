@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
+use crate::support::PATIENCE;
+use crate::support::tls::Manner;
 use crate::support::wire::Place;
-use crate::support::{PATIENCE, h2::tls};
 
 /// A connection without HTTP/2 on it yet.
 pub(crate) trait Link: Read + Write + Send {
@@ -61,7 +62,7 @@ pub(crate) fn clear(place: &Place) -> Socket {
 /// # Panics
 /// When nobody accepts, or when they do not agree.
 pub(crate) fn encrypted(place: &Place) -> StreamOwned<ClientConnection, Socket> {
-    let mut tls = StreamOwned::new(tls::session(), clear(place));
+    let mut tls = StreamOwned::new(Manner::new().alpn(&["h2"]).session(), clear(place));
     while tls.conn.is_handshaking() {
         let done = tls.conn.complete_io(&mut tls.sock);
         done.unwrap_or_else(|error| panic!("TLS with {place}: {error}"));

@@ -20,7 +20,6 @@ pub(crate) mod expect;
 pub(crate) mod frame;
 pub(crate) mod hpack;
 pub(crate) mod link;
-pub(crate) mod tls;
 
 #[allow(unused_imports, reason = "not every test binary uses every name")]
 pub(crate) use self::{

@@ -1,0 +1,1 @@
+//! Certificates as operators have them, and sessions against a client of rustls.
