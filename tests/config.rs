@@ -93,6 +93,62 @@ head_count = 1000
 }
 
 #[test]
+fn what_is_wrong_with_certificates_is_reported_with_everything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    write("a.pem", made.cert.pem());
+    write("a.key", other.signing_key.serialize_pem());
+    write("b.key", made.cert.pem());
+    let file = "tls.listen = ':0'\ntls.cert = ['a.pem', 'none.pem', 'a.pem']\n\
+                tls.key = ['a.key', 'b.key']\ntimeouts.hed = 1\n";
+    write("e.toml", file.to_owned());
+    let output = ebbtide(dir.path(), &[], &["check", "--config", "e.toml"]);
+    let found = stderr(&output);
+    let want = [
+        "e.toml:2: tls.cert: none.pem: cannot read it: No such file",
+        "e.toml:3: tls.key: found 2 for 3 in tls.cert; allowed: as many",
+        "e.toml:3: tls.key: a.key: this key does not match the certificate in a.pem",
+        "e.toml:3: tls.key: b.key: found CERTIFICATE; allowed: a PEM file with one private key",
+        "e.toml:4: timeouts.hed: unknown key",
+        "configuration: upstream.endpoints: none given",
+    ];
+    assert_eq!(found.lines().count(), want.len(), "{found}");
+    for (line, want) in found.lines().zip(want) {
+        assert!(line.starts_with(want), "{line}\nis not\n{want}");
+    }
+    assert_eq!(output.status.code(), Some(2));
+    let run = ebbtide(dir.path(), &[], &["run", "--config", "e.toml"]);
+    assert_eq!(stderr(&run).lines().count(), want.len());
+    assert_eq!(run.status.code(), Some(2));
+}
+
+#[test]
+fn listeners_with_tls_are_enough_and_need_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("a.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("a.key"), made.signing_key.serialize_pem()).unwrap();
+    let check = |args: &[&str]| {
+        let needed = ["check", "--upstream", "127.0.0.1:3000"];
+        ebbtide(dir.path(), &[], &[&needed[..], args].concat())
+    };
+    let pair = ["--cert", "a.pem", "--key", "a.key"];
+    let good = check(&[&["--tls-listen", ":8443"][..], &pair].concat());
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(stdout(&good).contains("tls       0.0.0.0:8443\n"), "{}", stdout(&good));
+    let bare = stderr(&check(&["--tls-listen", ":8443"]));
+    assert!(bare.starts_with("configuration: tls.cert: none given"), "{bare}");
+    assert_eq!(bare.lines().count(), 1, "{bare}");
+    let idle = check(&[&["--listen", ":8080"][..], &pair].concat());
+    assert_eq!(idle.status.code(), Some(0));
+    assert!(stderr(&idle).contains("tls.cert: there is no tls.listen"), "{}", stderr(&idle));
+    let twice = check(&[&["--listen", ":8443", "--tls-listen", ":8443"][..], &pair].concat());
+    assert!(stderr(&twice).contains("0.0.0.0:8443 is listened on twice"), "{}", stderr(&twice));
+}
+
+#[test]
 fn each_source_overrides_the_ones_below_it() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("e.toml"), "drain.stop.drain_timeout = 21").unwrap();

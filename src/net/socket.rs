@@ -293,6 +293,9 @@ fn write_tls(
     // Only one piece is held beside the kernel's: a slow reader slows us down.
     ready!(send_tls(stream, tls, cx))?;
     let n = tls.put(pieces)?;
+    if n == 0 && pieces.iter().any(|piece| !piece.is_empty()) {
+        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    }
     match send_tls(stream, tls, cx) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         _ => Poll::Ready(Ok(n)),
@@ -388,5 +391,74 @@ pub fn discard(fd: impl AsFd, scratch: &mut [u8], mut show: impl FnMut(&[u8])) -
             Err(rustix::io::Errno::AGAIN) => return (octets, false),
             Err(_) => return (octets, true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream as Plain;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+    use super::*;
+    use crate::tls::{Settings, Tickets, certs};
+
+    type Client = StreamOwned<ClientConnection, Plain>;
+
+    /// A socket with a session on it, and a client that has not said anything yet.
+    fn ends() -> (Socket, Client) {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+        let pair = (dir.path().join("cert"), dir.path().join("key"));
+        std::fs::write(&pair.0, made.cert.pem()).unwrap();
+        std::fs::write(&pair.1, made.signing_key.serialize_pem()).unwrap();
+        let identities = certs::load(&[pair], SystemTime::now()).unwrap().identities;
+        let settings = Settings::new(&identities, Arc::new(Tickets::new().unwrap())).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::try_from("app.test").unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let (ours, theirs) = Plain::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Socket::adopt(ours.into(), Peer::Unix, Some(settings.session().unwrap()));
+        (socket.unwrap(), StreamOwned::new(client, theirs))
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_is_out_only_after_a_flush() {
+        let (mut socket, mut client) = ends();
+        let piece = vec![b'x'; 50_000];
+        let (go, gone) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            client.conn.complete_io(&mut client.sock).unwrap();
+            let wanted: usize = gone.recv().unwrap();
+            client.read_exact(&mut vec![0; wanted]).unwrap();
+            client.write_all(b"bye").unwrap();
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).unwrap();
+            assert!(rest.is_empty());
+        });
+        poll_fn(|cx| socket.poll_handshake(cx)).await.unwrap();
+        let mut written = 0;
+        let full = poll_fn(|cx| {
+            while let Poll::Ready(n) = socket.poll_write(cx, &piece) {
+                written += n.unwrap();
+            }
+            Poll::Ready(socket.poll_flush(cx).is_pending())
+        });
+        assert!(full.await, "there is ciphertext that the kernel has not taken");
+        go.send(written).unwrap();
+        poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
+        let mut got = [0; 10];
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut got)).await.unwrap(), 3);
+        assert_eq!(&got[..3], b"bye");
+        poll_fn(|cx| socket.poll_end(cx)).await.unwrap();
+        reader.join().unwrap();
     }
 }

@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use super::session::{End, Session};
 use super::worker::millis;
-use crate::drain::{Orders, Stage};
+use crate::drain::{Orders, Rule, Stage, kept};
 use crate::limits::{HANDSHAKE_EVENTS, PARK_AFTER};
 use crate::telemetry::{CloseReason, Event, Level};
 use crate::tls::Broken;
@@ -116,6 +116,9 @@ impl Session<'_> {
         let timeout = works.saturating_add(1 + millis(proxy.config.timeouts.tls_handshake));
         if stage < Stage::Draining {
             return (timeout, CloseReason::Timeout);
+        }
+        if !kept(Rule::FirstRequestGrace) {
+            return (0, CloseReason::Drain);
         }
         let from = waits.saturating_add(1).max(proxy.clock.millis(since));
         let grace = from.saturating_add(millis(proxy.config.stop.first_request_grace));

@@ -50,6 +50,12 @@ impl Parked {
         unread(&self.fd) > 0
     }
 
+    /// Sends FIN, and close_notify before it.
+    pub(super) fn end(&mut self) {
+        // A peer that is gone already shows in the next look at the socket.
+        let _gone = end(&self.fd, self.tls.as_deref_mut());
+    }
+
     /// Reads and forgets what comes after the end: whether it is of a request,
     /// and whether the peer has ended its side. With TLS only octets of the
     /// application can be; an alert is not, and a handshake is not.
@@ -69,8 +75,7 @@ impl Parked {
 
     /// Sends FIN; from now on it lingers until `until`.
     pub(super) fn retire(&mut self, now: u64, until: u64) {
-        // A peer that is gone already shows in the next look at the socket.
-        let _gone = end(&self.fd, self.tls.as_deref_mut());
+        self.end();
         self.guard.shift(ConnectionState::H1Closing);
         self.retired = true;
         self.since = now;

@@ -368,7 +368,7 @@ impl Worker {
         let Kept { peer, door, accepted, since, guard, permit } = kept;
         let Ok((fd, tls)) = socket.release() else { return };
         // After the end nothing is said or understood any more.
-        let tls = tls.filter(|_| guard.kind() != ConnectionState::H1Closing);
+        let tls = tls.filter(|_| !guard.kind().is_closing());
         let retired = false;
         let parked = Parked { fd, peer, door, tls, accepted, since, until, guard, permit, retired };
         if self.lot.borrow_mut().park(parked).is_err() {
@@ -426,11 +426,15 @@ impl Worker {
             }
             cut
         });
-        for parked in leaving {
-            if !parked.state().is_closing() && parked.has_octets() {
+        for mut parked in leaving {
+            if parked.state().is_closing() {
+                continue;
+            }
+            if parked.has_octets() {
                 self.unpark(parked);
-            } else if !parked.state().is_closing() {
+            } else {
                 self.proxy.counters.closed(CloseReason::Drain);
+                parked.end();
             }
         }
     }

@@ -297,7 +297,7 @@ fn sections(path: &Path, wanted: &str) -> Result<Sections, String> {
 fn why(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
-            format!("no {}", String::from_utf8_lossy(end_marker).trim())
+            format!("no -----END {}-----", String::from_utf8_lossy(end_marker).trim())
         }
         pem::Error::IllegalSectionStart { line } => {
             format!("no section begins with {:?}", String::from_utf8_lossy(line).trim())

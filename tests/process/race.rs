@@ -4,7 +4,9 @@
 //! `EBBTIDE_RACE_SEED` replays one run, `EBBTIDE_RACE_RUNS` sets how many there are.
 
 mod actor;
+mod h2;
 mod judge;
+mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -22,6 +24,9 @@ const ABREAST: usize = 4;
 
 /// How many runs a search has unless the environment says otherwise.
 const RUNS: u64 = 150;
+
+/// What a client has to look at a GOAWAY.
+const GOAWAY_GRACE: Duration = ms(300);
 
 /// What one seed decides.
 #[derive(Debug)]
@@ -55,12 +60,14 @@ impl Run {
     fn launch(&self, origin: &Origin, sabotage: Option<&str>) -> Launch {
         let span = |length: Duration| format!("{}ms", length.as_millis());
         let launch = Launch::before(origin)
+            .tls()
             .arg("--access-log")
             .arg("off")
             .arg("--workers")
             .arg("2")
             .stop("idle_grace", &span(self.idle_grace))
             .stop("first_request_grace", &span(self.first_request_grace))
+            .stop("goaway_grace", &span(GOAWAY_GRACE))
             .stop("linger", "10s")
             .stop("drain_timeout", "60s");
         match sabotage {
@@ -84,6 +91,7 @@ impl Run {
                 let stage = Stage {
                     number,
                     place: place.clone(),
+                    tls: proxy.tls_place(),
                     origin: Arc::clone(&origin),
                     gate: Arc::clone(&gate),
                     timeline: timeline.clone(),
@@ -257,6 +265,11 @@ fn notices(rule: &'static str) {
     let found = search(Some(rule));
     assert!(found.is_err(), "the search did not notice that {rule} is broken");
     eprintln!("{rule}: {}", found.unwrap_err().lines().take(3).collect::<Vec<_>>().join("; "));
+}
+
+#[test]
+fn the_search_notices_when_goaway_grace_is_broken() {
+    notices("goaway-grace");
 }
 
 #[test]

@@ -221,14 +221,14 @@ fn a_record_that_comes_octet_by_octet_is_a_request() {
 fn a_slow_reader_gets_all_of_its_response() {
     let origin = Origin::new();
     let proxy = Launch::before(&origin).tls().set("timeouts.send", "2s").start();
-    let mut client = proxy.tls_client();
+    let mut client = Manner::new().connect_narrow(&proxy.tls_place(), 4096).shaken();
     let len = 6_000_000;
     client.get(&format!("/bytes/{len}"));
     client.head();
     let mut got = Vec::new();
     while got.len() < len {
         got.extend(client.octets((len - got.len()).min(300_000)));
-        pause(ms(50));
+        pause(ms(40));
     }
     assert!(got == pattern(len), "octets were changed");
 }

@@ -148,8 +148,22 @@ impl Manner {
 
     /// The same, or why not.
     pub(crate) fn try_connect(&self, place: &Place) -> Result<TlsClient, End> {
-        let Place::Tcp(address) = place else { panic!("{place} is not TCP") };
-        let sock = TcpStream::connect_timeout(address, PATIENCE).map_err(|e| End::of(&e))?;
+        self.connect_with(place, None)
+    }
+
+    /// The same with a receive buffer of about `octets`: a client that cannot take much.
+    pub(crate) fn connect_narrow(&self, place: &Place, octets: usize) -> TlsClient {
+        self.connect_with(place, Some(octets))
+            .unwrap_or_else(|end| panic!("connect to {place}: {end:?}"))
+    }
+
+    fn connect_with(&self, place: &Place, narrow: Option<usize>) -> Result<TlsClient, End> {
+        let sock = place.socket();
+        if let Some(octets) = narrow {
+            sock.set_recv_buffer_size(octets).expect("a receive buffer");
+        }
+        sock.connect_timeout(&place.sock_addr(), PATIENCE).map_err(|e| End::of(&e))?;
+        let sock = TcpStream::from(sock);
         sock.set_nodelay(true).expect("no delay");
         sock.set_read_timeout(Some(PATIENCE)).expect("a bound");
         sock.set_write_timeout(Some(PATIENCE)).expect("a bound");
@@ -395,6 +409,24 @@ impl TlsClient {
         let body = self.octets(length.unwrap_or_else(|| panic!("no length: {head:?}")));
         let (trailers, interim) = (Vec::new(), Vec::new());
         Response { status, head, body, trailers, interim, framing: Framing::Length }
+    }
+
+    /// The same, or how the connection ended and what had come.
+    pub(crate) fn try_response(&mut self) -> Result<Response, (TlsEnd, Vec<u8>)> {
+        loop {
+            let whole = find(&self.ahead, b"\r\n\r\n").is_some_and(|at| {
+                let length = Head::parse(&self.ahead[..at + 4])
+                    .field("content-length")
+                    .and_then(|length| length.parse::<usize>().ok());
+                length.is_some_and(|length| self.ahead.len() >= at + 4 + length)
+            });
+            if whole {
+                return Ok(self.response());
+            }
+            if let Err(end) = self.fill() {
+                return Err((end, self.ahead.clone()));
+            }
+        }
     }
 
     /// The end of the connection, and what came before it.

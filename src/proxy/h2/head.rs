@@ -24,20 +24,12 @@ pub(super) fn plan(
     out: Vec<u8>,
 ) -> Result<Request, Failure> {
     let cookies = joined_cookies(&parts.headers);
-    let mut fields = [httparse::EMPTY_HEADER; HEAD_COUNT_MAX];
-    let mut count = 0;
+    let mut fields: Vec<Field<'_>> = Vec::with_capacity(parts.headers.len() + 1);
     let single = parts.headers.iter().filter(|(name, _)| cookies.is_none() || *name != "cookie");
-    for (name, value) in single {
-        let slot = fields.get_mut(count).ok_or(Failure::HeadTooLarge)?;
-        *slot = Field { name: name.as_str(), value: value.as_bytes() };
-        count += 1;
-    }
-    if let Some(cookies) = &cookies {
-        let slot = fields.get_mut(count).ok_or(Failure::HeadTooLarge)?;
-        *slot = Field { name: "cookie", value: cookies };
-        count += 1;
-    }
-    if count > most {
+    fields
+        .extend(single.map(|(name, value)| Field { name: name.as_str(), value: value.as_bytes() }));
+    fields.extend(cookies.as_ref().map(|value| Field { name: "cookie", value }));
+    if fields.len() > most.min(HEAD_COUNT_MAX) {
         return Err(Failure::HeadTooLarge);
     }
     let uri = &parts.uri;
@@ -45,7 +37,7 @@ pub(super) fn plan(
         method: parts.method.as_str(),
         target: uri.path_and_query().map_or("/", |target| target.as_str()),
         minor: 1,
-        fields: &fields[..count],
+        fields: &fields,
         len: 0,
     };
     let authority = uri.authority().map(http::uri::Authority::as_str);

@@ -13,8 +13,15 @@ use super::gate::Gate;
 use crate::http1::Buffer;
 use crate::net::Socket;
 
-/// Octets looked at in one piece while the gate is shut.
-const LOOK: usize = 4096;
+/// The most octets read at once.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// Where octets are read before h2 has them: the room that h2 offers is not
+    /// initialised, and doing that for each read costs more than moving the few
+    /// octets that most reads bring.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
 
 /// A connection's socket, and what is known of it.
 pub(super) struct Line {
@@ -55,21 +62,31 @@ impl Line {
         self.blocked.get()
     }
 
-    fn poll_look(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut gate = self.gate.borrow_mut();
-        let mut octets = [0; LOOK];
-        loop {
-            let given = gate.give(room);
-            if given > 0 || room.is_empty() {
-                return Poll::Ready(Ok(given));
+    fn poll_read(&self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let most = into.remaining().min(READ);
+            let mut gate = self.gate.borrow_mut();
+            if gate.is_idle() {
+                let read = ready!(self.socket.borrow_mut().poll_read(cx, &mut scratch[..most]))?;
+                gate.follow(&scratch[..read]);
+                into.put_slice(&scratch[..read]);
+                self.heard.set(self.heard.get() || read > 0);
+                return Poll::Ready(Ok(()));
             }
-            let read = ready!(self.socket.borrow_mut().poll_read(cx, &mut octets))?;
-            if read == 0 {
-                return Poll::Ready(Ok(0));
+            loop {
+                let given = gate.give(&mut scratch[..most]);
+                if given > 0 || most == 0 {
+                    into.put_slice(&scratch[..given]);
+                    return Poll::Ready(Ok(()));
+                }
+                let read = ready!(self.socket.borrow_mut().poll_read(cx, scratch))?;
+                if read == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                self.heard.set(true);
+                gate.take(&scratch[..read]);
             }
-            self.heard.set(true);
-            gate.take(&octets[..read]);
-        }
+        })
     }
 
     fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -101,17 +118,7 @@ impl AsyncRead for Io {
             line.heard.set(true);
             return Poll::Ready(Ok(()));
         }
-        let room = buf.initialize_unfilled();
-        let read = if line.gate.borrow().is_idle() {
-            let read = ready!(line.socket.borrow_mut().poll_read(cx, room))?;
-            line.gate.borrow_mut().follow(&room[..read]);
-            line.heard.set(read > 0);
-            read
-        } else {
-            ready!(line.poll_look(cx, room))?
-        };
-        buf.advance(read);
-        Poll::Ready(Ok(()))
+        line.poll_read(cx, buf)
     }
 }
 

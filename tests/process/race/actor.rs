@@ -41,9 +41,19 @@ enum Scene {
     ToldFresh,
     /// Gets its head when the process has said that it drains.
     ToldActive,
+    /// Connects with TLS, and asks.
+    TlsAccept,
+    /// Uses an idle connection with TLS again.
+    TlsIdle,
+    /// Connects for HTTP/2, in clear text or with TLS, and asks.
+    H2Accept,
+    /// Opens streams, one after the other, and does not heed what it is told.
+    H2Streams,
+    /// Sends the end of a stream's body.
+    H2UploadEnd,
 }
 
-const SCENES: [Scene; 13] = [
+const SCENES: [Scene; 18] = [
     Scene::Accept,
     Scene::AcceptRow,
     Scene::FirstOctet,
@@ -57,6 +67,11 @@ const SCENES: [Scene; 13] = [
     Scene::EarlyResponse,
     Scene::ToldFresh,
     Scene::ToldActive,
+    Scene::TlsAccept,
+    Scene::TlsIdle,
+    Scene::H2Accept,
+    Scene::H2Streams,
+    Scene::H2UploadEnd,
 ];
 
 /// One actor's part: what, and when.
@@ -64,11 +79,11 @@ const SCENES: [Scene; 13] = [
 pub(super) struct Part {
     scene: Scene,
     /// Whether it acts before or after the signal, and by how much.
-    before: bool,
-    offset: Duration,
+    pub(super) before: bool,
+    pub(super) offset: Duration,
     /// A little later, where the scene has a second act.
-    then: Duration,
-    choice: u64,
+    pub(super) then: Duration,
+    pub(super) choice: u64,
     idle_grace: Duration,
 }
 
@@ -77,6 +92,7 @@ pub(super) struct Part {
 pub(super) struct Stage {
     pub(super) number: usize,
     pub(super) place: Place,
+    pub(super) tls: Place,
     pub(super) origin: Arc<Origin>,
     pub(super) gate: Arc<Gate>,
     pub(super) timeline: Timeline,
@@ -88,6 +104,7 @@ fn telling(broken: Option<&str>) -> &'static [Scene] {
         Some("last-look") => &[Scene::IdleEnd, Scene::IdleReuse],
         Some("linger") => &[Scene::EarlyResponse],
         Some("empty-accept-queue") => &[Scene::AcceptRow],
+        Some("goaway-grace") => &[Scene::H2Streams],
         Some("serve-reading") => &[Scene::LastOctetOfHead],
         _ => &SCENES,
     }
@@ -129,11 +146,16 @@ impl Part {
             Scene::EarlyResponse => self.early_response(stage),
             Scene::ToldFresh => self.told_fresh(stage),
             Scene::ToldActive => self.told_active(stage),
+            Scene::TlsAccept => self.tls_accept(stage),
+            Scene::TlsIdle => self.tls_idle(stage),
+            Scene::H2Accept => self.h2_accept(stage),
+            Scene::H2Streams => self.h2_streams(stage),
+            Scene::H2UploadEnd => self.h2_upload_end(stage),
         }
     }
 
     /// Waits for the instant of this part.
-    fn moment(&self, stage: &Stage) -> Instant {
+    pub(super) fn moment(&self, stage: &Stage) -> Instant {
         let signal_at = stage.gate.here();
         let moment = if self.before { signal_at - self.offset } else { signal_at + self.offset };
         wait_until(moment);
@@ -144,7 +166,7 @@ impl Part {
         stage.timeline.note(format!("{} {:?} {what}", stage.number, self.scene))
     }
 
-    fn fact(
+    pub(super) fn fact(
         &self,
         stage: &Stage,
         which: usize,
@@ -403,7 +425,7 @@ fn answer(client: &mut Client, sent: Result<(), End>, text: &str) -> Fate {
     }
 }
 
-fn shortened(mut broken: Broken) -> Broken {
+pub(super) fn shortened(mut broken: Broken) -> Broken {
     broken.got.truncate(100);
     broken
 }

@@ -20,6 +20,8 @@ pub(super) enum Due {
     FreshAndTold,
     /// An answer that says that it is the last one.
     Told,
+    /// An answer, if the client could not have looked at a GOAWAY yet.
+    Stream,
 }
 
 /// What became of it.
@@ -99,6 +101,7 @@ impl Fact {
                 within(self.began.max(signal_at), run.first_request_grace)
             }
             Due::Idle => within(signal_at, run.idle_grace),
+            Due::Stream => within(signal_at, super::GOAWAY_GRACE - ms(50)),
         }
     }
 

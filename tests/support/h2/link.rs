@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use rustls::{ClientConnection, StreamOwned};
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use crate::support::PATIENCE;
 use crate::support::tls::Manner;
@@ -12,15 +12,15 @@ use crate::support::wire::Place;
 /// A connection without HTTP/2 on it yet.
 pub(crate) trait Link: Read + Write + Send {
     /// The socket below.
-    fn sock(&self) -> &Socket;
+    fn sock(&self) -> SockRef<'_>;
 
     /// The scheme of requests over it.
     fn scheme(&self) -> &'static str;
 }
 
 impl Link for Socket {
-    fn sock(&self) -> &Socket {
-        self
+    fn sock(&self) -> SockRef<'_> {
+        SockRef::from(self)
     }
 
     fn scheme(&self) -> &'static str {
@@ -29,8 +29,8 @@ impl Link for Socket {
 }
 
 impl Link for StreamOwned<ClientConnection, Socket> {
-    fn sock(&self) -> &Socket {
-        self.get_ref()
+    fn sock(&self) -> SockRef<'_> {
+        SockRef::from(self.get_ref())
     }
 
     fn scheme(&self) -> &'static str {
@@ -62,7 +62,15 @@ pub(crate) fn clear(place: &Place) -> Socket {
 /// # Panics
 /// When nobody accepts, or when they do not agree.
 pub(crate) fn encrypted(place: &Place) -> StreamOwned<ClientConnection, Socket> {
-    let mut tls = StreamOwned::new(Manner::new().alpn(&["h2"]).session(), clear(place));
+    encrypted_by(place, Manner::new().alpn(&["h2"]).session())
+}
+
+/// The same with a session of the test's own.
+pub(crate) fn encrypted_by(
+    place: &Place,
+    session: ClientConnection,
+) -> StreamOwned<ClientConnection, Socket> {
+    let mut tls = StreamOwned::new(session, clear(place));
     while tls.conn.is_handshaking() {
         let done = tls.conn.complete_io(&mut tls.sock);
         done.unwrap_or_else(|error| panic!("TLS with {place}: {error}"));
