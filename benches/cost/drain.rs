@@ -23,8 +23,8 @@ pub(crate) fn measure(binary: &Path, wanted: usize) -> Result<Verdict, Error> {
     let connections = wanted.min(usize::try_from(limit / 2).unwrap_or(usize::MAX));
     let upstream = backend::start()?;
     let launch = Launch { settings: &[IDLE_GRACE_SETTING], ..Launch::plain(binary, upstream) };
-    let (process, addr) = launch.start()?;
-    let load = Load::connect_and_ask(addr, connections)?;
+    let (process, doors) = launch.start()?;
+    let load = Load::connect_and_ask(doors.h1, connections)?;
     memory::settled_memory(process.id())?;
 
     let clients = thread::spawn(move || {

@@ -12,7 +12,10 @@
 mod backend;
 mod cpu;
 mod drain;
+mod h2load;
 mod host;
+mod identity;
+mod idle;
 mod instructions;
 mod load;
 mod memory;
@@ -26,6 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use h2load::Work;
 
 /// Any failure that ends a measurement, already in words.
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -104,6 +108,9 @@ struct Options {
     /// Rounds of one second for each proxy in `cpu`.
     #[arg(long, value_name = "N", default_value_t = 10)]
     rounds: usize,
+    /// Kinds of work for `cpu`; all if none is given.
+    #[arg(long, value_enum, value_name = "WORK")]
+    work: Vec<Work>,
     /// What `cargo bench` always passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -149,7 +156,10 @@ fn measure(measurement: Measurement, options: &Options) -> Result<Verdict, Error
             memory::measure(&options.binary, options.connections, options.max_idle_bytes)
         }
         Measurement::Drain => drain::measure(&options.binary, options.drain_connections),
-        Measurement::Cpu => cpu::measure(&options.binary, options.rounds),
+        Measurement::Cpu => {
+            let works = if options.work.is_empty() { &Work::ALL } else { &options.work[..] };
+            cpu::measure(&options.binary, options.rounds, works)
+        }
         Measurement::Direct => cpu::measure_direct(),
         Measurement::All => Ok(Verdict::Kept),
     }

@@ -10,9 +10,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::h2load::Work;
+use crate::identity::Identity;
+use crate::idle::Idle;
 use crate::load::{Load, Until};
-use crate::proxy::Launch;
-use crate::{Error, Verdict, backend, host};
+use crate::proxy::{Doors, Launch, Process};
+use crate::{Error, Verdict, backend, host, peers};
 
 const WARM_UP: u64 = 1_000;
 
@@ -23,33 +26,60 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 const SETTLED_WITHIN: u64 = 32 * 1024;
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Prints bytes per connection without a request and after one; the second
-/// must be at most `bound`.
+/// Prints bytes per connection: in clear text without a request and after one, which
+/// must be at most `bound`; then idle over TLS and HTTP/2, beside nginx.
 pub(crate) fn measure(binary: &Path, connections: usize, bound: u64) -> Result<Verdict, Error> {
     host::raise_descriptor_limit()?;
     let upstream = backend::start()?;
+    let identity = Identity::new()?;
     println!("memory per idle connection, {connections} connections (bound {bound} bytes)");
-    let fresh = growth(binary, upstream, connections, Load::connect)?;
+    let launch = || Launch { identity: Some(&identity), ..Launch::plain(binary, upstream) };
+    let clear = |connect: fn(SocketAddr, usize) -> Result<Load, Error>| {
+        let (process, doors) = launch().start()?;
+        let grown = growth(&process, &doors, connections, || connect(doors.h1, connections))?;
+        process.stop()?;
+        Ok::<_, Error>(grown)
+    };
+    let fresh = clear(Load::connect)?;
     println!("  no request yet     {fresh:>8} bytes");
-    let used = growth(binary, upstream, connections, Load::connect_and_ask)?;
+    let used = clear(Load::connect_and_ask)?;
     let verdict = Verdict::of(used <= bound);
     println!("  after one request  {used:>8} bytes  {verdict}");
+    for (name, work) in HELD {
+        let hold = |doors: &Doors| Idle::connect(work, doors, &identity, connections);
+        let (process, doors) = launch().start()?;
+        let own = growth(&process, &doors, connections, || hold(&doors))?;
+        process.stop()?;
+        let peer = peers::start_one("nginx", upstream, &identity)?;
+        let other = peer
+            .map(|it| growth(&it.process, &it.doors, connections, || hold(&it.doors)))
+            .transpose()?;
+        let other = other.map_or("not installed".to_owned(), |bytes| format!("{bytes:>8} bytes"));
+        println!("  {name:<18} {own:>8} bytes  nginx {other}");
+    }
     Ok(verdict)
 }
 
-fn growth(
-    binary: &Path,
-    upstream: SocketAddr,
+/// What is held idle after one request, beside nginx.
+const HELD: [(&str, Work); 4] = [
+    ("HTTP/1.1", Work::H1),
+    ("HTTP/1.1 over TLS", Work::H1Tls),
+    ("HTTP/2", Work::H2),
+    ("HTTP/2 over TLS", Work::H2Tls),
+];
+
+/// What each of the connections that `connect` makes takes of a proxy's memory.
+fn growth<T>(
+    process: &Process,
+    doors: &Doors,
     connections: usize,
-    connect: fn(SocketAddr, usize) -> Result<Load, Error>,
+    connect: impl FnOnce() -> Result<T, Error>,
 ) -> Result<u64, Error> {
-    let (process, addr) = Launch::plain(binary, upstream).start()?;
-    Load::connect(addr, 8)?.run(Until::Requests(WARM_UP))?;
+    Load::connect(doors.h1, 8)?.run(Until::Requests(WARM_UP))?;
     let before = settled_memory(process.id())?;
-    let load = connect(addr, connections)?;
+    let load = connect()?;
     let after = settled_memory(process.id())?;
     drop(load);
-    process.stop()?;
     Ok(after.saturating_sub(before) / connections as u64)
 }
 

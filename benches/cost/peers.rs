@@ -1,5 +1,6 @@
 //! nginx and HAProxy, configured to do what ebbtide does by default: one
-//! thread, keep-alive on both sides, the same fields added, no access log.
+//! thread, keep-alive on both sides, the same fields added, no access log; and the
+//! same certificate for all.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::proxy::Process;
+use crate::identity::Identity;
+use crate::proxy::{Doors, Process};
 use crate::{Error, host};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -17,49 +19,71 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) process: Process,
-    pub(crate) addr: SocketAddr,
+    pub(crate) doors: Doors,
 }
 
 /// Starts those that are installed.
-pub(crate) fn start(upstream: SocketAddr) -> Result<Vec<Peer>, Error> {
+pub(crate) fn start(upstream: SocketAddr, identity: &Identity) -> Result<Vec<Peer>, Error> {
     let mut peers = Vec::new();
-    for (name, start) in [("nginx", nginx as Start), ("haproxy", haproxy as Start)] {
-        match host::find_program(name) {
-            Some(program) => peers.push(start_peer(name, &program, upstream, start)?),
+    for name in ["nginx", "haproxy"] {
+        match start_one(name, upstream, identity)? {
+            Some(peer) => peers.push(peer),
             None => println!("  {name} is not installed: not compared"),
         }
     }
     Ok(peers)
 }
 
-/// The command, given program, directory for its files, address and upstream.
-type Start = fn(&Path, &Path, SocketAddr, SocketAddr) -> Result<Command, Error>;
+/// Starts the peer of this name, if it is installed.
+pub(crate) fn start_one(
+    name: &'static str,
+    upstream: SocketAddr,
+    identity: &Identity,
+) -> Result<Option<Peer>, Error> {
+    let start: Start = if name == "nginx" { nginx } else { haproxy };
+    let program = host::find_program(name);
+    program.map(|program| start_peer(name, &program, upstream, identity, start)).transpose()
+}
+
+/// What a peer's configuration has to say.
+struct Setting<'a> {
+    h1: SocketAddr,
+    h2: SocketAddr,
+    tls: SocketAddr,
+    upstream: SocketAddr,
+    identity: &'a Identity,
+}
+
+/// The command, given program and directory for its files.
+type Start = fn(&Path, &Path, &Setting<'_>) -> Result<Command, Error>;
 
 fn start_peer(
     name: &'static str,
     program: &Path,
     upstream: SocketAddr,
+    identity: &Identity,
     start: Start,
 ) -> Result<Peer, Error> {
-    let addr = free_address()?;
-    let mut command = start(program, &host::scratch(name)?, addr, upstream)?;
+    let [h1, h2, tls] = free_addresses()?;
+    let setting = Setting { h1, h2, tls, upstream, identity };
+    let mut command = start(program, &host::scratch(name)?, &setting)?;
     let process = Process::start(command.stderr(Stdio::null()))?;
-    wait_until_listening(name, addr)?;
-    Ok(Peer { name, process, addr })
+    for addr in [h1, h2, tls] {
+        wait_until_listening(name, addr)?;
+    }
+    Ok(Peer { name, process, doors: Doors { h1, h2, tls: Some(tls) } })
 }
 
-fn nginx(
-    program: &Path,
-    directory: &Path,
-    addr: SocketAddr,
-    upstream: SocketAddr,
-) -> Result<Command, Error> {
+fn nginx(program: &Path, directory: &Path, setting: &Setting<'_>) -> Result<Command, Error> {
+    let Setting { h1, h2, tls, upstream, identity } = setting;
+    let (certificate, key) = (identity.certificate.display(), identity.key.display());
     let text = format!(
         r#"daemon off;
 master_process off;
 pid nginx.pid;
 error_log stderr crit;
-events {{ worker_connections 4096; }}
+worker_rlimit_nofile 40000;
+events {{ worker_connections 32768; }}
 http {{
     access_log off;
     client_body_temp_path body;
@@ -70,7 +94,12 @@ http {{
     keepalive_requests 1000000000;
     upstream app {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
-        listen {addr};
+        listen {h1};
+        listen {h2} http2;
+        listen {tls} ssl http2;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
@@ -94,12 +123,9 @@ http {{
     Ok(command)
 }
 
-fn haproxy(
-    program: &Path,
-    directory: &Path,
-    addr: SocketAddr,
-    upstream: SocketAddr,
-) -> Result<Command, Error> {
+fn haproxy(program: &Path, directory: &Path, setting: &Setting<'_>) -> Result<Command, Error> {
+    let Setting { h1, h2, tls, upstream, identity } = setting;
+    let certificate = identity.both.display();
     let text = format!(
         "global
     nbthread 1
@@ -112,10 +138,12 @@ defaults
     option forwardfor
     http-reuse always
 frontend cost
-    bind {addr}
+    bind {h1}
+    bind {h2} proto h2
+    bind {tls} ssl crt {certificate} alpn h2,http/1.1
     unique-id-format %[uuid]
     unique-id-header X-Request-Id
-    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
     http-request set-header X-Forwarded-Port %[dst_port]
     http-request set-header X-Real-IP %[src]
@@ -132,9 +160,13 @@ backend app
     Ok(command)
 }
 
-/// Neither tells which port it was given, so one is chosen that was free just now.
-fn free_address() -> Result<SocketAddr, Error> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+/// Neither tells which ports it was given, so some are chosen that were free just now,
+/// all held until the last is chosen.
+fn free_addresses() -> Result<[SocketAddr; 3], Error> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let held = [bind()?, bind()?, bind()?];
+    let [h1, h2, tls] = held.each_ref().map(TcpListener::local_addr);
+    Ok([h1?, h2?, tls?])
 }
 
 fn wait_until_listening(name: &str, addr: SocketAddr) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::identity::Identity;
 use crate::{Error, host};
 
 /// A minute, because it may start under callgrind.
@@ -33,21 +34,41 @@ pub(crate) struct Launch<'a> {
     /// A program to run it under, with its arguments.
     pub(crate) under: Vec<OsString>,
     pub(crate) settings: &'a [&'a str],
+    /// With a TLS listener besides the other.
+    pub(crate) identity: Option<&'a Identity>,
+}
+
+/// Where a proxy listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doors {
+    /// For HTTP/1.1 in clear text.
+    pub(crate) h1: SocketAddr,
+    /// For HTTP/2 in clear text.
+    pub(crate) h2: SocketAddr,
+    /// For both over TLS.
+    pub(crate) tls: Option<SocketAddr>,
 }
 
 impl<'a> Launch<'a> {
     /// The plain start: no access log, all defaults.
     pub(crate) fn plain(binary: &'a Path, upstream: SocketAddr) -> Self {
-        Self { binary, upstream, access_log: "off", under: Vec::new(), settings: &[] }
+        Self {
+            binary,
+            upstream,
+            access_log: "off",
+            under: Vec::new(),
+            settings: &[],
+            identity: None,
+        }
     }
 
     /// Starts it and waits until it is ready.
-    pub(crate) fn start(self) -> Result<(Process, SocketAddr), Error> {
+    pub(crate) fn start(self) -> Result<(Process, Doors), Error> {
         let (process, stderr) = Process::start_with_stderr(&mut self.command())?;
         let (report, ready) = sync_channel(1);
         thread::spawn(move || read_events(stderr, &report));
-        let addr = wait_until_ready(&ready)?;
-        Ok((process, addr))
+        let doors = wait_until_ready(&ready)?;
+        Ok((process, doors))
     }
 
     fn command(&self) -> Command {
@@ -58,6 +79,10 @@ impl<'a> Launch<'a> {
         command.args(["--upstream", &self.upstream.to_string(), "--access-log", self.access_log]);
         for setting in self.settings {
             command.args(["--set", setting]);
+        }
+        if let Some(identity) = self.identity {
+            command.args(["--tls-listen", "127.0.0.1:0", "--cert"]).arg(&identity.certificate);
+            command.arg("--key").arg(&identity.key);
         }
         command
     }
@@ -119,27 +144,29 @@ impl Drop for Process {
     }
 }
 
-type Report = Result<SocketAddr, String>;
+type Report = Result<Doors, String>;
 
-fn wait_until_ready(ready: &Receiver<Report>) -> Result<SocketAddr, Error> {
+fn wait_until_ready(ready: &Receiver<Report>) -> Result<Doors, Error> {
     let report = ready
         .recv_timeout(START_LIMIT)
         .map_err(|_| format!("it was not ready within {START_LIMIT:?}"))?;
     Ok(report?)
 }
 
-/// Reports the HTTP listener's address at `ready`, or the last lines if that
+/// Reports where it listens at `ready`, or the last lines if that
 /// never comes; then reads on, so that the proxy never waits for a full pipe.
 fn read_events(stderr: ChildStderr, report: &SyncSender<Report>) {
-    let mut listening = None;
+    let (mut http, mut tls) = (None, None);
     let mut reported = false;
     let mut shown = VecDeque::new();
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         match parse_event(&line) {
-            Some(Event::Listening(addr)) => listening = Some(addr),
+            Some(Event::Http(addr)) => http = Some(addr),
+            Some(Event::Https(addr)) => tls = Some(addr),
             Some(Event::Ready) if !reported => {
-                let addr = listening.ok_or_else(|| "ready, but not listening".to_string());
-                reported = report.send(addr).is_ok();
+                let doors = http.map(|addr| Doors { h1: addr, h2: addr, tls });
+                let doors = doors.ok_or_else(|| "ready, but not listening".to_string());
+                reported = report.send(doors).is_ok();
             }
             _ => {}
         }
@@ -156,18 +183,19 @@ fn read_events(stderr: ChildStderr, report: &SyncSender<Report>) {
 }
 
 enum Event {
-    Listening(SocketAddr),
+    Http(SocketAddr),
+    Https(SocketAddr),
     Ready,
 }
 
 /// The events that matter here; lines of another kind are not ebbtide's.
 fn parse_event(line: &str) -> Option<Event> {
     let event: serde_json::Value = serde_json::from_str(line).ok()?;
-    match event["event"].as_str()? {
-        "listening" if event["proto"] == "http" => {
-            Some(Event::Listening(event["addr"].as_str()?.parse().ok()?))
-        }
-        "ready" => Some(Event::Ready),
+    let addr = || event["addr"].as_str()?.parse().ok();
+    match (event["event"].as_str()?, event["proto"].as_str()) {
+        ("listening", Some("http")) => addr().map(Event::Http),
+        ("listening", Some("https")) => addr().map(Event::Https),
+        ("ready", _) => Some(Event::Ready),
         _ => None,
     }
 }

@@ -81,7 +81,8 @@ fn count(
     connections: usize,
     requests: u64,
 ) -> Result<Vec<Counted>, Error> {
-    let (process, addr) = Launch::plain(binary, upstream).start()?;
+    let (process, doors) = Launch::plain(binary, upstream).start()?;
+    let addr = doors.h1;
     let mut load = Load::connect(addr, connections)?;
     load.run(Until::Requests(WARM_UP))?;
     let tracer = Tracer::attach(strace, process.id())?;

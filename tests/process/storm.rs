@@ -174,7 +174,8 @@ fn pipelining(place: &Place, tally: &Tally, _: &mut Rng) -> Over {
     Over::Again
 }
 
-fn stops() -> u64 {
+/// How many stops a storm has.
+pub(crate) fn stops() -> u64 {
     let set = std::env::var("EBBTIDE_STORM_STOPS").ok();
     set.and_then(|value| value.parse().ok()).unwrap_or(5)
 }

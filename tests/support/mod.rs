@@ -1,6 +1,7 @@
 //! What the tests share: the real binary as a child ([`process`]), a scripted
 //! app server ([`origin`]), raw clients of HTTP/1 ([`client`], with TLS [`tls`])
-//! and HTTP/2 ([`h2`]), and the admin interface ([`admin`]).
+//! and HTTP/2 ([`h2`]), clients of other make ([`peers`]), and the admin interface
+//! ([`admin`]).
 //!
 //! Everything is threads and blocking sockets with a bound on every wait: what
 //! a test says is what happens, in that order.
@@ -10,7 +11,9 @@
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod h2;
+pub(crate) mod identity;
 pub(crate) mod origin;
+pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod timeline;
 pub(crate) mod tls;

@@ -1,0 +1,3 @@
+module ebbtide/peers
+
+go 1.19
