@@ -80,6 +80,7 @@ impl<'a> Streams<'a> {
             match open.future.as_mut().poll(&mut Context::from_waker(&open.waker)) {
                 Poll::Pending => true,
                 Poll::Ready(over) => {
+                    open.bell.take_down();
                     *cancelled += u32::from(over.was_cancelled());
                     served.push(Past { served: over, out: taken.saturating_add(most) });
                     false

@@ -5,7 +5,7 @@
 //! has written something or by h2 that has read something, is heard in the same
 //! turn: without that each of them would cost another one.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
@@ -53,21 +53,35 @@ impl Turns {
 /// One who is polled.
 #[derive(Debug)]
 pub(super) struct Bell {
-    rung: AtomicBool,
+    state: AtomicU8,
     turns: Arc<Turns>,
 }
+
+const STILL: u8 = 0;
+const RUNG: u8 = 1;
+/// Its owner is gone. Whoever still holds its waker rings for nobody.
+const DUMB: u8 = 2;
 
 impl Bell {
     /// A bell that has rung.
     pub(super) fn new(turns: &Arc<Turns>) -> Arc<Self> {
-        let bell = Bell { rung: AtomicBool::new(false), turns: Arc::clone(turns) };
+        let bell = Bell { state: AtomicU8::new(STILL), turns: Arc::clone(turns) };
         bell.ring();
         Arc::new(bell)
     }
 
     /// Whether it has rung since this was last asked.
     pub(super) fn answer(&self) -> bool {
-        let rung = self.rung.swap(false, Ordering::SeqCst);
+        self.leave(STILL)
+    }
+
+    /// Nobody will answer any more.
+    pub(super) fn take_down(&self) {
+        self.leave(DUMB);
+    }
+
+    fn leave(&self, state: u8) -> bool {
+        let rung = self.state.swap(state, Ordering::SeqCst) == RUNG;
         if rung {
             self.turns.rung.fetch_sub(1, Ordering::SeqCst);
         }
@@ -76,11 +90,13 @@ impl Bell {
 
     /// Asks for a turn.
     pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            self.turns.rung.fetch_add(1, Ordering::SeqCst);
-            if !self.turns.busy.load(Ordering::SeqCst) {
-                self.turns.wake();
-            }
+        let (before, after) = (Ordering::SeqCst, Ordering::SeqCst);
+        // Counted first: what is answered is never less than nothing.
+        self.turns.rung.fetch_add(1, Ordering::SeqCst);
+        if self.state.compare_exchange(STILL, RUNG, before, after).is_err() {
+            self.turns.rung.fetch_sub(1, Ordering::SeqCst);
+        } else if !self.turns.busy.load(Ordering::SeqCst) {
+            self.turns.wake();
         }
     }
 }
@@ -92,12 +108,6 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.ring();
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        self.answer();
     }
 }
 
@@ -139,7 +149,11 @@ mod tests {
     #[test]
     fn a_bell_that_is_gone_calls_nobody() {
         let turns = Arc::new(Turns::default());
-        drop(Bell::new(&turns));
+        let bell = Bell::new(&turns);
+        let held = Waker::from(Arc::clone(&bell));
+        bell.take_down();
         assert!(!turns.is_called());
+        held.wake_by_ref();
+        assert!(!turns.is_called(), "though somebody still holds its waker");
     }
 }
