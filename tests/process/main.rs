@@ -30,4 +30,5 @@ mod timeouts;
 mod tls;
 mod tls_stop;
 mod watchdog;
+mod way;
 mod workers;
