@@ -32,6 +32,8 @@ pub(super) struct Gate {
     filled: usize,
     /// How much of that part h2 already has.
     passed: usize,
+    /// Frames that have begun, counted up to the second.
+    begun: u8,
     shut: Option<Shut>,
 }
 
@@ -55,7 +57,13 @@ struct Shut {
 impl Gate {
     /// Begins before the preface.
     pub(super) fn new() -> Self {
-        Gate { left: PREFACE_LEN, header: [0; HEADER_LEN], filled: 0, passed: 0, shut: None }
+        let header = [0; HEADER_LEN];
+        Gate { left: PREFACE_LEN, header, filled: 0, passed: 0, begun: 0, shut: None }
+    }
+
+    /// Whether a frame has come whole, which the client's settings have to be.
+    pub(super) fn has_frame(&self) -> bool {
+        self.begun > 1 || (self.begun == 1 && self.left == 0)
     }
 
     /// Whether what is read goes to h2 unseen.
@@ -90,6 +98,7 @@ impl Gate {
         self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.filled = 0;
         self.passed = 0;
+        self.begun += u8::from(self.begun < 2);
     }
 
     /// Shuts the gate; before h2 has sent its PING.

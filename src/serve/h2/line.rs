@@ -26,6 +26,8 @@ pub(super) struct Line {
     heard: Cell<bool>,
     /// The kernel takes no more at the moment.
     blocked: Cell<bool>,
+    /// It has taken something since somebody asked.
+    taken: Cell<bool>,
 }
 
 impl Line {
@@ -37,6 +39,7 @@ impl Line {
             ahead: RefCell::new(ahead),
             heard: Cell::new(false),
             blocked: Cell::new(false),
+            taken: Cell::new(false),
         })
     }
 
@@ -53,6 +56,11 @@ impl Line {
     /// Whether octets wait for the kernel to take them.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.get()
+    }
+
+    /// Whether any of them were taken since this was last asked.
+    pub(super) fn take_taken(&self) -> bool {
+        self.taken.take()
     }
 
     fn poll_look(&self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -72,9 +80,16 @@ impl Line {
         }
     }
 
-    fn note<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.blocked.set(written.is_pending());
-        written
+    fn note<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.blocked.set(done.is_pending());
+        done
+    }
+
+    fn note_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(_)) = written {
+            self.taken.set(true);
+        }
+        self.note(written)
     }
 }
 
@@ -121,7 +136,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.note(self.0.socket.borrow_mut().poll_write(cx, octets))
+        self.0.note_written(self.0.socket.borrow_mut().poll_write(cx, octets))
     }
 
     fn poll_write_vectored(
@@ -129,7 +144,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.note(self.0.socket.borrow_mut().poll_write_vectored(cx, pieces))
+        self.0.note_written(self.0.socket.borrow_mut().poll_write_vectored(cx, pieces))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,6 +7,7 @@
 //! | what | bounded by |
 //! | --- | --- |
 //! | the preface | `timeouts.h2_preface`, the first-request grace of a drain |
+//! | the client's settings behind it | `timeouts.h2_preface` |
 //! | a connection without streams | `timeouts.idle`, `limits.connection_age` |
 //! | a client that is silent while streams are open | `timeouts.h2_ping`, twice |
 //! | a client that takes no octets | `timeouts.send` |
@@ -63,8 +64,10 @@ pub(super) async fn serve(
     let scheme = if socket.is_tls() { "https" } else { "http" };
     let client = Client { peer, address, port, scheme };
     let line = Line::new(socket, buffer);
-    let end = match handshake(worker, alarm, &line, kept).await {
-        Ok(h2) => Multiplex::new(worker, alarm, &client, &line, kept, h2).run().await,
+    let latest = worker.proxy.clock.now();
+    let latest = latest.saturating_add(millis(worker.proxy.config.timeouts.h2_preface));
+    let end = match handshake(worker, alarm, &line, kept, latest).await {
+        Ok(h2) => Multiplex::new(worker, alarm, &client, &line, kept, h2, latest).run().await,
         Err(end) => end,
     };
     let Client { peer, address, port, .. } = client;
@@ -75,12 +78,13 @@ pub(super) async fn serve(
     (end, back)
 }
 
-/// Reads the preface and sends our settings.
+/// Reads the preface and sends our settings, until `latest`.
 async fn handshake(
     worker: &Worker,
     alarm: &Alarm,
     line: &Rc<Line>,
     kept: &Kept,
+    latest: u64,
 ) -> Result<Connection<Io, Bytes>, End> {
     let proxy = &worker.proxy;
     let limits = &proxy.config.limits;
@@ -95,7 +99,6 @@ async fn handshake(
         .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX));
     let mut handshake = std::pin::pin!(builder.handshake(Io(Rc::clone(line))));
     let began = proxy.clock.now();
-    let latest = began.saturating_add(millis(proxy.config.timeouts.h2_preface));
     std::future::poll_fn(|cx| {
         alarm.attach(cx);
         if proxy.stage() == Stage::Cut {
@@ -103,6 +106,9 @@ async fn handshake(
         }
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(shaken.map_err(|error| preface_failed(&error)));
+        }
+        if line.take_heard() {
+            kept.guard.shift(ConnectionState::H1Reading);
         }
         let until = latest.min(worker.patience(ConnectionState::H1Fresh, kept.accepted, began));
         let now = proxy.clock.now();
@@ -142,17 +148,21 @@ struct Multiplex<'a> {
     retire: Option<Retire>,
     /// How it ends, once h2 is done with it.
     end: Option<End>,
+    /// Until when the client's settings have to come, if they have not.
+    greeting: Option<u64>,
     /// When octets came last, by the worker's clock.
     heard: u64,
     pinged: bool,
     /// Since when there are no streams.
     idle: Option<u64>,
-    /// Since when the kernel takes nothing.
+    /// Since when the kernel takes nothing more.
     blocked: Option<u64>,
     /// When everything was cut, and whether h2 has been told to end.
     cut: Option<u64>,
     ended: bool,
     resets: (u64, u32),
+    /// The client was told to calm down.
+    calmed: bool,
 }
 
 /// A connection that is being retired.
@@ -172,6 +182,7 @@ impl<'a> Multiplex<'a> {
         line: &'a Rc<Line>,
         kept: &'a Kept,
         mut h2: Connection<Io, Bytes>,
+        greeting: u64,
     ) -> Self {
         let now = worker.proxy.clock.now();
         kept.guard.shift(ConnectionState::H2Idle);
@@ -186,6 +197,7 @@ impl<'a> Multiplex<'a> {
             streams: Streams::new(worker, client),
             retire: None,
             end: None,
+            greeting: Some(greeting),
             heard: now,
             pinged: false,
             idle: Some(now),
@@ -193,6 +205,7 @@ impl<'a> Multiplex<'a> {
             cut: None,
             ended: false,
             resets: (now, 0),
+            calmed: false,
         }
     }
 
@@ -208,6 +221,8 @@ impl<'a> Multiplex<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.alarm.attach(cx);
+        // What begins in this turn would else begin with the last tick, and end early.
+        self.worker.proxy.clock.refresh();
         self.obey();
         // First the streams, whose frames h2 then writes together; then what is
         // new, whose requests go out before this turn ends. What those leave for
@@ -234,14 +249,20 @@ impl<'a> Multiplex<'a> {
                     opened = true;
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.leave(if error.is_io() {
-                        End::Drop(CloseReason::Client)
-                    } else {
-                        End::Linger(CloseReason::BadRequest)
+                    self.leave(match error.reason() {
+                        _ if error.is_io() => End::Drop(CloseReason::Client),
+                        Some(Reason::ENHANCE_YOUR_CALM) if error.is_library() => {
+                            End::Linger(CloseReason::Limit)
+                        }
+                        _ => End::Linger(CloseReason::BadRequest),
                     });
                 }
                 Poll::Ready(None) => {
-                    let reason = self.retire.map_or(CloseReason::Client, |retire| retire.reason);
+                    let reason = match self.retire {
+                        _ if self.calmed => CloseReason::Limit,
+                        Some(retire) => retire.reason,
+                        None => CloseReason::Client,
+                    };
                     self.leave(End::Linger(reason));
                 }
                 Poll::Pending => break,
@@ -279,6 +300,9 @@ impl<'a> Multiplex<'a> {
         }
         if let Some(retire) = self.retire {
             self.obey_retire(retire, now);
+        }
+        if self.is_due(self.greeting) {
+            self.leave(End::Linger(CloseReason::Timeout));
         }
         if self.is_due(self.send_end()) {
             self.leave(End::Drop(CloseReason::Timeout));
@@ -364,6 +388,7 @@ impl<'a> Multiplex<'a> {
         if let (true, false, Some(h2)) = (*count > RESETS_MAX, self.ended, &mut self.h2) {
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.ended = true;
+            self.calmed = true;
         }
     }
 
@@ -374,8 +399,13 @@ impl<'a> Multiplex<'a> {
             self.heard = now;
             self.pinged = false;
         }
+        if self.greeting.is_some() && self.line.gate.borrow().has_frame() {
+            self.greeting = None;
+        }
         let blocked = self.h2.is_some() && self.line.is_blocked();
-        self.blocked = blocked.then(|| self.blocked.unwrap_or(now));
+        // Whoever takes a little now and then is slow, not gone.
+        let since = self.blocked.filter(|_| !self.line.take_taken());
+        self.blocked = blocked.then(|| since.unwrap_or(now));
         if self.h2.is_some() && !blocked {
             self.streams.write_down(None);
         }
@@ -393,6 +423,7 @@ impl<'a> Multiplex<'a> {
             self.idle_end(),
             self.send_end(),
             self.silence_end(),
+            self.greeting.filter(|_| self.h2.is_some()),
         ];
         match all.into_iter().flatten().min() {
             Some(next) if next <= now => cx.waker().wake_by_ref(),
