@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::gate::Gate;
 use crate::http1::Buffer;
+use crate::limits::H2_TURN;
 use crate::net::Socket;
 
 /// Octets looked at in one piece while the gate is shut.
@@ -24,6 +25,8 @@ pub(super) struct Line {
     ahead: RefCell<Buffer>,
     /// Octets have come since somebody asked.
     heard: Cell<bool>,
+    /// How many in this turn.
+    turn: Cell<usize>,
     /// The kernel takes no more at the moment.
     blocked: Cell<bool>,
     /// It has taken something since somebody asked.
@@ -38,6 +41,7 @@ impl Line {
             gate: RefCell::new(Gate::new()),
             ahead: RefCell::new(ahead),
             heard: Cell::new(false),
+            turn: Cell::new(0),
             blocked: Cell::new(false),
             taken: Cell::new(false),
         })
@@ -46,6 +50,11 @@ impl Line {
     /// The socket, once h2 has let go of the line.
     pub(super) fn into_socket(line: Rc<Self>) -> Option<Socket> {
         Rc::into_inner(line).map(|line| line.socket.into_inner())
+    }
+
+    /// Lets h2 read again: a turn begins.
+    pub(super) fn begin_turn(&self) {
+        self.turn.set(0);
     }
 
     /// Whether octets have come since this was last asked.
@@ -104,6 +113,11 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let line = &*self.0;
+        if line.turn.get() >= H2_TURN {
+            // The streams have to take what there is before more is read.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut ahead = line.ahead.borrow_mut();
         if !ahead.is_empty() {
             let n = ahead.len().min(buf.remaining());
@@ -125,6 +139,7 @@ impl AsyncRead for Io {
         } else {
             ready!(line.poll_look(cx, room))?
         };
+        line.turn.set(line.turn.get() + read);
         buf.advance(read);
         Poll::Ready(Ok(()))
     }

@@ -39,8 +39,8 @@ use super::worker::{Kept, Worker, millis};
 use crate::drain::{Rule, Stage, kept};
 use crate::http1::Buffer;
 use crate::limits::{
-    CUT_SEND, GOAWAY_PATIENCE, H2_LOCAL_RESETS_MAX, H2_PENDING_RESETS_MAX, H2_SEND_BUFFER,
-    H2_WINDOW, H2_WINDOW_STREAM, RESETS_MAX, RESETS_WINDOW,
+    CUT_SEND, GOAWAY_PATIENCE, H2_DATA_OVERHEAD, H2_LOCAL_RESETS_MAX, H2_PENDING_RESETS_MAX,
+    H2_SEND_BUFFER, H2_WINDOW, H2_WINDOW_STREAM, RESETS_MAX, RESETS_WINDOW,
 };
 use crate::net::Alarm;
 use crate::proxy::Failure;
@@ -95,6 +95,7 @@ async fn handshake(
         .max_concurrent_streams(u32::try_from(limits.streams).unwrap_or(u32::MAX))
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
         .max_send_buffer_size(H2_SEND_BUFFER)
+        .data_frame_budget(H2_DATA_OVERHEAD)
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX));
     let mut handshake = std::pin::pin!(builder.handshake(Io(Rc::clone(line))));
@@ -223,6 +224,7 @@ impl<'a> Multiplex<'a> {
         self.alarm.attach(cx);
         // What begins in this turn would else begin with the last tick, and end early.
         self.worker.proxy.clock.refresh();
+        self.line.begin_turn();
         self.obey();
         // First the streams, whose frames h2 then writes together; then what is
         // new, whose requests go out before this turn ends. What those leave for
