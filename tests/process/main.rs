@@ -15,6 +15,8 @@ mod degrade;
 mod errors;
 mod forward;
 mod framing;
+mod h2_forward;
+mod h2_limits;
 mod headers;
 mod limits;
 mod listener;
