@@ -128,6 +128,16 @@ pub const H2_WINDOW: u32 = 1 << 20;
 /// See [`H2_WINDOW`].
 pub const H2_WINDOW_STREAM: u32 = 256 << 10;
 
+/// What the small pieces that uploads come in may cost beyond their octets: h2
+/// reckons each as 256 at least, and ends a connection whose pieces wait for more
+/// than this. A stream's window full of messages of 32 octets fits. A client that
+/// makes the most of it costs some 6 MiB.
+pub const H2_DATA_OVERHEAD: usize = 2 << 20;
+
+/// Octets that an HTTP/2 connection reads before its streams take what has come.
+/// As frames of one octet they stay below [`H2_DATA_OVERHEAD`].
+pub const H2_TURN: usize = 32 << 10;
+
 /// Octets of a response that a stream may hold between us and the kernel.
 pub const H2_SEND_BUFFER: usize = 64 << 10;
 
@@ -154,6 +164,8 @@ pub const INTERIM_MAX: u32 = 32;
 /// Idle upstream connections that a worker keeps for each endpoint.
 pub const POOL_IDLE_MAX: usize = 256;
 
+const _: () = assert!(H2_TURN / 10 * 256 <= H2_DATA_OVERHEAD / 2);
+const _: () = assert!(H2_WINDOW_STREAM as usize / 32 * (256 - 32) <= H2_DATA_OVERHEAD);
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
 const _: () = assert!(COPY_MAX <= BUFFER && BUFFER < BULK_BUFFER);
 /// The bound of the closing phase: how long emptying the accept queues may take.

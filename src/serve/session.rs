@@ -71,6 +71,9 @@ impl Session<'_> {
             if let Some(end) = Box::pin(self.shake_hands()).await {
                 return end;
             }
+            if self.client.socket.alpn_h2() {
+                return End::Multiplex;
+            }
         }
         loop {
             if let Some(end) = self.wait().await {
@@ -196,13 +199,12 @@ impl Session<'_> {
         self.client.buffer.consume(lines);
     }
 
-    /// Whether the first octets begin an HTTP/2 connection: by what the TLS
-    /// handshake has settled, or in clear text by prior knowledge (RFC 9113
-    /// section 3.3). No octet is used up by looking.
+    /// Whether the first octets in clear text begin an HTTP/2 connection by prior
+    /// knowledge (RFC 9113 section 3.3). No octet is used up by looking. Over TLS
+    /// that was settled before them.
     async fn speaks_h2(&mut self) -> bool {
-        let socket = &self.client.socket;
-        if socket.is_tls() {
-            return socket.alpn_h2();
+        if self.client.socket.is_tls() {
+            return false;
         }
         self.alarm.set(self.worker.proxy.config.timeouts.head);
         poll_fn(|cx| {

@@ -66,7 +66,9 @@ impl Server {
         match (self.is_tls, &self.shared) {
             (false, _) => H2::bare(&self.place),
             (true, Some(_)) => H2::bare_tls(&self.place),
-            (true, None) => H2::over(Box::new(link::encrypted_by(&self.place, foreign::session()))),
+            (true, None) => {
+                H2::over(Box::new(link::encrypted_by(link::clear(&self.place), foreign::session())))
+            }
         }
     }
 

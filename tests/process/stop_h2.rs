@@ -8,48 +8,13 @@ use crate::support::origin::{HALVES, Origin};
 use crate::support::process::{Launch, Proxy};
 use crate::support::wire::End;
 use crate::support::{ms, pattern, pause};
+use crate::way::{Way, both_ways};
 
 /// Graces so long that a test which waits for their end fails.
 const LONG: &str = "60s";
 
 /// The last stream that the first GOAWAY of two names.
 const ANY: u32 = (1 << 31) - 1;
-
-/// What carries the frames.
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Clear,
-    Tls,
-}
-
-impl Way {
-    fn connect(self, proxy: &Proxy) -> H2 {
-        match self {
-            Way::Clear => H2::connect(&proxy.place()),
-            Way::Tls => H2::connect_tls(&proxy.tls_place()),
-        }
-    }
-
-    /// A connection without its preface.
-    fn bare(self, proxy: &Proxy) -> H2 {
-        match self {
-            Way::Clear => H2::bare(&proxy.place()),
-            Way::Tls => H2::bare_tls(&proxy.tls_place()),
-        }
-    }
-}
-
-/// Each of these in clear text and over TLS.
-macro_rules! both_ways {
-    ($($name:ident)*) => {
-        mod clear {
-            $(#[test] fn $name() { super::$name(super::Way::Clear); })*
-        }
-        mod tls {
-            $(#[test] fn $name() { super::$name(super::Way::Tls); })*
-        }
-    };
-}
 
 both_ways! {
     idle_connection_is_told_twice_with_the_grace_between

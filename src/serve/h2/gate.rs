@@ -41,6 +41,8 @@ pub(super) struct Gate {
     /// A field block is under way: nothing but its CONTINUATION may follow
     /// (RFC 9113 section 4.3).
     in_block: bool,
+    /// Frames that have begun, counted up to the second.
+    begun: u8,
     shut: Option<Shut>,
 }
 
@@ -72,8 +74,14 @@ impl Gate {
             filled: 0,
             passed: 0,
             in_block: false,
+            begun: 0,
             shut: None,
         }
+    }
+
+    /// Whether a frame has come whole, which the client's settings have to be.
+    pub(super) fn has_frame(&self) -> bool {
+        self.begun > 1 || (self.begun == 1 && self.left == 0)
     }
 
     /// Whether what is read goes to h2 unseen.
@@ -111,6 +119,7 @@ impl Gate {
         self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.filled = 0;
         self.passed = 0;
+        self.begun += u8::from(self.begun < 2);
     }
 
     /// Shuts the gate; before h2 has sent its PING.

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::gate::Gate;
 use crate::http1::Buffer;
+use crate::limits::H2_TURN;
 use crate::net::Socket;
 
 /// The most octets read at once.
@@ -31,6 +32,8 @@ pub(super) struct Line {
     ahead: RefCell<Buffer>,
     /// Octets have come since somebody asked.
     heard: Cell<bool>,
+    /// How many in this turn.
+    turn: Cell<usize>,
     /// The kernel takes no more at the moment.
     blocked: Cell<bool>,
     /// Octets that were written, as far as they are not the socket's to count.
@@ -45,6 +48,7 @@ impl Line {
             gate: RefCell::new(Gate::new()),
             ahead: RefCell::new(ahead),
             heard: Cell::new(false),
+            turn: Cell::new(0),
             blocked: Cell::new(false),
             written: Cell::new(0),
         })
@@ -53,6 +57,11 @@ impl Line {
     /// The socket, once h2 has let go of the line.
     pub(super) fn into_socket(line: Rc<Self>) -> Option<Socket> {
         Rc::into_inner(line).map(|line| line.socket.into_inner())
+    }
+
+    /// Lets h2 read again: a turn begins.
+    pub(super) fn begin_turn(&self) {
+        self.turn.set(0);
     }
 
     /// Whether octets have come since this was last asked.
@@ -133,6 +142,11 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let line = &*self.0;
+        if line.turn.get() >= H2_TURN {
+            // The streams have to take what there is before more is read.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut ahead = line.ahead.borrow_mut();
         if !ahead.is_empty() {
             let n = ahead.len().min(buf.remaining());
@@ -145,7 +159,10 @@ impl AsyncRead for Io {
             line.heard.set(true);
             return Poll::Ready(Ok(()));
         }
-        line.poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = line.poll_read(cx, buf);
+        line.turn.set(line.turn.get() + buf.filled().len() - before);
+        read
     }
 }
 

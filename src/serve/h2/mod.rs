@@ -7,6 +7,7 @@
 //! | what | bounded by |
 //! | --- | --- |
 //! | the preface | `timeouts.h2_preface`, the first-request grace of a drain |
+//! | the client's settings behind it | `timeouts.h2_preface` |
 //! | a connection without streams | `timeouts.idle`, `limits.connection_age` |
 //! | a client that is silent while streams are open | `timeouts.h2_ping`, twice |
 //! | a client that takes no octets | `timeouts.send` |
@@ -41,8 +42,8 @@ use super::worker::{Kept, Worker, millis};
 use crate::drain::{Rule, Stage, kept};
 use crate::http1::Buffer;
 use crate::limits::{
-    CUT_SEND, GOAWAY_PATIENCE, H2_LOCAL_RESETS_MAX, H2_PENDING_RESETS_MAX, H2_SEND_BUFFER,
-    H2_WINDOW, H2_WINDOW_STREAM, RESETS_MAX, RESETS_WINDOW,
+    CUT_SEND, GOAWAY_PATIENCE, H2_DATA_OVERHEAD, H2_LOCAL_RESETS_MAX, H2_PENDING_RESETS_MAX,
+    H2_SEND_BUFFER, H2_WINDOW, H2_WINDOW_STREAM, RESETS_MAX, RESETS_WINDOW,
 };
 use crate::net::Alarm;
 use crate::proxy::Failure;
@@ -66,8 +67,10 @@ pub(super) async fn serve(
     let scheme = if socket.is_tls() { "https" } else { "http" };
     let client = Client { peer, address, port, scheme };
     let line = Line::new(socket, buffer);
-    let end = match handshake(worker, alarm, &line, kept).await {
-        Ok(h2) => Multiplex::new(worker, alarm, &client, &line, kept, h2).run().await,
+    let latest = worker.proxy.clock.now();
+    let latest = latest.saturating_add(millis(worker.proxy.config.timeouts.h2_preface));
+    let end = match handshake(worker, alarm, &line, kept, latest).await {
+        Ok(h2) => Multiplex::new(worker, alarm, &client, &line, kept, h2, latest).run().await,
         Err(end) => end,
     };
     let Client { peer, address, port, .. } = client;
@@ -78,12 +81,13 @@ pub(super) async fn serve(
     (end, back)
 }
 
-/// Reads the preface and sends our settings.
+/// Reads the preface and sends our settings, until `latest`.
 async fn handshake(
     worker: &Worker,
     alarm: &Alarm,
     line: &Rc<Line>,
     kept: &Kept,
+    latest: u64,
 ) -> Result<Connection<Io, Bytes>, End> {
     let proxy = &worker.proxy;
     let limits = &proxy.config.limits;
@@ -94,11 +98,11 @@ async fn handshake(
         .max_concurrent_streams(u32::try_from(limits.streams).unwrap_or(u32::MAX))
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
         .max_send_buffer_size(H2_SEND_BUFFER)
+        .data_frame_budget(H2_DATA_OVERHEAD)
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX + 2 * limits.streams));
     let mut handshake = std::pin::pin!(builder.handshake(Io(Rc::clone(line))));
     let began = proxy.clock.now();
-    let latest = began.saturating_add(millis(proxy.config.timeouts.h2_preface));
     std::future::poll_fn(|cx| {
         alarm.attach(cx);
         if proxy.stage() == Stage::Cut {
@@ -106,6 +110,9 @@ async fn handshake(
         }
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(shaken.map_err(|error| failed(&error)));
+        }
+        if line.take_heard() {
+            kept.guard.shift(ConnectionState::H1Reading);
         }
         let until = latest.min(worker.patience(ConnectionState::H1Fresh, kept.accepted, began));
         let now = proxy.clock.now();
@@ -133,6 +140,9 @@ fn failed(error: &h2::Error) -> End {
         Some(io) if io.kind() == std::io::ErrorKind::InvalidData => End::Linger(CloseReason::Tls),
         Some(_) => End::Drop(CloseReason::Client),
         // What was wrong has been said.
+        None if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) => {
+            End::Linger(CloseReason::Limit)
+        }
         None => End::Linger(CloseReason::BadRequest),
     }
 }
@@ -154,6 +164,8 @@ struct Multiplex<'a> {
     retire: Option<Retire>,
     /// How it ends, once h2 is done with it.
     end: Option<End>,
+    /// Until when the client's settings have to come, if they have not.
+    greeting: Option<u64>,
     /// When the client was last seen to be alive, by the worker's clock.
     heard: u64,
     pinged: bool,
@@ -165,6 +177,8 @@ struct Multiplex<'a> {
     cut: Option<u64>,
     ended: bool,
     resets: (u64, u32),
+    /// The client was told to calm down.
+    calmed: bool,
 }
 
 /// A connection that is being retired.
@@ -184,6 +198,7 @@ impl<'a> Multiplex<'a> {
         line: &'a Rc<Line>,
         kept: &'a Kept,
         mut h2: Connection<Io, Bytes>,
+        greeting: u64,
     ) -> Self {
         let now = worker.proxy.clock.now();
         kept.guard.shift(ConnectionState::H2Idle);
@@ -203,6 +218,7 @@ impl<'a> Multiplex<'a> {
             turns,
             retire: None,
             end: None,
+            greeting: Some(greeting),
             heard: now,
             pinged: false,
             idle: Some(now),
@@ -210,6 +226,7 @@ impl<'a> Multiplex<'a> {
             cut: None,
             ended: false,
             resets: (now, 0),
+            calmed: false,
         }
     }
 
@@ -227,6 +244,8 @@ impl<'a> Multiplex<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.alarm.attach(cx);
         self.turns.begin(cx);
+        // What begins in this turn would else begin with the last tick, and end early.
+        self.worker.proxy.clock.refresh();
         self.obey();
         self.bell.ring();
         let mut rounds = 0;
@@ -235,6 +254,7 @@ impl<'a> Multiplex<'a> {
             // The streams first: h2 writes the frames of all of them together.
             self.streams.poll(self.line.taken());
             if self.bell.answer() {
+                self.line.begin_turn();
                 self.poll_h2();
             }
         }
@@ -256,7 +276,11 @@ impl<'a> Multiplex<'a> {
                 Poll::Ready(Some(Ok((request, respond)))) => self.streams.open(request, respond),
                 Poll::Ready(Some(Err(error))) => self.leave(failed(&error)),
                 Poll::Ready(None) => {
-                    let reason = self.retire.map_or(CloseReason::Client, |retire| retire.reason);
+                    let reason = match self.retire {
+                        _ if self.calmed => CloseReason::Limit,
+                        Some(retire) => retire.reason,
+                        None => CloseReason::Client,
+                    };
                     self.leave(End::Linger(reason));
                 }
                 Poll::Pending => break,
@@ -293,6 +317,9 @@ impl<'a> Multiplex<'a> {
         }
         if let Some(retire) = self.retire {
             self.obey_retire(retire, now);
+        }
+        if self.is_due(self.greeting) {
+            self.leave(End::Linger(CloseReason::Timeout));
         }
         if self.is_due(self.send_end()) {
             self.leave(End::Drop(CloseReason::Timeout));
@@ -378,6 +405,7 @@ impl<'a> Multiplex<'a> {
         if let (true, false, Some(h2)) = (*count > RESETS_MAX, self.ended, &mut self.h2) {
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.ended = true;
+            self.calmed = true;
         }
     }
 
@@ -400,6 +428,9 @@ impl<'a> Multiplex<'a> {
             self.heard = now;
             self.pinged = false;
         }
+        if self.greeting.is_some() && self.line.gate.borrow().has_frame() {
+            self.greeting = None;
+        }
         self.blocked = match self.blocked {
             _ if !waits => None,
             Some(since) if !moves => Some(since),
@@ -419,6 +450,7 @@ impl<'a> Multiplex<'a> {
             self.idle_end(),
             self.send_end(),
             self.silence_end(),
+            self.greeting.filter(|_| self.h2.is_some()),
         ];
         match all.into_iter().flatten().min() {
             Some(next) if next <= now => cx.waker().wake_by_ref(),

@@ -101,7 +101,17 @@ impl H2 {
 
     /// A TLS connection, its handshake done, on which nothing is said yet.
     pub(crate) fn bare_tls(place: &Place) -> H2 {
-        H2::over(Box::new(link::encrypted(place)))
+        H2::over(Box::new(link::encrypted(link::clear(place))))
+    }
+
+    /// As [`H2::bare`], with a receive buffer of about so many octets.
+    pub(crate) fn bare_narrow(place: &Place, octets: usize) -> H2 {
+        H2::over(Box::new(link::narrow(place, octets)))
+    }
+
+    /// As [`H2::bare_tls`], with a receive buffer of about so many octets.
+    pub(crate) fn bare_tls_narrow(place: &Place, octets: usize) -> H2 {
+        H2::over(Box::new(link::encrypted(link::narrow(place, octets))))
     }
 
     /// Any connection on which nothing is said yet.

@@ -183,11 +183,21 @@ impl H2 {
 
     /// How many octets of DATA may be sent on a stream at once.
     pub(crate) fn room(&self, stream: u32) -> usize {
+        let frame = self.peer(setting::MAX_FRAME_SIZE).map_or(0, |most| most as usize);
+        self.window_of(stream).min(self.room_of_connection()).min(frame)
+    }
+
+    /// What the server's window for the connection has room for.
+    pub(crate) fn room_of_connection(&self) -> usize {
+        usize::try_from(self.window).unwrap_or(0)
+    }
+
+    /// What the server's window for a stream has room for, whatever that of the
+    /// connection has.
+    pub(crate) fn window_of(&self, stream: u32) -> usize {
         let initial = self.peer(setting::INITIAL_WINDOW_SIZE).map_or(0, i64::from);
-        let frame = self.peer(setting::MAX_FRAME_SIZE).map_or(0, i64::from);
         let sent = self.streams.get(&stream).map_or(0, |stream| stream.sent);
-        let room = (initial - sent).min(self.window).min(frame);
-        usize::try_from(room).unwrap_or(0)
+        usize::try_from(initial - sent).unwrap_or(0)
     }
 
     /// Waits for the end of a response, by END_STREAM or RST_STREAM.

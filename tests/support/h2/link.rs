@@ -43,7 +43,20 @@ impl Link for StreamOwned<ClientConnection, Socket> {
 /// # Panics
 /// When nobody accepts.
 pub(crate) fn clear(place: &Place) -> Socket {
+    connected(place.socket(), place)
+}
+
+/// Connects a socket with a receive buffer of about so many octets.
+///
+/// # Panics
+/// When nobody accepts.
+pub(crate) fn narrow(place: &Place, octets: usize) -> Socket {
     let sock = place.socket();
+    sock.set_recv_buffer_size(octets).expect("a receive buffer");
+    connected(sock, place)
+}
+
+fn connected(sock: Socket, place: &Place) -> Socket {
     let connected = match place {
         Place::Tcp(_) => sock.connect_timeout(&place.sock_addr(), PATIENCE),
         Place::Unix(_) => sock.connect(&place.sock_addr()),
@@ -57,23 +70,23 @@ pub(crate) fn clear(place: &Place) -> Socket {
     sock
 }
 
-/// Connects and speaks TLS, with `h2` agreed upon.
+/// Speaks TLS over a socket, with `h2` agreed upon.
 ///
 /// # Panics
-/// When nobody accepts, or when they do not agree.
-pub(crate) fn encrypted(place: &Place) -> StreamOwned<ClientConnection, Socket> {
-    encrypted_by(place, Manner::new().alpn(&["h2"]).session())
+/// When they do not agree.
+pub(crate) fn encrypted(sock: Socket) -> StreamOwned<ClientConnection, Socket> {
+    encrypted_by(sock, Manner::new().alpn(&["h2"]).session())
 }
 
 /// The same with a session of the test's own.
 pub(crate) fn encrypted_by(
-    place: &Place,
+    sock: Socket,
     session: ClientConnection,
 ) -> StreamOwned<ClientConnection, Socket> {
-    let mut tls = StreamOwned::new(session, clear(place));
+    let mut tls = StreamOwned::new(session, sock);
     while tls.conn.is_handshaking() {
         let done = tls.conn.complete_io(&mut tls.sock);
-        done.unwrap_or_else(|error| panic!("TLS with {place}: {error}"));
+        done.unwrap_or_else(|error| panic!("TLS: {error}"));
     }
     assert_eq!(tls.conn.alpn_protocol(), Some(&b"h2"[..]), "the protocol agreed upon");
     tls
