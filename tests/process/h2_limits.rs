@@ -630,3 +630,27 @@ fn a_flood_of_requests_costs_no_memory_and_is_bounded_by_the_limit_of_streams() 
     origin.release_all();
     wait_rest(&proxy);
 }
+
+#[test]
+fn a_client_that_makes_us_reset_its_streams_is_ended_and_they_are_cancelled() {
+    let origin = Origin::new();
+    let proxy = launch(&origin).start();
+    let mut honest = Way::Clear.connect(&proxy);
+    let mut h2 = Way::Clear.connect(&proxy);
+    let mut asked = 0;
+    while h2.goaways().is_empty() && h2.ended().is_none() {
+        asked += 1;
+        assert!(asked < 1_000, "it is never told{}", h2.story());
+        let stream = h2.get("/hold/never");
+        // Too large a window is an error of the stream (RFC 9113, section 6.9.1).
+        h2.send(&Frame::window_update(stream, (1 << 31) - 1));
+        let _ = h2.try_fence();
+    }
+    h2.expect_connection_error(&[Code::ENHANCE_YOUR_CALM]);
+    wait_rest(&proxy);
+    assert!(origin.requests_for("/hold/never").len() <= asked);
+    for request in origin.requests_for("/hold/never") {
+        origin.wait_connection_end(request.connection);
+    }
+    goes_on(&mut honest);
+}
