@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::h2::frame::{PREFACE, flag, kind, setting};
 use crate::support::h2::{Code, Frame, H2, Response, hpack, link};
-use crate::support::origin::Origin;
+use crate::support::origin::{Next, Origin};
 use crate::support::process::{Launch, Proxy};
 use crate::support::wire::End;
 use crate::support::{PATIENCE, admin, ms, pattern, pause, within};
@@ -653,4 +653,25 @@ fn a_client_that_makes_us_reset_its_streams_is_ended_and_they_are_cancelled() {
         origin.wait_connection_end(request.connection);
     }
     goes_on(&mut honest);
+}
+
+#[test]
+fn a_response_goes_on_while_its_client_holds_its_own_end_open() {
+    let origin = Origin::scripted(|conn, _| {
+        conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for _ in 0..8 {
+            conn.send("5\r\nhello\r\n")?;
+            pause(ms(100));
+        }
+        conn.send("0\r\n\r\n")?;
+        Ok(Next::Close)
+    });
+    let proxy = launch(&origin).set("timeouts.body", "400ms").start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = h2.post_head("/converse");
+    h2.data(stream, b"one message", false);
+    let response = h2.response(stream);
+    assert_eq!((response.whole, response.body.len()), (true, 40), "{response:?}");
+    h2.expect_reset(stream, &[Code::NO_ERROR]);
+    wait_rest(&proxy);
 }
