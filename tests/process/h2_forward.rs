@@ -640,7 +640,7 @@ fn a_stale_connection_in_the_pool_is_never_an_error() {
     }
 }
 
-/// A proxy and a client that has one request held and another one to be given up.
+/// Gives a stream up: its request is cancelled upstream, and one beside it goes on.
 #[track_caller]
 fn is_cancelled(origin: &Origin, proxy: &Proxy, h2: &mut H2, stream: u32, target: &str) {
     let connection = origin.wait_started(target).connection;
