@@ -214,7 +214,11 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        let hurry = !self.awaits_continue();
+        // While the app answers, it may be its turn to speak: then each side waits
+        // for the other, and what bounds that is that neither says anything.
+        let reply = self.side.reply();
+        let converses = reply.status.is_some() && !reply.whole;
+        let hurry = !self.awaits_continue() && !converses;
         let Some(upstream) = &mut self.upstream else {
             return Ok(());
         };

@@ -640,7 +640,7 @@ fn a_stale_connection_in_the_pool_is_never_an_error() {
     }
 }
 
-/// A proxy and a client that has one request held and another one to be given up.
+/// Gives a stream up: its request is cancelled upstream, and one beside it goes on.
 #[track_caller]
 fn is_cancelled(origin: &Origin, proxy: &Proxy, h2: &mut H2, stream: u32, target: &str) {
     let connection = origin.wait_started(target).connection;
@@ -1040,4 +1040,37 @@ fn an_app_server_that_has_answered_and_reads_no_more_is_left_after_the_linger() 
         h2.expect_reset(stream, &[Code::NO_ERROR]);
     }
     wait_rest(&proxy);
+}
+
+#[test]
+fn a_body_of_no_octets_may_end_late() {
+    let (origin, _proxy, mut h2) = pair();
+    let held = ask(&mut h2, "POST", "/hold/zero", &[("content-length", "0")], false);
+    origin.wait_whole("/hold/zero");
+    h2.data(held, b"", true);
+    h2.fence();
+    origin.release_all();
+    is_served(&mut h2, held, "held");
+    let never = ask(&mut h2, "POST", "/never", &[("content-length", "0")], false);
+    is_served(&mut h2, never, "POST /never 0");
+    h2.expect_reset(never, &[Code::NO_ERROR]);
+    goes_on(&mut h2);
+}
+
+#[test]
+fn what_a_client_says_late_on_a_stream_that_is_over_does_no_harm() {
+    let (_origin, _proxy, mut h2) = pair();
+    let stream = h2.get("/over");
+    is_served(&mut h2, stream, "GET /over 0");
+    h2.send(&Frame::window_update(stream, 1000)).send(&Frame::rst_stream(stream, Code::CANCEL));
+    h2.send(&Frame::priority(stream, 0, 16));
+    goes_on(&mut h2);
+    let answered = h2.post_head("/curt/10");
+    assert_eq!(h2.response(answered).status, 200);
+    h2.expect_reset(answered, &[Code::NO_ERROR]);
+    // It was under way.
+    h2.send(&Frame::data(answered, pattern(10_000))).send(&Frame::data(answered, []).end());
+    goes_on(&mut h2);
+    let window = h2.post("/sink", &pattern(3 * WINDOW));
+    is_served(&mut h2, window, &format!("POST /sink {}", 3 * WINDOW));
 }

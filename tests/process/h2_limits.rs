@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::h2::frame::{PREFACE, flag, kind, setting};
 use crate::support::h2::{Code, Frame, H2, Response, hpack, link};
-use crate::support::origin::Origin;
+use crate::support::origin::{Next, Origin};
 use crate::support::process::{Launch, Proxy};
 use crate::support::wire::End;
 use crate::support::{PATIENCE, admin, ms, pattern, pause, within};
@@ -628,5 +628,50 @@ fn a_flood_of_requests_costs_no_memory_and_is_bounded_by_the_limit_of_streams() 
     assert!(grown < 8 << 20, "{grown}");
     assert!(origin.requests_for("/hold/flood").len() <= 20);
     origin.release_all();
+    wait_rest(&proxy);
+}
+
+#[test]
+fn a_client_that_makes_us_reset_its_streams_is_ended_and_they_are_cancelled() {
+    let origin = Origin::new();
+    let proxy = launch(&origin).start();
+    let mut honest = Way::Clear.connect(&proxy);
+    let mut h2 = Way::Clear.connect(&proxy);
+    let mut asked = 0;
+    while h2.goaways().is_empty() && h2.ended().is_none() {
+        asked += 1;
+        assert!(asked < 1_000, "it is never told{}", h2.story());
+        let stream = h2.get("/hold/never");
+        // Too large a window is an error of the stream (RFC 9113, section 6.9.1).
+        h2.send(&Frame::window_update(stream, (1 << 31) - 1));
+        let _ = h2.try_fence();
+    }
+    h2.expect_connection_error(&[Code::ENHANCE_YOUR_CALM]);
+    wait_rest(&proxy);
+    assert!(origin.requests_for("/hold/never").len() <= asked);
+    for request in origin.requests_for("/hold/never") {
+        origin.wait_connection_end(request.connection);
+    }
+    goes_on(&mut honest);
+}
+
+#[test]
+fn a_response_goes_on_while_its_client_holds_its_own_end_open() {
+    let origin = Origin::scripted(|conn, _| {
+        conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for _ in 0..8 {
+            conn.send("5\r\nhello\r\n")?;
+            pause(ms(100));
+        }
+        conn.send("0\r\n\r\n")?;
+        Ok(Next::Close)
+    });
+    let proxy = launch(&origin).set("timeouts.body", "400ms").start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = h2.post_head("/converse");
+    h2.data(stream, b"one message", false);
+    let response = h2.response(stream);
+    assert_eq!((response.whole, response.body.len()), (true, 40), "{response:?}");
+    h2.expect_reset(stream, &[Code::NO_ERROR]);
     wait_rest(&proxy);
 }
