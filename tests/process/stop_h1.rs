@@ -416,3 +416,30 @@ fn connections_of_every_state_end_well_together() {
     assert_eq!(proxy.reported("raced"), 0);
     assert!(proxy.events("request_cut").is_empty());
 }
+
+#[test]
+fn octets_that_are_no_request_do_not_hold_the_process_up() {
+    let origin = Origin::new();
+    let proxy = Launch::before(&origin)
+        .stop("idle_grace", "200ms")
+        .stop("first_request_grace", "200ms")
+        .stop("drain_timeout", "60s")
+        .start();
+    let clients = [proxy.idle_client(), proxy.client()];
+    let chatter = clients.map(|mut client| {
+        std::thread::spawn(move || {
+            while client.try_send("\r\n").is_ok() && client.ended().is_none() {
+                pause(ms(1));
+            }
+        })
+    });
+    pause(ms(300));
+    let told = proxy.terminate();
+    let exit = proxy.wait_exit();
+    let took = exit.at - told;
+    assert!(took < ms(3000), "they held it up: {took:?}");
+    assert_eq!(exit.code(), 0);
+    for thread in chatter {
+        thread.join().unwrap();
+    }
+}

@@ -36,6 +36,7 @@ both_ways! {
     octets_after_the_end_do_not_destroy_what_was_sent_last
     a_stream_above_the_final_goaway_is_not_answered
     every_frame_of_a_stop_comes_in_the_order_of_the_contract
+    no_stream_is_left_without_a_word_when_everything_is_cut_at_once
 }
 
 fn launch(origin: &Origin) -> Launch {
@@ -446,4 +447,28 @@ fn every_frame_of_a_stop_comes_in_the_order_of_the_contract(way: Way) {
     }
     assert_eq!(seen, ["GOAWAY", "PING", "GOAWAY"]);
     proxy.wait_clean_exit();
+}
+
+fn no_stream_is_left_without_a_word_when_everything_is_cut_at_once(way: Way) {
+    let origin = Origin::new();
+    let proxy = launch(&origin).stop("lame_duck", LONG).start();
+    let mut h2 = way.connect(&proxy);
+    let held = h2.get("/hold/before");
+    origin.wait_started("/hold/before");
+    proxy.terminate();
+    proxy.wait_phase("lame_duck");
+    // A signal is another one after a second.
+    pause(ms(1100));
+    let mut opened = vec![held];
+    proxy.terminate_frozen(ms(0), || {
+        opened.extend((0..20).map(|which| h2.get(&format!("/hold/{which}"))));
+    });
+    for stream in opened {
+        let response = h2.response(stream);
+        let told = response.status == 504 || response.reset == Some(Code::REFUSED_STREAM);
+        assert!(told, "{stream}: {response:?}{}", h2.story());
+    }
+    assert_eq!(h2.wait_end(), End::Eof);
+    assert_eq!(proxy.wait_exit().code(), 3);
+    assert_eq!(proxy.events("request_cut").len(), 21);
 }

@@ -74,6 +74,11 @@ impl Line {
         self.blocked.get()
     }
 
+    /// Whether there are octets of the client that h2 does not have.
+    pub(super) fn has_unread(&self) -> bool {
+        self.socket.borrow().unread() > 0
+    }
+
     /// Octets that the kernel has taken.
     pub(super) fn taken(&self) -> u64 {
         match self.socket.borrow().tls() {

@@ -373,8 +373,11 @@ impl<'a> Multiplex<'a> {
         if late && self.h2.is_some() {
             self.worker.hung(self.client.peer, "did not take its last octets");
             self.leave(End::Drop(CloseReason::Cut));
-        } else if let (true, false, Some(h2)) = (self.streams.is_empty(), self.ended, &mut self.h2)
-        {
+            return;
+        }
+        // What has reached us is read first, and refused stream by stream.
+        let over = self.streams.is_empty() && !self.ended && !self.line.has_unread();
+        if let (true, Some(h2)) = (over, &mut self.h2) {
             h2.abrupt_shutdown(Reason::NO_ERROR);
             self.ended = true;
         }
@@ -465,7 +468,8 @@ impl<'a> Multiplex<'a> {
             return None;
         }
         if self.cut.is_some() {
-            return self.streams.is_empty().then_some(now);
+            let soon = if self.line.has_unread() { now + 1 } else { now };
+            return self.streams.is_empty().then_some(soon);
         }
         let Retire { from, until, .. } = self.retire?;
         let given = self.line.gate.borrow().is_given();
