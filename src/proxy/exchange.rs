@@ -436,7 +436,7 @@ impl<D: Downstream> Over<'_, D> {
 /// rings: at the hard deadline soon.
 pub(super) async fn send(proxy: &Proxy, alarm: &Alarm, side: &mut impl Downstream) -> bool {
     let mut nothing = Buffer::default();
-    let mut cut = proxy.stage() == Stage::Cut;
+    let mut cut = false;
     poll_fn(|cx| {
         alarm.attach(cx);
         if !cut && proxy.stage() == Stage::Cut {

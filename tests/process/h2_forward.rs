@@ -3,7 +3,7 @@
 
 use crate::support::client::get;
 use crate::support::h2::frame::setting;
-use crate::support::h2::{Code, Frame, H2};
+use crate::support::h2::{Code, Frame, Got, H2};
 use crate::support::origin::{HALVES, Next, Origin, Request};
 use crate::support::process::{Launch, Proxy};
 use crate::support::wire::End;
@@ -1073,4 +1073,26 @@ fn what_a_client_says_late_on_a_stream_that_is_over_does_no_harm() {
     goes_on(&mut h2);
     let window = h2.post("/sink", &pattern(3 * WINDOW));
     is_served(&mut h2, window, &format!("POST /sink {}", 3 * WINDOW));
+}
+
+#[test]
+fn an_upload_that_is_answered_and_stands_still_is_over_for_the_proxy() {
+    let origin = Origin::scripted(|_, _| Ok(Next::Close));
+    let proxy = launch(&origin).start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = h2.post_head("/stalled");
+    let response = h2.response(stream);
+    assert_eq!((response.status, response.reset), (502, None), "{response:?}");
+    let reset = h2.wait("RST_STREAM", |got| match got {
+        Got::Reset { stream, code } => Some((*stream, *code)),
+        _ => None,
+    });
+    assert_eq!(reset, (stream, Code::NO_ERROR));
+    proxy.wait_access("the request", |line| line.contains("/stalled"));
+    let before = proxy.cpu_time();
+    pause(ms(500));
+    let spent = proxy.cpu_time() - before;
+    assert!(spent < ms(150), "nothing is left to do: {spent:?}");
+    let again = h2.get("/again");
+    assert_eq!(h2.response(again).status, 502, "the connection goes on");
 }

@@ -68,7 +68,10 @@ impl Upload {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     self.progress.state = State::Broken;
-                    self.let_go();
+                    // What nobody has seen any of may be sent again, body and all.
+                    if self.progress.written > 0 {
+                        self.let_go();
+                    }
                     return Ok(());
                 }
                 Poll::Pending => {

@@ -32,7 +32,9 @@ pub(super) struct Line {
     ahead: RefCell<Buffer>,
     /// Octets have come since somebody asked.
     heard: Cell<bool>,
-    /// How many in this turn.
+    /// The client's FIN has been read.
+    ended: Cell<bool>,
+    /// How many octets have come in this turn.
     turn: Cell<usize>,
     /// The kernel takes no more at the moment.
     blocked: Cell<bool>,
@@ -48,6 +50,7 @@ impl Line {
             gate: RefCell::new(Gate::new()),
             ahead: RefCell::new(ahead),
             heard: Cell::new(false),
+            ended: Cell::new(false),
             turn: Cell::new(0),
             blocked: Cell::new(false),
             written: Cell::new(0),
@@ -74,6 +77,11 @@ impl Line {
         self.blocked.get()
     }
 
+    /// Whether the client has ended its side.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     /// Whether there are octets of the client that h2 does not have.
     pub(super) fn has_unread(&self) -> bool {
         self.socket.borrow().unread() > 0
@@ -93,6 +101,7 @@ impl Line {
             let mut gate = self.gate.borrow_mut();
             if gate.is_idle() {
                 let read = ready!(self.socket.borrow_mut().poll_read(cx, &mut scratch[..most]))?;
+                self.ended.set(read == 0 && most > 0);
                 gate.follow(&scratch[..read]);
                 into.put_slice(&scratch[..read]);
                 self.heard.set(self.heard.get() || read > 0);
@@ -106,7 +115,10 @@ impl Line {
                 }
                 let mut socket = self.socket.borrow_mut();
                 match socket.poll_read(cx, scratch)? {
-                    Poll::Ready(0) => return Poll::Ready(Ok(())),
+                    Poll::Ready(0) => {
+                        self.ended.set(true);
+                        return Poll::Ready(Ok(()));
+                    }
                     Poll::Ready(read) => {
                         self.heard.set(true);
                         gate.take(&scratch[..read]);

@@ -168,7 +168,8 @@ struct Multiplex<'a> {
     greeting: Option<u64>,
     /// When the client was last seen to be alive, by the worker's clock.
     heard: u64,
-    pinged: bool,
+    /// When it was sent a PING that it has not answered by anything.
+    pinged: Option<u64>,
     /// Since when there are no streams.
     idle: Option<u64>,
     /// Since when the client takes nothing, and what it had taken then.
@@ -220,7 +221,7 @@ impl<'a> Multiplex<'a> {
             end: None,
             greeting: Some(greeting),
             heard: now,
-            pinged: false,
+            pinged: None,
             idle: Some(now),
             blocked: None,
             cut: None,
@@ -232,12 +233,8 @@ impl<'a> Multiplex<'a> {
 
     async fn run(mut self) -> End {
         let end = std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.streams.write_down(match end {
-            // h2 had written everything before it ended well.
-            End::Linger(_) if self.retire.is_some() && self.cut.is_none() => None,
-            _ if self.cut.is_some() => Some(|| Failure::Cut),
-            _ => Some(|| Failure::ClientGone),
-        });
+        let cut = self.cut.is_some();
+        self.streams.write_down(Some(if cut { || Failure::Cut } else { || Failure::ClientGone }));
         end
     }
 
@@ -276,6 +273,10 @@ impl<'a> Multiplex<'a> {
                 Poll::Ready(Some(Ok((request, respond)))) => self.streams.open(request, respond),
                 Poll::Ready(Some(Err(error))) => self.leave(failed(&error)),
                 Poll::Ready(None) => {
+                    // It ends well only when everything has been written.
+                    if !self.line.is_ended() && !self.ended {
+                        self.streams.write_down(None);
+                    }
                     let reason = match self.retire {
                         _ if self.calmed => CloseReason::Limit,
                         Some(retire) => retire.reason,
@@ -286,7 +287,7 @@ impl<'a> Multiplex<'a> {
                 Poll::Pending => break,
             }
         }
-        if let (true, Some(pings)) = (self.pinged, &mut self.pings) {
+        if let (true, Some(pings)) = (self.pinged.is_some(), &mut self.pings) {
             let _answered = pings.poll_pong(&mut cx);
         }
     }
@@ -325,7 +326,7 @@ impl<'a> Multiplex<'a> {
             self.leave(End::Drop(CloseReason::Timeout));
         }
         if self.is_due(self.silence_end()) {
-            self.answer_silence();
+            self.answer_silence(now);
         }
     }
 
@@ -383,13 +384,16 @@ impl<'a> Multiplex<'a> {
         }
     }
 
-    fn answer_silence(&mut self) {
-        if self.pinged {
+    fn answer_silence(&mut self, now: u64) {
+        if self.pinged.is_some() {
             self.leave(End::Drop(CloseReason::Timeout));
         } else if let Some(pings) = &mut self.pings {
+            // An answer that came with other octets was not waited for any more;
+            // as long as nobody takes it, h2 sends no other PING.
+            let _stale = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
             // One that is still under way asks the same.
             let _under_way = pings.send_ping(Ping::opaque());
-            self.pinged = true;
+            self.pinged = Some(now);
         }
     }
 
@@ -409,6 +413,7 @@ impl<'a> Multiplex<'a> {
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.ended = true;
             self.calmed = true;
+            self.bell.ring();
         }
     }
 
@@ -425,11 +430,12 @@ impl<'a> Multiplex<'a> {
         }
         // A client may also take back the room in its windows that a response
         // had when it was handed over.
-        let waits = has_streams && (self.line.is_blocked() || self.streams.is_empty());
+        let stuck = has_streams && self.streams.is_empty();
+        let waits = self.h2.is_some() && (self.line.is_blocked() || stuck);
         let moves = self.blocked.is_some_and(|(_, before)| taken > before);
         if self.line.take_heard() || moves {
             self.heard = now;
-            self.pinged = false;
+            self.pinged = None;
         }
         if self.greeting.is_some() && self.line.gate.borrow().has_frame() {
             self.greeting = None;
@@ -510,8 +516,8 @@ impl<'a> Multiplex<'a> {
     fn silence_end(&self) -> Option<u64> {
         let bound = millis(self.worker.proxy.config.timeouts.h2_ping);
         let waits = bound > 0 && self.h2.is_some() && !self.streams.is_empty();
-        let times = if self.pinged { 2 } else { 1 };
-        waits.then(|| self.heard.saturating_add(bound.saturating_mul(times)))
+        let since = self.pinged.unwrap_or(self.heard);
+        waits.then(|| since.saturating_add(bound))
     }
 }
 
