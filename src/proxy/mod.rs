@@ -1,12 +1,13 @@
 //! One request: what is sent to the app server, what comes back, and what is
 //! said when something fails.
 //!
-//! A request passes through here in this order: [`request`] reads its head and
-//! writes the one the app server will see; [`exchange`] sends it over a pooled
+//! A request passes through here in this order: [`request`] checks its head and
+//! writes the one the app server will see; `exchange` sends it over a pooled
 //! connection and streams both bodies, everything driven inline by the one task
-//! of the downstream connection; `response` writes the head the client will
-//! see; [`failure`] maps whatever went wrong to one status and one cause, and
-//! [`respond`] says so.
+//! of the downstream connection; `response` decides what of the answer passes;
+//! [`failure`] maps whatever went wrong to one status and one cause, and
+//! `respond` says so. What the client's protocol makes of all that is behind the
+//! trait `downstream`: [`h1`] writes octets, [`h2`] sends frames.
 //!
 //! Does not know how a connection lives: that is [`crate::serve`].
 
@@ -19,7 +20,7 @@ mod outbound;
 mod patience;
 mod record;
 pub mod request;
-pub mod respond;
+mod respond;
 mod response;
 mod target;
 

@@ -122,6 +122,8 @@ pub struct Worker {
     pub(super) fallback_host: Box<str>,
     shard: Rc<Shard<ConnectionState>>,
     seats: RefCell<Slab<Rc<Alarm>>>,
+    /// HTTP/2 connections that could make room.
+    pub(super) idlers: h2::Idlers,
     lot: RefCell<Lot>,
     /// What is read before anybody knows whether it is worth a buffer.
     pub(super) scratch: RefCell<Box<[u8]>>,
@@ -171,6 +173,7 @@ async fn run(start: Start, turns: Turns) -> io::Result<()> {
         fallback_host,
         shard,
         seats: RefCell::default(),
+        idlers: h2::Idlers::default(),
         lot: RefCell::new(Lot::new()?),
         scratch: RefCell::new(vec![0; 16 * 1024].into()),
         stir: Notify::new(),
@@ -526,6 +529,8 @@ impl Worker {
         if let Some(parked) = self.lot.borrow_mut().least_missed(now.saturating_sub(grace)) {
             parked.until = now;
             self.stir.notify_one();
+        } else {
+            self.idlers.ask_oldest();
         }
     }
 

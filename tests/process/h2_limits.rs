@@ -675,3 +675,29 @@ fn a_response_goes_on_while_its_client_holds_its_own_end_open() {
     h2.expect_reset(stream, &[Code::NO_ERROR]);
     wait_rest(&proxy);
 }
+
+#[test]
+fn whoever_has_been_without_streams_longest_makes_room() {
+    let origin = Origin::new();
+    let proxy = launch(&origin)
+        .arg("--workers")
+        .arg("1")
+        .set("limits.connections", "2")
+        .stop("goaway_grace", "50ms")
+        .start();
+    let mut oldest = Way::Clear.connect(&proxy);
+    goes_on(&mut oldest);
+    let mut busy = Way::Clear.connect(&proxy);
+    let held = busy.get("/hold/room");
+    origin.wait_started("/hold/room");
+    let mut newcomer = Way::Clear.bare(&proxy);
+    newcomer.octets(PREFACE).send(&Frame::settings(&[]));
+    let first = oldest.wait_goaway(0);
+    assert_eq!(first.code, Code::NO_ERROR, "it is told");
+    assert_eq!(oldest.wait_end(), End::Eof);
+    drop(oldest);
+    let stream = newcomer.get("/new");
+    assert_eq!(newcomer.response(stream).text(), "GET /new 0");
+    origin.release("/hold/room");
+    assert_eq!(busy.response(held).text(), "held");
+}

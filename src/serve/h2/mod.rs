@@ -22,6 +22,7 @@
 //! kept from coming too early.
 
 mod gate;
+mod idlers;
 mod line;
 mod streams;
 mod turn;
@@ -34,6 +35,8 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong, Reason};
 
+pub(super) use self::idlers::Idlers;
+use self::idlers::Place;
 use self::line::{Io, Line};
 use self::streams::Streams;
 use self::turn::{Bell, Turns};
@@ -59,7 +62,7 @@ pub(super) const PREFACE: &[u8; gate::PREFACE_LEN] = b"PRI * HTTP/2.0\r\n\r\nSM\
 /// for the farewell.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
-    alarm: &Alarm,
+    alarm: &Rc<Alarm>,
     client: h1::Client,
     kept: &Kept,
 ) -> (End, Option<h1::Client>) {
@@ -151,6 +154,7 @@ fn failed(error: &h2::Error) -> End {
 struct Multiplex<'a> {
     worker: &'a Worker,
     alarm: &'a Alarm,
+    place: Place<'a>,
     client: &'a Client,
     line: &'a Rc<Line>,
     kept: &'a Kept,
@@ -194,7 +198,7 @@ struct Retire {
 impl<'a> Multiplex<'a> {
     fn new(
         worker: &'a Worker,
-        alarm: &'a Alarm,
+        alarm: &'a Rc<Alarm>,
         client: &'a Client,
         line: &'a Rc<Line>,
         kept: &'a Kept,
@@ -207,6 +211,7 @@ impl<'a> Multiplex<'a> {
         let bell = Bell::new(&turns);
         Multiplex {
             worker,
+            place: worker.idlers.enter(alarm),
             alarm,
             client,
             line,
@@ -315,6 +320,9 @@ impl<'a> Multiplex<'a> {
         }
         if self.is_due(self.idle_end()) {
             self.retire(CloseReason::Idle, now);
+        }
+        if self.idle.is_some() && self.place.is_asked() {
+            self.retire(CloseReason::Limit, now);
         }
         if let Some(retire) = self.retire {
             self.obey_retire(retire, now);
@@ -452,6 +460,7 @@ impl<'a> Multiplex<'a> {
             self.idle = None;
             self.kept.guard.shift(ConnectionState::H2Active);
         }
+        self.place.set(self.idle.filter(|_| self.retire.is_none()));
         let all = [
             self.goodbye(now),
             self.cut.filter(|_| self.h2.is_some()).map(|since| since + 2 * millis(CUT_SEND)),
