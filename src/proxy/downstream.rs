@@ -86,6 +86,9 @@ pub(super) trait Downstream {
 
     /// The response has gone out whole: how the connection goes on.
     fn complete(&mut self) -> Ended;
+
+    /// Gives buffers back that another request can use.
+    fn recycle(&mut self, spare: &Spare);
 }
 
 /// Who a request is from.

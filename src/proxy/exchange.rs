@@ -17,6 +17,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -33,13 +34,13 @@ use crate::net::{Alarm, ConnectError};
 use crate::upstream::{Connection, EndpointId};
 
 /// One request on its way.
-pub(super) struct Exchange<'p, 'a, D> {
+pub(super) struct Exchange<'p, D> {
     proxy: &'p Proxy,
     side: D,
     request: Request,
     endpoint: EndpointId,
     upstream: Option<Connection>,
-    patience: Patience<'a>,
+    patience: Patience<'p>,
     attempts: u8,
     /// Endpoints that gave no connection.
     refused: usize,
@@ -50,9 +51,9 @@ pub(super) struct Exchange<'p, 'a, D> {
     failure: Option<Failure>,
 }
 
-impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
+impl<'p, D: Downstream> Exchange<'p, D> {
     /// An exchange for a request whose head has been read.
-    pub(super) fn new(proxy: &'p Proxy, alarm: &'a Alarm, side: D, request: Request) -> Self {
+    pub(super) fn new(proxy: &'p Proxy, alarm: &Rc<Alarm>, side: D, request: Request) -> Self {
         proxy.counters.in_flight_add(request.protocol.family());
         Exchange {
             proxy,
@@ -71,7 +72,7 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
     }
 
     /// Runs it to its end. Never fails: whatever goes wrong becomes an answer,
-    /// or a response that ends uncleanly. [`Exchange::over`] follows.
+    /// or a response that ends uncleanly. [`Exchange::finish`] follows.
     pub(super) async fn run(&mut self) -> Ended {
         loop {
             match self.attempt().await {
@@ -343,7 +344,7 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
         match self.side.refuse(&Refusal { failure, handed, request }) {
             Answer::Silent(ended) => ended,
             Answer::Ready(ended) => {
-                let alarm = self.patience.alarm;
+                let alarm = &*self.patience.alarm;
                 let cut = matches!(failure, Failure::Cut);
                 alarm.set(if cut { CUT_SEND } else { self.proxy.config.timeouts.send });
                 let sent = send(self.proxy, alarm, &mut self.side).await;
@@ -371,42 +372,14 @@ impl<'p: 'a, 'a, D: Downstream> Exchange<'p, 'a, D> {
         self.side.complete()
     }
 
-    /// What is left of it when it has run.
-    pub(super) fn over(self) -> Over<'p, D> {
-        Over {
-            proxy: self.proxy,
-            side: self.side,
-            request: self.request,
-            endpoint: self.endpoint,
-            first_byte: self.first_byte,
-            retries: self.attempts.saturating_sub(1),
-            handed: self.handed,
-            failure: self.failure,
-        }
-    }
-}
-
-/// An exchange that has run and is still to be written down.
-pub(super) struct Over<'p, D> {
-    proxy: &'p Proxy,
-    side: D,
-    request: Request,
-    endpoint: EndpointId,
-    first_byte: Option<Instant>,
-    retries: u8,
-    handed: bool,
-    failure: Option<Failure>,
-}
-
-impl<D: Downstream> Over<'_, D> {
     /// Whether the client gave it up.
     pub(super) fn was_cancelled(&self) -> bool {
         matches!(self.failure, Some(Failure::ClientGone))
     }
 
-    /// Counts and writes down what became of it. `lost` is what happened to an
-    /// answer that was ready, whole, and then did not get out.
-    pub(super) fn finish(mut self, lost: Option<Failure>) -> D {
+    /// Counts and writes down what became of it when it has run. `lost` is what
+    /// happened to an answer that was ready, whole, and then did not get out.
+    pub(super) fn finish(&mut self, lost: Option<Failure>) {
         self.proxy.counters.in_flight_sub(self.request.protocol.family());
         if self.failure.is_none() {
             self.failure = lost;
@@ -422,13 +395,13 @@ impl<D: Downstream> Over<'_, D> {
             bytes_out: reply.body_octets,
             first_byte: self.first_byte,
             upstream: self.proxy.pool.name(self.endpoint),
-            retries: self.retries,
+            retries: self.attempts.saturating_sub(1),
             handed: self.handed,
             failure: self.failure.as_ref(),
         };
         record(self.proxy, &self.side.caller(), &self.request, &summary);
-        self.proxy.spare.give_head(self.request.head);
-        self.side
+        self.proxy.spare.give_head(std::mem::take(&mut self.request.head));
+        self.side.recycle(&self.proxy.spare);
     }
 }
 

@@ -1,5 +1,6 @@
 //! How long an exchange waits, and for what.
 
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) enum Wait {
 
 /// One alarm for all the waits of an exchange, one after the other.
 pub(super) struct Patience<'a> {
-    pub(super) alarm: &'a Alarm,
+    pub(super) alarm: Rc<Alarm>,
     config: &'a Config,
     wait: Wait,
     /// Octets that moved in any direction.
@@ -37,8 +38,8 @@ pub(super) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(alarm: &'a Alarm, config: &'a Config) -> Self {
-        Patience { alarm, config, wait: Wait::Nothing, moved: 0, seen: 0 }
+    pub(super) fn new(alarm: &Rc<Alarm>, config: &'a Config) -> Self {
+        Patience { alarm: Rc::clone(alarm), config, wait: Wait::Nothing, moved: 0, seen: 0 }
     }
 
     /// The next wait is a new one, whatever it is.

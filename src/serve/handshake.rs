@@ -128,6 +128,8 @@ impl Session<'_> {
     fn too_slow(&self, reason: CloseReason) -> End {
         if reason == CloseReason::Timeout {
             self.tell("the handshake took too long");
+        } else {
+            self.worker.hung(self.client.peer, "did not finish its TLS handshake");
         }
         End::Linger(reason)
     }

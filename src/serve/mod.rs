@@ -22,6 +22,7 @@ mod accept;
 mod admission;
 mod h2;
 mod handshake;
+mod hung;
 mod lot;
 mod session;
 mod worker;

@@ -8,6 +8,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -41,7 +42,7 @@ pub(super) enum End {
 /// One connection being served.
 pub(super) struct Session<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) alarm: &'a Alarm,
+    pub(super) alarm: &'a Rc<Alarm>,
     pub(super) client: &'a mut Client,
     pub(super) guard: &'a Guard<ConnectionState>,
     /// Its client speaks TLS.

@@ -159,6 +159,8 @@ fn octets_of_a_client_hello_do_not_prolong_the_grace() {
         crate::support::pause(ms(20));
     }
     assert!(told.elapsed() >= ms(400) && told.elapsed() < ms(3000), "{:?}", told.elapsed());
+    let hung = proxy.wait_event("client_hung");
+    assert_eq!(hung.text("what"), "did not finish its TLS handshake");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod client;
 mod download;
 mod upload;
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -26,7 +27,12 @@ use crate::telemetry::CloseReason;
 use crate::upstream::{Connection, Spare};
 
 /// Serves one request whose head has been read.
-pub async fn serve(proxy: &Proxy, alarm: &Alarm, client: &mut Client, request: Request) -> Ended {
+pub async fn serve(
+    proxy: &Proxy,
+    alarm: &Rc<Alarm>,
+    client: &mut Client,
+    request: Request,
+) -> Ended {
     let side = Side {
         proxy,
         upload: Upload::new(request.framing),
@@ -36,8 +42,7 @@ pub async fn serve(proxy: &Proxy, alarm: &Alarm, client: &mut Client, request: R
     };
     let mut exchange = Exchange::new(proxy, alarm, side, request);
     let ended = exchange.run().await;
-    let side = exchange.over().finish(None);
-    proxy.spare.give_head(side.download.head);
+    exchange.finish(None);
     ended
 }
 
@@ -207,6 +212,10 @@ impl Downstream for Side<'_> {
             }
             None => Ended::Keep,
         }
+    }
+
+    fn recycle(&mut self, spare: &Spare) {
+        spare.give_head(std::mem::take(&mut self.download.head));
     }
 }
 

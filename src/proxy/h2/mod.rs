@@ -4,6 +4,7 @@ mod download;
 mod head;
 mod upload;
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use self::upload::Upload;
 use super::downstream::{
     Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
 };
-use super::exchange::{Exchange, Over, send};
+use super::exchange::{Exchange, send};
 use super::record::{Refused, record_refusal};
 use super::request::{Arrival, Origin};
 use super::{Failure, Protocol, Proxy, Request, respond};
@@ -43,20 +44,20 @@ pub struct Served<'a>(Kind<'a>);
 
 #[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 enum Kind<'a> {
-    Exchange(Over<'a, Stream<'a>>),
+    Exchange(Exchange<'a, Stream<'a>>),
     Refused { proxy: &'a Proxy, client: &'a Client, failure: Failure, refused: Refused },
 }
 
 impl Served<'_> {
     /// Whether the client gave it up.
     pub fn was_cancelled(&self) -> bool {
-        matches!(&self.0, Kind::Exchange(over) if over.was_cancelled())
+        matches!(&self.0, Kind::Exchange(exchange) if exchange.was_cancelled())
     }
 
     /// Writes it down. `lost` is why what h2 still had of it did not get out.
     pub fn finish(self, lost: Option<Failure>) {
         match self.0 {
-            Kind::Exchange(over) => drop(over.finish(lost)),
+            Kind::Exchange(mut exchange) => exchange.finish(lost),
             Kind::Refused { proxy, client, failure, refused } => {
                 record_refusal(proxy, &client.caller(), &failure, refused);
             }
@@ -75,7 +76,7 @@ impl Client {
 /// is reset and nothing is written down.
 pub async fn serve<'a>(
     proxy: &'a Proxy,
-    alarm: &Alarm,
+    alarm: &Rc<Alarm>,
     client: &'a Client,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
@@ -109,7 +110,7 @@ pub async fn serve<'a>(
     };
     let mut exchange = Exchange::new(proxy, alarm, side, request);
     exchange.run().await;
-    Served(Kind::Exchange(exchange.over()))
+    Served(Kind::Exchange(exchange))
 }
 
 async fn refuse<'a>(
@@ -248,6 +249,9 @@ impl Downstream for Stream<'_> {
     fn complete(&mut self) -> Ended {
         Ended::Keep
     }
+
+    /// The buffers are h2's.
+    fn recycle(&mut self, _spare: &Spare) {}
 }
 
 /// The gRPC status of a call that may have been executed and was not answered in time.

@@ -52,7 +52,7 @@ use crate::net::Alarm;
 use crate::proxy::Failure;
 use crate::proxy::h1;
 use crate::proxy::h2::Client;
-use crate::telemetry::{CloseReason, ConnectionState, Event, Level};
+use crate::telemetry::{CloseReason, ConnectionState};
 
 /// The client's connection preface (RFC 9113 section 3.4).
 pub(super) const PREFACE: &[u8; gate::PREFACE_LEN] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -527,15 +527,5 @@ impl<'a> Multiplex<'a> {
         let waits = bound > 0 && self.h2.is_some() && !self.streams.is_empty();
         let since = self.pinged.unwrap_or(self.heard);
         waits.then(|| since.saturating_add(bound))
-    }
-}
-
-impl Worker {
-    /// Names a client that did not do its part when it was asked to leave.
-    pub(super) fn hung(&self, peer: crate::net::Peer, what: &'static str) {
-        let event = Event::new(Level::Info, "client_hung")
-            .with("client", peer.to_string())
-            .with("what", what);
-        self.proxy.events.limited("client_hung", std::time::Duration::from_secs(1), event);
     }
 }
