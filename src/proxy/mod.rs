@@ -16,6 +16,7 @@ mod exchange;
 pub mod failure;
 pub mod h1;
 pub mod h2;
+mod inbound;
 mod outbound;
 mod patience;
 mod record;

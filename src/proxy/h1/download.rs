@@ -3,11 +3,11 @@
 use std::task::{Context, Poll, ready};
 
 use crate::http1::body::chunk_line;
-use crate::http1::head::{parse_response, storage};
-use crate::http1::{Buffer, Decoder, Emit, Framing};
-use crate::limits::{BUFFER, COPY_MAX, INTERIM_MAX, RESPONSE_HEAD_MAX};
+use crate::http1::{Buffer, Emit};
+use crate::limits::COPY_MAX;
 use crate::net::Socket;
 use crate::proxy::downstream::Taken;
+use crate::proxy::inbound::Inbound;
 use crate::proxy::outbound::Outbound;
 use crate::proxy::response::{self, Outgoing, Persistence};
 use crate::proxy::{Failure, Protocol};
@@ -18,15 +18,10 @@ pub(super) struct Download {
     /// Octets for the client that come before what lies in the upstream buffer.
     pub(super) head: Vec<u8>,
     out: Outbound,
-    decoder: Decoder,
+    pub(super) inbound: Inbound,
     outgoing: Outgoing,
-    interims: u32,
-    /// The final head's status, once it is on its way.
-    pub(super) status: Option<u16>,
     /// Only the end of the connection tells the client where the body ends.
     pub(super) until_close: bool,
-    /// The app server keeps its connection.
-    pub(super) upstream_keeps: bool,
     /// Octets that the kernel took, and how many of them are heads.
     sent: u64,
     head_octets: u64,
@@ -45,12 +40,9 @@ impl Download {
         Download {
             head,
             out: Outbound::default(),
-            decoder: Decoder::new(Framing::Empty),
+            inbound: Inbound::new(),
             outgoing: Outgoing::Plain,
-            interims: 0,
-            status: None,
             until_close: false,
-            upstream_keeps: false,
             sent: 0,
             head_octets: 0,
         }
@@ -64,21 +56,17 @@ impl Download {
     /// Whether the client has got some of the final response: then nothing else
     /// can be said any more.
     pub(super) fn is_under_way(&self) -> bool {
-        self.status.is_some() && self.sent > 0
+        self.inbound.status.is_some() && self.sent > 0
     }
 
     /// Forgets a final response of which nothing has been sent.
     pub(super) fn take_back(&mut self) {
-        if self.status.take().is_some() {
-            let interims = self.interims;
-            *self = Download { interims, ..Download::new(std::mem::take(&mut self.head)) };
+        if self.inbound.status.is_some() {
+            let inbound = std::mem::replace(&mut self.inbound, Inbound::new());
+            *self = Download { inbound, ..Download::new(std::mem::take(&mut self.head)) };
+            self.inbound.take_back();
             self.head.clear();
         }
-    }
-
-    /// Whether the body has been read to its end.
-    pub(super) fn is_done(&self) -> bool {
-        self.decoder.is_done()
     }
 
     /// Takes the head at the front of the buffer and makes it ready for the
@@ -91,47 +79,21 @@ impl Download {
         asked: Asked,
         persistence: impl FnOnce(bool) -> Persistence,
     ) -> Result<Taken, Failure> {
-        let mut fields = storage();
-        let head = match parse_response(upstream.buffer.filled(), &mut fields) {
-            Ok(Some(head)) => head,
-            Ok(None) if upstream.buffer.len() >= RESPONSE_HEAD_MAX => {
-                return Err(Failure::BadResponse("response head too long"));
+        let (out, head_octets) = (&mut self.head, &mut self.head_octets);
+        let (outgoing, until_close) = (&mut self.outgoing, &mut self.until_close);
+        self.inbound.take_head(upstream, spare, asked.is_head, |head, seen| {
+            let before = out.len();
+            if head.status >= 200 {
+                (*outgoing, *until_close) = response::outgoing(seen.framing, asked.protocol);
+                let persistence = persistence(*until_close);
+                response::write(head, seen, asked.is_head, *outgoing, persistence, out);
+            } else if asked.protocol != Protocol::Http10 {
+                // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
+                response::write_interim(head, seen, out);
             }
-            Ok(None) => {
-                if upstream.buffer.is_full() {
-                    spare.enlarge(&mut upstream.buffer);
-                }
-                return Ok(Taken::Part);
-            }
-            Err(_) => return Err(Failure::BadResponse("malformed response head")),
-        };
-        let seen = response::look(&head, asked.is_head).map_err(Failure::BadResponse)?;
-        let (length, status) = (head.len, head.status);
-        let before = self.head.len();
-        let taken = if status >= 200 {
-            let (outgoing, until_close) = response::outgoing(seen.framing, asked.protocol);
-            let persistence = persistence(until_close);
-            response::write(&head, &seen, asked.is_head, outgoing, persistence, &mut self.head);
-            self.status = Some(status);
-            self.decoder = Decoder::new(seen.framing);
-            self.outgoing = outgoing;
-            self.until_close = until_close;
-            self.upstream_keeps = seen.keep_alive;
-            Taken::Final
-        } else {
-            self.interims += 1;
-            if status == 101 || self.interims > INTERIM_MAX {
-                return Err(Failure::BadResponse("unasked interim response"));
-            }
-            // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
-            if asked.protocol != Protocol::Http10 {
-                response::write_interim(&head, &seen, &mut self.head);
-            }
-            Taken::Interim
-        };
-        self.head_octets += (self.head.len() - before) as u64;
-        upstream.buffer.consume(length);
-        Ok(taken)
+            *head_octets += (out.len() - before) as u64;
+            Ok(())
+        })
     }
 
     /// A response of our own instead: its head ends at `head_octets` of what is written.
@@ -139,7 +101,7 @@ impl Download {
         let before = self.head.len();
         let status = write(&mut self.head);
         self.head_octets += (self.head.len() - before) as u64;
-        self.status = Some(status);
+        self.inbound.replace(status);
     }
 
     /// Writes what is ready for the client, to its end.
@@ -163,15 +125,14 @@ impl Download {
     /// something was used up.
     #[inline]
     pub(super) fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
-        if self.decoder.is_done() || !self.out.is_empty() || !self.out.is_untouched() {
+        if self.inbound.is_done() || !self.out.is_empty() || !self.out.is_untouched() {
             return Ok(false);
         }
         let emit = match self.outgoing {
             Outgoing::Chunks => Emit::Chunks,
             Outgoing::Plain | Outgoing::Wrap => Emit::Data,
         };
-        let decoded = self.decoder.decode(buffer.filled_mut(), emit);
-        let progress = decoded.map_err(|error| Failure::Truncated(error.0))?;
+        let progress = self.inbound.decode(buffer, emit)?;
         let mut spent = progress.consumed;
         if let Some(trailer) = progress.trailer {
             if self.outgoing == Outgoing::Chunks {
@@ -207,30 +168,9 @@ impl Download {
         spare: &Spare,
         moved: &mut u64,
     ) -> Poll<Result<(), Failure>> {
-        if upstream.buffer.is_full() {
-            return Poll::Ready(Err(Failure::Truncated("chunk framing too long")));
-        }
-        let room = upstream.buffer.spare();
-        let size = room.len();
-        match ready!(upstream.socket.poll_read(cx, room)) {
-            Ok(0) => {
-                let ended = self.decoder.end_of_input();
-                ended.map_err(|error| Failure::Truncated(error.0))?;
-                if self.outgoing == Outgoing::Wrap {
-                    self.head.extend_from_slice(b"0\r\n\r\n");
-                }
-            }
-            Ok(n) => {
-                upstream.buffer.fill(n);
-                *moved += n as u64;
-                if n == size && upstream.buffer.capacity() == BUFFER {
-                    spare.enlarge(&mut upstream.buffer);
-                }
-            }
-            Err(_) => {
-                let why = "the app server reset its connection";
-                return Poll::Ready(Err(Failure::Truncated(why)));
-            }
+        let ended = ready!(self.inbound.poll_more(cx, upstream, spare, moved))?;
+        if ended && self.outgoing == Outgoing::Wrap {
+            self.head.extend_from_slice(b"0\r\n\r\n");
         }
         Poll::Ready(Ok(()))
     }

@@ -62,7 +62,7 @@ pub async fn refuse(
     let sent = send(proxy, alarm, &mut side).await;
     let refused = Refused {
         protocol: Protocol::Http11,
-        status: side.download.status.unwrap_or_default(),
+        status: side.download.inbound.status.unwrap_or_default(),
         bytes_in: side.client.buffer.len() as u64,
         began,
     };
@@ -163,10 +163,10 @@ impl Downstream for Side<'_> {
     #[inline]
     fn reply(&self) -> Reply {
         Reply {
-            status: self.download.status,
+            status: self.download.inbound.status,
             body_octets: self.download.body_octets(),
-            whole: self.download.is_done(),
-            upstream_keeps: self.download.upstream_keeps,
+            whole: self.download.inbound.is_done(),
+            upstream_keeps: self.download.inbound.upstream_keeps,
         }
     }
 

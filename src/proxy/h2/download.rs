@@ -9,12 +9,11 @@ use h2::{Reason, SendStream};
 use http::{HeaderMap, Response};
 
 use super::head;
-use crate::http1::head::{parse_response, storage};
-use crate::http1::{Buffer, Decoder, Emit, Framing};
-use crate::limits::{BUFFER, INTERIM_MAX, RESPONSE_HEAD_MAX};
+use crate::http1::{Buffer, Emit};
+use crate::proxy::Failure;
 use crate::proxy::downstream::Taken;
+use crate::proxy::inbound::Inbound;
 use crate::proxy::respond::Text;
-use crate::proxy::{Failure, response};
 use crate::upstream::{Connection, Spare};
 
 /// How far a response has come.
@@ -25,12 +24,9 @@ pub(super) struct Download {
     head: Option<Response<()>>,
     piece: Bytes,
     trailers: Option<HeaderMap>,
-    decoder: Decoder,
-    interims: u32,
+    pub(super) inbound: Inbound,
     /// END_STREAM has been sent.
     ended: bool,
-    pub(super) status: Option<u16>,
-    pub(super) upstream_keeps: bool,
     /// Octets of the body that had room in the client's windows.
     pub(super) sent: u64,
 }
@@ -43,11 +39,8 @@ impl Download {
             head: None,
             piece: Bytes::new(),
             trailers: None,
-            decoder: Decoder::new(Framing::Empty),
-            interims: 0,
+            inbound: Inbound::new(),
             ended: false,
-            status: None,
-            upstream_keeps: false,
             sent: 0,
         }
     }
@@ -55,11 +48,6 @@ impl Download {
     /// Whether the client has been sent some of the final response.
     pub(super) fn is_under_way(&self) -> bool {
         self.stream.is_some()
-    }
-
-    /// Whether the body has been read to its end.
-    pub(super) fn is_whole(&self) -> bool {
-        self.decoder.is_done()
     }
 
     /// Whether something waits for being sent.
@@ -75,46 +63,21 @@ impl Download {
         spare: &Spare,
         is_head: bool,
     ) -> Result<Taken, Failure> {
-        let mut fields = storage();
-        let head = match parse_response(upstream.buffer.filled(), &mut fields) {
-            Ok(Some(head)) => head,
-            Ok(None) if upstream.buffer.len() >= RESPONSE_HEAD_MAX => {
-                return Err(Failure::BadResponse("response head too long"));
+        let (respond, ready) = (&mut self.respond, &mut self.head);
+        self.inbound.take_head(upstream, spare, is_head, |head, seen| {
+            if head.status >= 200 {
+                *ready = Some(head::response(head, seen, is_head)?);
+                return Ok(());
             }
-            Ok(None) => {
-                if upstream.buffer.is_full() {
-                    spare.enlarge(&mut upstream.buffer);
-                }
-                return Ok(Taken::Part);
-            }
-            Err(_) => return Err(Failure::BadResponse("malformed response head")),
-        };
-        let seen = response::look(&head, is_head).map_err(Failure::BadResponse)?;
-        let length = head.len;
-        let taken = if head.status >= 200 {
-            self.head = Some(head::response(&head, &seen, is_head)?);
-            self.status = Some(head.status);
-            self.decoder = Decoder::new(seen.framing);
-            self.upstream_keeps = seen.keep_alive;
-            Taken::Final
-        } else {
-            self.interims += 1;
-            if head.status == 101 || self.interims > INTERIM_MAX {
-                return Err(Failure::BadResponse("unasked interim response"));
-            }
-            let interim = head::interim(&head, &seen)?;
-            self.respond.send_informational(interim).map_err(|_| Failure::ClientGone)?;
-            Taken::Interim
-        };
-        upstream.buffer.consume(length);
-        Ok(taken)
+            let interim = head::interim(head, seen)?;
+            respond.send_informational(interim).map_err(|_| Failure::ClientGone)
+        })
     }
 
     /// A response of our own instead.
     pub(super) fn answer(&mut self, text: Text, is_head: bool) -> Result<(), Failure> {
-        self.status = Some(text.status);
+        self.inbound.replace(text.status);
         self.head = Some(head::own(&text)?);
-        self.decoder = Decoder::new(Framing::Empty);
         if !is_head {
             self.piece = text.body.into();
         }
@@ -123,19 +86,17 @@ impl Download {
 
     /// A response that has no body and says what went wrong in gRPC's way.
     pub(super) fn answer_grpc(&mut self, code: u32, message: &str) -> Result<(), Failure> {
-        self.status = Some(200);
+        self.inbound.replace(200);
         self.head = Some(head::grpc(code, message)?);
-        self.decoder = Decoder::new(Framing::Empty);
         Ok(())
     }
 
     /// Decodes what is buffered; `true` if something was used up.
     pub(super) fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
-        if self.decoder.is_done() || !self.piece.is_empty() {
+        if self.inbound.is_done() || !self.piece.is_empty() {
             return Ok(false);
         }
-        let decoded = self.decoder.decode(buffer.filled_mut(), Emit::Data);
-        let progress = decoded.map_err(|error| Failure::Truncated(error.0))?;
+        let progress = self.inbound.decode(buffer, Emit::Data)?;
         self.piece = Bytes::copy_from_slice(&buffer.filled()[..progress.produced]);
         let mut spent = progress.consumed;
         if let Some(trailer) = progress.trailer {
@@ -145,36 +106,6 @@ impl Download {
         }
         buffer.consume(spent);
         Ok(spent > 0)
-    }
-
-    /// Reads more of the body.
-    pub(super) fn poll_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        upstream: &mut Connection,
-        spare: &Spare,
-        moved: &mut u64,
-    ) -> Poll<Result<(), Failure>> {
-        if upstream.buffer.is_full() {
-            return Poll::Ready(Err(Failure::Truncated("chunk framing too long")));
-        }
-        let room = upstream.buffer.spare();
-        let size = room.len();
-        match ready!(upstream.socket.poll_read(cx, room)) {
-            Ok(0) => {
-                let ended = self.decoder.end_of_input();
-                Poll::Ready(ended.map_err(|error| Failure::Truncated(error.0)))
-            }
-            Ok(n) => {
-                upstream.buffer.fill(n);
-                *moved += n as u64;
-                if n == size && upstream.buffer.capacity() == BUFFER {
-                    spare.enlarge(&mut upstream.buffer);
-                }
-                Poll::Ready(Ok(()))
-            }
-            Err(_) => Poll::Ready(Err(Failure::Truncated("the app server reset its connection"))),
-        }
     }
 
     /// Sends what is ready, as far as the client's windows have room.
@@ -192,7 +123,7 @@ impl Download {
         cx: &mut Context<'_>,
         moved: &mut u64,
     ) -> Poll<Result<(), h2::Error>> {
-        let whole = self.decoder.is_done();
+        let whole = self.inbound.is_done();
         if let Some(head) = self.head.take() {
             let ends = whole && self.piece.is_empty() && self.trailers.is_none();
             self.stream = Some(self.respond.send_response(head, ends)?);

@@ -125,7 +125,7 @@ async fn refuse<'a>(
         alarm.set(proxy.config.timeouts.send.max(CUT_SEND));
         send(proxy, alarm, &mut side).await;
     }
-    let status = side.download.status.unwrap_or_default();
+    let status = side.download.inbound.status.unwrap_or_default();
     let refused = Refused { protocol: Protocol::Http2, status, bytes_in: 0, began };
     Served(Kind::Refused { proxy, client: side.client, failure, refused })
 }
@@ -197,15 +197,15 @@ impl Downstream for Stream<'_> {
         spare: &Spare,
         moved: &mut u64,
     ) -> Poll<Result<(), Failure>> {
-        self.download.poll_more(cx, upstream, spare, moved)
+        self.download.inbound.poll_more(cx, upstream, spare, moved).map_ok(|_ended| ())
     }
 
     fn reply(&self) -> Reply {
         Reply {
-            status: self.download.status,
+            status: self.download.inbound.status,
             body_octets: if self.answered { 0 } else { self.download.sent },
-            whole: self.download.is_whole(),
-            upstream_keeps: self.download.upstream_keeps,
+            whole: self.download.inbound.is_done(),
+            upstream_keeps: self.download.inbound.upstream_keeps,
         }
     }
 
