@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::Draft;
-use super::model::{Endpoint, INFINITY, Listen};
+use super::model::{Endpoint, INFINITY, Listen, Trusted};
 use super::show::Span;
+use super::trust;
 use super::value::{self, Parsed, Refused};
 
 /// Puts a parsed value into its place.
@@ -29,6 +30,8 @@ pub(super) enum Form {
     Endpoints(Set<Vec<Endpoint>>),
     /// Any number of host names.
     Names(Set<Vec<String>>),
+    /// Any number of networks.
+    Networks(Set<Trusted>),
     /// The path of a file.
     File(Set<PathBuf>),
     /// The paths of one or more files.
@@ -112,7 +115,14 @@ pub(super) fn pieces(text: &str) -> Vec<String> {
 impl Form {
     /// Whether the key takes several values.
     pub(super) fn is_list(&self) -> bool {
-        matches!(self, Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_) | Self::Files(_))
+        matches!(
+            self,
+            Self::Listeners(_)
+                | Self::Endpoints(_)
+                | Self::Names(_)
+                | Self::Networks(_)
+                | Self::Files(_)
+        )
     }
 
     /// Whether a value is text, so that a bare number or boolean in a file
@@ -133,6 +143,7 @@ impl Form {
             Self::Listeners(set) => set(draft, all(texts, value::listen)?),
             Self::Endpoints(set) => set(draft, all(texts, value::endpoint)?),
             Self::Names(set) => set(draft, all(texts, value::name)?),
+            Self::Networks(set) => set(draft, Trusted::new(all(texts, trust::network)?)),
             Self::Files(set) => set(draft, all(texts, value::path)?),
             scalar => {
                 let (text, more) = match texts {
@@ -150,9 +161,11 @@ impl Form {
     /// Parses the one value of a key that is no list.
     fn set_one(&self, draft: &mut Draft, text: &str) -> Parsed<()> {
         match *self {
-            Self::Listeners(_) | Self::Endpoints(_) | Self::Names(_) | Self::Files(_) => {
-                return Err(Refused::FORM);
-            }
+            Self::Listeners(_)
+            | Self::Endpoints(_)
+            | Self::Names(_)
+            | Self::Networks(_)
+            | Self::Files(_) => return Err(Refused::FORM),
             Self::Listener(set) => set(draft, value::listen(text)?),
             Self::File(set) => set(draft, value::path(text)?),
             Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
@@ -189,6 +202,9 @@ impl Form {
                     .to_owned()
             }
             Self::Names(_) => "host names, without ports".to_owned(),
+            Self::Networks(_) => {
+                "addresses, networks such as 10.0.0.0/8 or fd00::/8, or unix".to_owned()
+            }
             Self::File(_) => "the path of a file".to_owned(),
             Self::Files(_) => "paths of files".to_owned(),
             Self::Time { infinity: false, .. } => format!("a duration {SUCH}"),

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use super::form::Form;
 use super::form::Form::{
-    Connections, Count, CountOrOff, Endpoints, File, Files, Flag, Listener, Listeners, Names, Rate,
-    Size, SizeOrOff, Time, TimeOrOff, Word,
+    Connections, Count, CountOrOff, Endpoints, File, Files, Flag, Listener, Listeners, Names,
+    Networks, Rate, Size, SizeOrOff, Time, TimeOrOff, Word,
 };
-use super::model::{AccessFormat, Config, Limits, Log, Plan, Retry, Timeouts, Tls, Upstream};
+use super::model::{
+    AccessFormat, Config, Forwarding, Limits, Log, Plan, ProxyProtocol, Retry, Timeouts, Tls,
+    Trusted, Underscores, Upstream,
+};
 use crate::limits;
 
 /// A configuration that is being built, later sources over earlier ones.
@@ -67,6 +70,16 @@ const fn open_time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
     Time { least, infinity: true, set }
 }
 
+/// `on` or `off`.
+macro_rules! switch {
+    ($section:ident . $field:ident) => {
+        Word(&[
+            ("on", |d| d.config.$section.$field = true),
+            ("off", |d| d.config.$section.$field = false),
+        ])
+    };
+}
+
 /// Every key, in the order in which people are shown them.
 pub static KEYS: &[Key] = &[
     key(
@@ -100,6 +113,14 @@ pub static KEYS: &[Key] = &[
         Unset("/var/log/ebbtide/drain-report.json"),
         File(|d, v| d.config.report = Some(v)),
         "A file that gets the drain report when the process ends, besides the log.",
+    ),
+    key(
+        "trusted_proxies",
+        Is(""),
+        Networks(|d, v| d.config.trusted = v),
+        "Peers whose word about the client is taken: X-Forwarded-For and its like, Forwarded, the \
+         PROXY protocol. Addresses, networks such as 10.0.0.0/8, or unix for all who come through \
+         a unix listener.",
     ),
     key(
         "tls.listen",
@@ -265,6 +286,40 @@ pub static KEYS: &[Key] = &[
         "The age after which a connection is closed at its next pause, 1s or more; off keeps it.",
     ),
     key(
+        "forwarding.via",
+        Is("on"),
+        switch!(forwarding.via),
+        "Whether Via names the proxy in requests and responses: on or off.",
+    ),
+    key(
+        "forwarding.forwarded",
+        Is("off"),
+        switch!(forwarding.forwarded),
+        "Whether the app gets Forwarded (RFC 7239) besides X-Forwarded-For and its like: on or off.",
+    ),
+    key(
+        "forwarding.underscores",
+        Is("drop"),
+        Word(&[
+            ("drop", |d| d.config.forwarding.underscores = Underscores::Drop),
+            ("refuse", |d| d.config.forwarding.underscores = Underscores::Refuse),
+            ("pass", |d| d.config.forwarding.underscores = Underscores::Pass),
+        ]),
+        "What becomes of request fields with an underscore in their name, which app servers take \
+         for those with a hyphen: drop, refuse or pass.",
+    ),
+    key(
+        "forwarding.proxy_protocol",
+        Is("auto"),
+        Word(&[
+            ("auto", |d| d.config.forwarding.proxy_protocol = ProxyProtocol::Auto),
+            ("require", |d| d.config.forwarding.proxy_protocol = ProxyProtocol::Require),
+            ("off", |d| d.config.forwarding.proxy_protocol = ProxyProtocol::Off),
+        ]),
+        "Whether connections of trusted_proxies begin with a PROXY protocol header, version 1 or \
+         2: auto takes one if there is one, require closes those without, off takes none.",
+    ),
+    key(
         "drain.stop.lame_duck",
         Is("0s"),
         time(NONE, |d, v| d.config.stop.lame_duck = v),
@@ -387,6 +442,7 @@ impl Draft {
                 workers: std::thread::available_parallelism()
                     .map_or(1, |cores| cores.get().min(limits::WORKERS_MAX)),
                 report: None,
+                trusted: Trusted::default(),
                 tls: Tls::default(),
                 upstream: Upstream {
                     endpoints: Vec::new(),
@@ -415,6 +471,12 @@ impl Draft {
                     connections: None,
                     connections_per_address: None,
                     connection_age: None,
+                },
+                forwarding: Forwarding {
+                    via: false,
+                    forwarded: false,
+                    underscores: Underscores::Drop,
+                    proxy_protocol: ProxyProtocol::Off,
                 },
                 stop: Plan {
                     lame_duck: t,

@@ -10,6 +10,7 @@
 //! | `keys` | the table of keys that drives everything else |
 //! | `form`, `value` | from text to a value in its place |
 //! | `file`, `load` | the sources and their precedence |
+//! | `trust` | networks whose word is taken |
 //! | `check` | rules between keys |
 //! | `error`, `suggest`, `show` | what people read |
 
@@ -25,6 +26,7 @@ mod show;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod value;
 
 pub use error::{Error, Errors, Origin, Problem, Warning};

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::trust::{Network, Trusted};
+
 /// A duration that never ends, written `infinity`.
 pub const INFINITY: Duration = Duration::MAX;
 
@@ -20,6 +22,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the drain report is written (`report`), besides the log.
     pub report: Option<PathBuf>,
+    /// Whose word about the client is taken (`trusted_proxies`).
+    pub trusted: Trusted,
     /// `[tls]`
     pub tls: Tls,
     /// `[upstream]`
@@ -28,6 +32,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `[limits]`
     pub limits: Limits,
+    /// `[forwarding]`
+    pub forwarding: Forwarding,
     /// `[drain.stop]`
     pub stop: Plan,
     /// `[log]`
@@ -146,6 +152,41 @@ pub struct Limits {
     pub connections_per_address: Option<usize>,
     /// The age after which a connection is retired; `None`: off.
     pub connection_age: Option<Duration>,
+}
+
+/// `[forwarding]`: what is added to messages and taken out of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Whether `Via` names the proxy, in both directions.
+    pub via: bool,
+    /// Whether `Forwarded` (RFC 7239) is written besides `X-Forwarded-For` and its like.
+    pub forwarded: bool,
+    /// What becomes of fields with underscores in their names.
+    pub underscores: Underscores,
+    /// Whether trusted peers speak the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// `forwarding.underscores`: app servers fold `X_A` and `X-A` into one variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underscores {
+    /// The field is left out.
+    Drop,
+    /// The request is refused.
+    Refuse,
+    /// The field passes.
+    Pass,
+}
+
+/// `forwarding.proxy_protocol`: what is expected of a trusted peer; of others never anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A header is taken if there is one.
+    Auto,
+    /// A connection without a header is closed.
+    Require,
+    /// A header is a malformed request.
+    Off,
 }
 
 /// The plan of a drain (`[drain.stop]`).
