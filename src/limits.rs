@@ -106,7 +106,7 @@ pub const RETIRE_LINGER: Duration = Duration::from_millis(30);
 
 /// How long a client that ended its side without having said `Connection: close`
 /// is still waited for: it is more often gone than half closed.
-pub const HALF_CLOSE_GRACE: Duration = Duration::from_secs(1);
+pub const HALF_CLOSE_GRACE: Duration = Duration::from_secs(3);
 
 /// A read buffer at first, and one for a body that fills it.
 pub const BUFFER: usize = 8 * 1024;

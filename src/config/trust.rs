@@ -34,6 +34,11 @@ impl Trusted {
         Trusted(networks)
     }
 
+    /// No network at all.
+    pub const fn nobody() -> Self {
+        Trusted(Vec::new())
+    }
+
     /// Whether nobody is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

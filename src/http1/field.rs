@@ -22,8 +22,11 @@ pub enum Name {
     Forwarded,
     /// `Host`
     Host,
-    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `HTTP2-Settings`: never passed on.
+    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`,
+    /// `HTTP2-Settings`, and `Proxy`, which CGI would read as `HTTP_PROXY`: never passed on.
     HopByHop,
+    /// `Max-Forwards`
+    MaxForwards,
     /// `Referer`
     Referer,
     /// `TE`
@@ -36,10 +39,20 @@ pub enum Name {
     Upgrade,
     /// `User-Agent`
     UserAgent,
+    /// A name with an underscore, which app servers take for the one with a hyphen.
+    Underscored,
     /// `X-Forwarded-For`
     XForwardedFor,
-    /// `X-Forwarded-Proto`, `-Host`, `-Port`, `-Server`, `X-Real-IP`: what only we may say.
+    /// `X-Forwarded-Host`
+    XForwardedHost,
+    /// `X-Forwarded-Port`
+    XForwardedPort,
+    /// `X-Forwarded-Proto`
+    XForwardedProto,
+    /// Any other `X-Forwarded…`
     XForwardedOther,
+    /// `X-Real-IP`
+    XRealIp,
     /// `X-Request-Id`
     XRequestId,
     /// `X-Request-Start`
@@ -54,6 +67,7 @@ impl Name {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match name.len() {
             2 if is("te") => Name::Te,
+            5 if is("proxy") => Name::HopByHop,
             4 if is("host") => Name::Host,
             4 if is("date") => Name::Date,
             6 if is("expect") => Name::Expect,
@@ -61,45 +75,63 @@ impl Name {
             7 if is("trailer") => Name::Trailer,
             7 if is("referer") => Name::Referer,
             9 if is("forwarded") => Name::Forwarded,
-            9 if is("x-real-ip") => Name::XForwardedOther,
+            9 if is("x-real-ip") => Name::XRealIp,
             10 if is("connection") => Name::Connection,
             10 if is("keep-alive") => Name::HopByHop,
             10 if is("user-agent") => Name::UserAgent,
             12 if is("content-type") => Name::ContentType,
+            12 if is("max-forwards") => Name::MaxForwards,
             12 if is("x-request-id") => Name::XRequestId,
             14 if is("content-length") => Name::ContentLength,
             14 if is("http2-settings") => Name::HopByHop,
             15 if is("x-forwarded-for") => Name::XForwardedFor,
             15 if is("x-request-start") => Name::XRequestStart,
             16 if is("proxy-connection") => Name::HopByHop,
-            16 if is("x-forwarded-host") => Name::XForwardedOther,
-            16 if is("x-forwarded-port") => Name::XForwardedOther,
+            16 if is("x-forwarded-host") => Name::XForwardedHost,
+            16 if is("x-forwarded-port") => Name::XForwardedPort,
             17 if is("transfer-encoding") => Name::TransferEncoding,
-            17 if is("x-forwarded-proto") => Name::XForwardedOther,
+            17 if is("x-forwarded-proto") => Name::XForwardedProto,
             18 if is("proxy-authenticate") => Name::HopByHop,
-            18 if is("x-forwarded-server") => Name::XForwardedOther,
             19 if is("proxy-authorization") => Name::HopByHop,
-            _ => Name::Other,
+            _ => Name::of_kind(name.as_bytes()),
         }
+    }
+
+    /// Names that are known by a part of them.
+    #[inline]
+    fn of_kind(name: &[u8]) -> Name {
+        const FORWARDED: &[u8] = b"x-forwarded";
+        if name.contains(&b'_') {
+            Name::Underscored
+        } else if name.get(..FORWARDED.len()).is_some_and(|n| n.eq_ignore_ascii_case(FORWARDED)) {
+            Name::XForwardedOther
+        } else {
+            Name::Other
+        }
+    }
+
+    /// What an app server takes a name with underscores for, which folds both
+    /// spellings into one variable (RFC 3875 section 4.1.18).
+    pub fn folded(name: &str) -> Name {
+        Name::of(&name.replace('_', "-"))
     }
 
     /// Fields that frame, route or authorise a message and may therefore not
     /// stand in a trailer (RFC 9110 section 6.5.1).
     pub fn forbidden_in_trailer(self, name: &str) -> bool {
-        const MORE: [&str; 11] = [
+        const MORE: [&str; 10] = [
             "age",
             "authorization",
             "cache-control",
             "content-encoding",
             "content-range",
             "cookie",
-            "max-forwards",
             "pragma",
             "range",
             "set-cookie",
             "vary",
         ];
-        !matches!(self, Name::Other | Name::UserAgent | Name::Referer)
+        !matches!(self, Name::Other | Name::Underscored | Name::UserAgent | Name::Referer)
             || MORE.iter().any(|other| name.eq_ignore_ascii_case(other))
     }
 }
@@ -122,8 +154,22 @@ mod tests {
     fn names_are_known_in_any_case_and_only_whole() {
         assert_eq!(Name::of("cOnTeNt-LeNgTh"), Name::ContentLength);
         assert_eq!(Name::of("content-lengt"), Name::Other);
-        assert_eq!(Name::of("content_length"), Name::Other);
+        assert_eq!(Name::of("X-Forwarded-Ssl"), Name::XForwardedOther);
+        assert_eq!(Name::of("x-forwarde"), Name::Other);
         assert_eq!(Name::of("proxy-connection"), Name::HopByHop);
+    }
+
+    #[test]
+    fn a_name_with_an_underscore_is_none_of_ours_and_folds_onto_one() {
+        for (name, folded) in [
+            ("content_length", Name::ContentLength),
+            ("X-Forwarded_For", Name::XForwardedFor),
+            ("x_forwarded_ssl", Name::XForwardedOther),
+            ("my_field", Name::Other),
+        ] {
+            assert_eq!(Name::of(name), Name::Underscored);
+            assert_eq!(Name::folded(name), folded);
+        }
     }
 
     #[test]

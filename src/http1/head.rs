@@ -82,7 +82,9 @@ pub fn parse_response<'h, 'b>(
     storage: &'h mut Storage<'b>,
 ) -> Result<Option<ResponseHead<'h, 'b>>, HeadError> {
     let mut response = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
+    let mut config = httparse::ParserConfig::default();
+    // It is taken away on the way (RFC 9112 section 5.1).
+    config.allow_spaces_after_header_name_in_responses(true);
     let parsed = config.parse_response_with_uninit_headers(&mut response, octets, storage);
     let len = match parsed.map_err(head_error)? {
         httparse::Status::Complete(len) => len,

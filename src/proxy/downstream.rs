@@ -251,6 +251,7 @@ pub(super) fn reason(failure: &Failure) -> CloseReason {
         SendTimeout | BodyTimeout | HeadTimeout => CloseReason::Timeout,
         BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
         | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
+        LastHop(_) => CloseReason::Response,
         Overloaded(_) => CloseReason::Limit,
         Connect(_) | Died(_) | BadResponse(_) | FirstByteTimeout | BetweenBytesTimeout
         | Truncated(_) => CloseReason::Upstream,

@@ -74,6 +74,12 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// Runs it to its end. Never fails: whatever goes wrong becomes an answer,
     /// or a response that ends uncleanly. [`Exchange::finish`] follows.
     pub(super) async fn run(&mut self) -> Ended {
+        if self.request.ends_here {
+            let ends = Failure::LastHop(self.request.method() == b"TRACE");
+            let ended = self.give_up(&ends).await;
+            self.failure = Some(ends);
+            return ended;
+        }
         loop {
             match self.attempt().await {
                 Ok(ended) => return ended,

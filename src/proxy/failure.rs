@@ -16,6 +16,9 @@ pub enum Failure {
     ClientBody(BodyError),
     /// A method that we do not forward.
     Method,
+    /// `Max-Forwards` says that the request ends here; whether it is a TRACE,
+    /// of which we are no recipient.
+    LastHop(bool),
     /// An HTTP version that we do not speak.
     Version,
     /// The request line is too long.
@@ -70,7 +73,8 @@ impl Failure {
             BadRequest(_) | ClientBody(_) => 400,
             Framing(FramingError::UnknownCoding) => 501,
             Framing(_) => 400,
-            Method => 405,
+            Method | LastHop(true) => 405,
+            LastHop(false) => 200,
             Version => 505,
             TargetTooLong => 414,
             BodyTooLarge => 413,
@@ -94,6 +98,7 @@ impl Failure {
         match self {
             BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
             | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => "http_request_error",
+            LastHop(_) => "proxy_internal_response",
             ClientGone | SendTimeout => "connection_terminated",
             Overloaded(_) => "connection_limit_reached",
             Connect(ConnectError::TimedOut) => "connection_timeout",
@@ -119,6 +124,7 @@ impl Failure {
             Framing(_) => "bad_framing",
             ClientBody(_) => "bad_request_body",
             Method => "method_not_allowed",
+            LastHop(_) => "max_forwards",
             Version => "bad_version",
             TargetTooLong => "target_too_long",
             BodyTooLarge => "body_too_large",
@@ -173,6 +179,22 @@ impl Failure {
             .to_owned(),
             other => other.word().replace('_', " "),
         }
+    }
+
+    /// The methods named in `Allow`, where that is asked.
+    pub fn allows(&self) -> Option<&'static str> {
+        match self {
+            Failure::Method | Failure::LastHop(false) => {
+                Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE")
+            }
+            Failure::LastHop(true) => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            _ => None,
+        }
+    }
+
+    /// Whether the client's connection is in order, so that it may go on.
+    pub fn leaves_order(&self) -> bool {
+        self.is_ours() || matches!(self, Failure::LastHop(_))
     }
 
     /// Whether the fault is the app server's or ours rather than the client's:

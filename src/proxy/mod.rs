@@ -23,6 +23,7 @@ mod record;
 pub mod request;
 mod respond;
 mod response;
+mod stamp;
 mod target;
 
 use std::cell::{Cell, RefCell};
@@ -36,9 +37,12 @@ use crate::net::Clock;
 use crate::telemetry::{AccessLog, Counters, CutRequest, Events};
 use crate::upstream::{Pool, Spare};
 
+use request::{Origin, Rules};
+
 pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
+pub use stamp::Stamp;
 
 /// What every request of one worker needs.
 pub struct Proxy {
@@ -54,6 +58,8 @@ pub struct Proxy {
     pub pool: Pool,
     /// Ids for requests that come without one.
     pub ids: RequestIds,
+    /// What is added to responses.
+    pub stamp: Stamp,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The access log.
@@ -65,6 +71,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// What requests of a connection are planned by.
+    pub fn rules<'a>(&'a self, origin: Origin<'a>) -> Rules<'a> {
+        let Config { forwarding, trusted, .. } = &*self.config;
+        Rules { origin, forwarding, trusted, ids: &self.ids }
+    }
+
     /// What is asked now.
     #[inline]
     pub fn stage(&self) -> Stage {

@@ -29,7 +29,7 @@ pub(super) fn record(proxy: &Proxy, client: &Caller<'_>, request: &Request, summ
         access.record(&Record {
             ts: request.wall,
             request_id: request.id(),
-            remote: remote(client),
+            remote: client_of(client, request),
             method: request.method(),
             host: request.host(),
             target: request.target(),
@@ -69,7 +69,7 @@ fn complain(
             .with("status", summary.status)
             .with("method", lossy(request.method()))
             .with("target", shown_target(proxy, request.target()))
-            .with("client", client.peer.to_string())
+            .with("client", address_of(client, request))
             .with("upstream", summary.upstream.to_owned())
             .with("request_id", lossy(request.id()));
         proxy.events.emit(event);
@@ -85,7 +85,7 @@ fn cut_of(
     CutRequest {
         method: lossy(request.method()),
         target: shown_target(proxy, request.target()),
-        client: client.peer.to_string(),
+        client: address_of(client, request),
         upstream: summary.upstream.to_owned(),
         age_ms: u64::try_from(request.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         bytes_in: summary.bytes_in,
@@ -116,6 +116,20 @@ pub(super) fn shown_target(proxy: &Proxy, target: &[u8]) -> String {
 
 pub(super) fn lossy(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
+}
+
+/// The client that a request is for: told by a trusted peer, or the peer itself.
+fn client_of<'a>(client: &Caller<'a>, request: &'a Request) -> &'a str {
+    let told = request.client().and_then(|told| std::str::from_utf8(told).ok());
+    told.unwrap_or_else(|| remote(client))
+}
+
+/// The same with the port where it is known.
+fn address_of(client: &Caller<'_>, request: &Request) -> String {
+    match client_of(client, request) {
+        told if told == remote(client) => client.peer.to_string(),
+        told => told.to_owned(),
+    }
 }
 
 pub(super) fn remote<'a>(client: &Caller<'a>) -> &'a str {

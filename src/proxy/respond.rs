@@ -1,6 +1,7 @@
 //! Responses of our own: an error, said shortly.
 
 use super::failure::Failure;
+use super::stamp::Stamp;
 
 /// A response of our own, whatever protocol it goes out in.
 pub(super) struct Text {
@@ -16,7 +17,7 @@ pub(super) struct Text {
 
 /// What is said of a failure. `handed` is whether the app server may have seen
 /// the request.
-pub(super) fn text(failure: &Failure, handed: bool) -> Text {
+pub(super) fn text(failure: &Failure, handed: bool, stamp: &Stamp) -> Text {
     let status = failure.status(handed);
     let reason = http::StatusCode::from_u16(status)
         .ok()
@@ -24,6 +25,7 @@ pub(super) fn text(failure: &Failure, handed: bool) -> Text {
         .unwrap_or("Error");
     let body = format!("{status} {reason}\n");
     let mut fields = vec![
+        ("Date", stamp.date()),
         ("Content-Type", "text/plain; charset=utf-8".to_owned()),
         ("Content-Length", body.len().to_string()),
         ("Cache-Control", "no-store".to_owned()),
@@ -32,9 +34,8 @@ pub(super) fn text(failure: &Failure, handed: bool) -> Text {
     if status == 503 {
         fields.push(("Retry-After", "1".to_owned()));
     }
-    if status == 405 {
-        let known = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
-        fields.push(("Allow", known.to_owned()));
+    if let Some(methods) = failure.allows() {
+        fields.push(("Allow", methods.to_owned()));
     }
     Text { status, reason, fields, body }
 }
@@ -42,14 +43,8 @@ pub(super) fn text(failure: &Failure, handed: bool) -> Text {
 /// Writes the whole response for HTTP/1, head and body. With `close` it says
 /// that the connection ends: what the client sends next may not be what it
 /// seems.
-pub(super) fn write(
-    failure: &Failure,
-    handed: bool,
-    is_head: bool,
-    close: bool,
-    out: &mut Vec<u8>,
-) -> u16 {
-    let Text { status, reason, fields, body } = text(failure, handed);
+pub(super) fn write(text: &Text, is_head: bool, close: bool, out: &mut Vec<u8>) -> u16 {
+    let Text { status, reason, fields, body } = text;
     out.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
     for (name, value) in fields {
         out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -61,7 +56,7 @@ pub(super) fn write(
     if !is_head {
         out.extend_from_slice(body.as_bytes());
     }
-    status
+    *status
 }
 
 #[cfg(test)]
@@ -70,7 +65,7 @@ mod tests {
 
     fn written(failure: &Failure, handed: bool) -> String {
         let mut out = Vec::new();
-        write(failure, handed, false, true, &mut out);
+        write(&text(failure, handed, &Stamp::new(true)), false, true, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -1,6 +1,7 @@
 //! The response head: what the app server sent, and what the client is sent.
 
 use super::request::{Protocol, is_nominated};
+use super::stamp::Stamp;
 use crate::http1::field::{Field, Name, has_token};
 use crate::http1::framing::FramingFields;
 use crate::http1::{Framing, ResponseHead};
@@ -14,6 +15,8 @@ pub(super) struct Seen {
     pub(super) keep_alive: bool,
     /// How its body is framed.
     pub(super) framing: Framing,
+    /// It has a `Date`.
+    pub(super) dated: bool,
 }
 
 /// Looks at a head; an error names what can not be understood.
@@ -23,10 +26,12 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
     let mut names = [Name::Other; HEAD_COUNT_MAX];
     let mut nominates = false;
     let mut close = false;
+    let mut dated = false;
     for (field, slot) in head.fields.iter().zip(&mut names) {
         let name = Name::of(field.name);
         *slot = name;
         framing.note(name, field);
+        dated |= name == Name::Date;
         if name == Name::Connection {
             close |= has_token(field.value, "close");
             nominates |= !field.value.eq_ignore_ascii_case(b"keep-alive");
@@ -36,7 +41,7 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         .response(head.minor, head.status, is_head)
         .map_err(crate::http1::framing::FramingError::cause)?;
     let keep_alive = head.minor == 1 && !close && framing != Framing::UntilClose;
-    Ok(Seen { names, nominates, keep_alive, framing })
+    Ok(Seen { names, nominates, keep_alive, framing, dated })
 }
 
 /// How the body goes to the client.
@@ -121,14 +126,17 @@ pub(super) fn write(
     head: &ResponseHead<'_, '_>,
     seen: &Seen,
     is_head: bool,
-    outgoing: Outgoing,
-    persistence: Persistence,
+    (outgoing, persistence): (Outgoing, Persistence),
+    stamp: &Stamp,
     out: &mut Vec<u8>,
 ) {
     status_line(head.status, head.reason, out);
     for field in passes(head, seen, is_head, outgoing == Outgoing::Chunks) {
         put_field(field.name.as_bytes(), field.value, out);
     }
+    stamp.each(head.minor, seen.dated, |name, value| {
+        put_field(name.as_bytes(), value.as_bytes(), out);
+    });
     if outgoing != Outgoing::Plain {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -199,7 +207,8 @@ mod tests {
         let seen = look(&head, is_head).unwrap();
         let mut out = Vec::new();
         let (outgoing, _) = outgoing(seen.framing, protocol);
-        write(&head, &seen, is_head, outgoing, Persistence::Kept, &mut out);
+        let (stamp, kept) = (Stamp::new(false), Persistence::Kept);
+        write(&head, &seen, is_head, (outgoing, kept), &stamp, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -207,13 +216,14 @@ mod tests {
     fn hop_by_hop_and_nominated_fields_do_not_reach_the_client() {
         let sent = written(
             "HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: 1\r\n\
-             Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\n",
+             Date: d\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\n",
             false,
             Protocol::Http11,
         );
         assert_eq!(
             sent,
-            "HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 3\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nDate: d\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\
+             Content-Length: 3\r\n\r\n"
         );
     }
 

@@ -17,6 +17,9 @@ pub(super) fn target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, Fa
     if target.contains('#') {
         return Err(Failure::BadRequest("fragment in request target"));
     }
+    if !target.is_ascii() {
+        return Err(Failure::BadRequest("octets beyond ASCII in request target"));
+    }
     if target.starts_with('/') {
         return Ok(Target { path: target, authority: None });
     }
@@ -46,6 +49,16 @@ pub(super) fn target<'b>(method: &str, target: &'b str) -> Result<Target<'b>, Fa
     Ok(Target { path, authority: Some(authority) })
 }
 
+/// The `:path` of an HTTP/2 request: what stands in an HTTP/1 request line for
+/// the origin form, and nothing else (RFC 9113 section 8.3.1).
+#[inline]
+pub(super) fn stream_target<'b>(method: &str, path: &'b str) -> Result<&'b str, Failure> {
+    match target(method, path)? {
+        Target { path, authority: None } => Ok(path),
+        Target { .. } => Err(Failure::BadRequest("bad :path")),
+    }
+}
+
 /// Whether this is one host with an optional port: no list, no userinfo, no path.
 pub(super) fn is_host(value: &[u8]) -> bool {
     let (name, port) = match value {
@@ -60,20 +73,24 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     };
     let literal = value.first() == Some(&b'[');
     let name_octet = |octet: &u8| match octet {
-        b':' => literal,
         b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*'
         | b'+' | b';' | b'=' => true,
         octet => octet.is_ascii_alphanumeric(),
     };
+    let is_name = if literal {
+        std::str::from_utf8(name).is_ok_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok())
+    } else {
+        !name.is_empty() && name.iter().all(name_octet)
+    };
     let port = match port {
-        [] => return !name.is_empty() && name.iter().all(name_octet),
+        [] => return is_name,
         [b':', digits @ ..] => digits,
         _ => return false,
     };
     let number = port.iter().try_fold(0u32, |number, octet| {
         octet.is_ascii_digit().then(|| number.saturating_mul(10) + u32::from(octet - b'0'))
     });
-    !name.is_empty() && name.iter().all(name_octet) && number.is_some_and(|n| n <= 65_535)
+    is_name && number.is_some_and(|n| n <= 65_535)
 }
 
 #[cfg(test)]
@@ -85,8 +102,22 @@ mod tests {
         for good in ["a", "a.b-c:80", "[::1]:443", "[::1]", "127.0.0.1:1", "a_b", "a:"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in ["", "a b", "a/b", "u@a", "a,b", "a:b", "a:65536", ":80", "[::1", "::1", "a\\b"]
-        {
+        for bad in [
+            "",
+            "a b",
+            "a/b",
+            "u@a",
+            "a,b",
+            "a:b",
+            "a:65536",
+            ":80",
+            "[::1",
+            "::1",
+            "a\\b",
+            "[a]",
+            "[]",
+            "[::1%251]",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }
@@ -100,7 +131,17 @@ mod tests {
         assert_eq!(taken("GET", "http://h").unwrap(), ("/".into(), Some("h".into())));
         assert_eq!(taken("OPTIONS", "http://h").unwrap(), ("*".into(), Some("h".into())));
         assert_eq!(taken("OPTIONS", "*").unwrap(), ("*".into(), None));
-        for bad in ["*", "foo", "http://u@h/", "ftp://h/", "http:///p", "/a#b", "", "http://h?q"] {
+        for bad in [
+            "*",
+            "foo",
+            "http://u@h/",
+            "ftp://h/",
+            "http:///p",
+            "/a#b",
+            "",
+            "http://h?q",
+            "/\u{e9}",
+        ] {
             assert!(taken("GET", bad).is_err(), "{bad}");
         }
     }

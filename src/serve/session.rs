@@ -295,10 +295,11 @@ impl Session<'_> {
             return Some(Head::Refused(failure));
         }
         let scheme = if self.secure { "https" } else { "http" };
-        let origin = Origin { client: &client.address, port: client.port, scheme };
+        let trusted = proxy.config.trusted.contains(client.peer.ip());
+        let origin = Origin { client: &client.address, port: client.port, scheme, trusted };
         let length = head.len;
         let fallback = &self.worker.fallback_host;
-        let planned = plan(&head, &origin, &proxy.ids, fallback, arrival, proxy.spare.head());
+        let planned = plan(&head, &proxy.rules(origin), fallback, arrival, proxy.spare.head());
         client.buffer.consume(length);
         let most = proxy.config.limits.body_size.unwrap_or(u64::MAX);
         Some(match planned {

@@ -27,7 +27,7 @@ use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
 use crate::proxy::h1::{self, Client};
-use crate::proxy::{Ended, Failure, Proxy, RequestIds};
+use crate::proxy::{Ended, Failure, Proxy, RequestIds, Stamp};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
@@ -160,6 +160,7 @@ async fn run(start: Start, turns: Turns) -> io::Result<()> {
         spare,
         pool,
         ids: RequestIds::new(),
+        stamp: Stamp::new(start.config.forwarding.via),
         counters: start.counters,
         access: RefCell::new(AccessLog::new(format, start.config.log.query, start.access)),
         events: start.events,

@@ -10,7 +10,7 @@ use crate::proxy::downstream::Taken;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::outbound::Outbound;
 use crate::proxy::response::{self, Outgoing, Persistence};
-use crate::proxy::{Failure, Protocol};
+use crate::proxy::{Failure, Protocol, Proxy};
 use crate::upstream::{Connection, Spare};
 
 /// How far a response has come.
@@ -75,18 +75,19 @@ impl Download {
     pub(super) fn take_head(
         &mut self,
         upstream: &mut Connection,
-        spare: &Spare,
+        proxy: &Proxy,
         asked: Asked,
         persistence: impl FnOnce(bool) -> Persistence,
     ) -> Result<Taken, Failure> {
         let (out, head_octets) = (&mut self.head, &mut self.head_octets);
         let (outgoing, until_close) = (&mut self.outgoing, &mut self.until_close);
-        self.inbound.take_head(upstream, spare, asked.is_head, |head, seen| {
+        self.inbound.take_head(upstream, &proxy.spare, asked.is_head, |head, seen| {
             let before = out.len();
             if head.status >= 200 {
                 (*outgoing, *until_close) = response::outgoing(seen.framing, asked.protocol);
                 let persistence = persistence(*until_close);
-                response::write(head, seen, asked.is_head, *outgoing, persistence, out);
+                let how = (*outgoing, persistence);
+                response::write(head, seen, asked.is_head, how, &proxy.stamp, out);
             } else if asked.protocol != Protocol::Http10 {
                 // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
                 response::write_interim(head, seen, out);

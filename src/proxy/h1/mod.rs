@@ -55,7 +55,9 @@ pub async fn refuse(
     began: Instant,
 ) -> Ended {
     let mut download = Download::new(Vec::new());
-    download.answer(|head| respond::write(failure, false, false, true, head));
+    download.answer(|head| {
+        respond::write(&respond::text(failure, false, &proxy.stamp), false, true, head)
+    });
     alarm.set(if matches!(failure, Failure::Cut) { CUT_SEND } else { proxy.config.timeouts.send });
     let upload = Upload::new(crate::http1::Framing::Empty);
     let mut side = Side { proxy, client, upload, download, close: None };
@@ -121,7 +123,7 @@ impl Downstream for Side<'_> {
             *close = closes(proxy, client, request, done, until_close);
             persistence(*close, asked.protocol)
         };
-        let taken = self.download.take_head(upstream, &proxy.spare, asked, persistence)?;
+        let taken = self.download.take_head(upstream, proxy, asked, persistence)?;
         if taken == Taken::Final && self.download.until_close {
             // Until it is whole, whatever ends the connection, a crash too, must
             // not look like its end.
@@ -191,13 +193,14 @@ impl Downstream for Side<'_> {
             return Answer::Silent(Ended::Drop(reason));
         }
         // An app server that is down is no reason to lose the client's connection.
-        let keep = failure.is_ours()
+        let keep = failure.leaves_order()
             && request.persistent
             && request.protocol == Protocol::Http11
             && self.upload.skip(&mut self.client.buffer)
             && self.may_go_on();
         let is_head = request.is_head;
-        self.download.answer(|head| respond::write(failure, handed, is_head, !keep, head));
+        let text = respond::text(failure, handed, &self.proxy.stamp);
+        self.download.answer(|head| respond::write(&text, is_head, !keep, head));
         Answer::Ready(if keep { Ended::Keep } else { Ended::Linger(reason) })
     }
 

@@ -10,11 +10,12 @@ use http::{HeaderMap, Response};
 
 use super::head;
 use crate::http1::{Buffer, Emit};
-use crate::proxy::Failure;
 use crate::proxy::downstream::Taken;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::respond::Text;
-use crate::upstream::{Connection, Spare};
+use crate::proxy::stamp::Stamp;
+use crate::proxy::{Failure, Proxy};
+use crate::upstream::Connection;
 
 /// How far a response has come.
 pub(super) struct Download {
@@ -60,13 +61,13 @@ impl Download {
     pub(super) fn take_head(
         &mut self,
         upstream: &mut Connection,
-        spare: &Spare,
+        proxy: &Proxy,
         is_head: bool,
     ) -> Result<Taken, Failure> {
         let (respond, ready) = (&mut self.respond, &mut self.head);
-        self.inbound.take_head(upstream, spare, is_head, |head, seen| {
+        self.inbound.take_head(upstream, &proxy.spare, is_head, |head, seen| {
             if head.status >= 200 {
-                *ready = Some(head::response(head, seen, is_head)?);
+                *ready = Some(head::response(head, seen, is_head, &proxy.stamp)?);
                 return Ok(());
             }
             let interim = head::interim(head, seen)?;
@@ -85,9 +86,14 @@ impl Download {
     }
 
     /// A response that has no body and says what went wrong in gRPC's way.
-    pub(super) fn answer_grpc(&mut self, code: u32, message: &str) -> Result<(), Failure> {
+    pub(super) fn answer_grpc(
+        &mut self,
+        stamp: &Stamp,
+        code: u32,
+        message: &str,
+    ) -> Result<(), Failure> {
         self.inbound.replace(200);
-        self.head = Some(head::grpc(code, message)?);
+        self.head = Some(head::grpc(stamp, code, message)?);
         Ok(())
     }
 

@@ -9,16 +9,17 @@ use crate::http1::field::Field;
 use crate::http1::{Framing, ResponseHead};
 use crate::limits::HEAD_COUNT_MAX;
 use crate::proxy::Failure;
-use crate::proxy::request::{Arrival, Origin, Request, RequestIds, plan_stream};
+use crate::proxy::request::{Arrival, Request, Rules, plan_stream};
 use crate::proxy::respond::Text;
 use crate::proxy::response::{Seen, passes, passes_interim, trailer_fields};
+use crate::proxy::stamp::Stamp;
 
 /// Plans a request that came as a stream. `ended` says that no body follows.
 pub(super) fn plan(
     parts: &http::request::Parts,
     ended: bool,
     most: usize,
-    given: (&Origin<'_>, &RequestIds),
+    rules: &Rules<'_>,
     arrival: Arrival,
     out: Vec<u8>,
 ) -> Result<Request, Failure> {
@@ -39,8 +40,11 @@ pub(super) fn plan(
         fields: &fields,
         len: 0,
     };
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Failure::BadRequest("bad :scheme"));
+    }
     let authority = uri.authority().map(http::uri::Authority::as_str);
-    plan_stream(&head, authority, ended, given, arrival, out)
+    plan_stream(&head, authority, ended, rules, arrival, out)
 }
 
 /// Cookie crumbs put together again (RFC 9113 section 8.2.3), if there are several.
@@ -60,10 +64,19 @@ pub(super) fn response(
     head: &ResponseHead<'_, '_>,
     seen: &Seen,
     is_head: bool,
+    stamp: &Stamp,
 ) -> Result<Response<()>, Failure> {
     let chunked = seen.framing == Framing::Chunked;
     let fields = passes(head, seen, is_head, chunked);
-    build(head.status, fields)
+    let mut response = build(head.status, fields)?;
+    let headers = response.headers_mut();
+    stamp.each(head.minor, seen.dated, |name, value| {
+        let name = if name == "Via" { http::header::VIA } else { http::header::DATE };
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.append(name, value);
+        }
+    });
+    Ok(response)
 }
 
 /// An interim response head.
@@ -117,9 +130,10 @@ pub(super) fn own(text: &Text) -> Result<Response<()>, Failure> {
 }
 
 /// The head of a gRPC response that consists of it alone.
-pub(super) fn grpc(code: u32, message: &str) -> Result<Response<()>, Failure> {
+pub(super) fn grpc(stamp: &Stamp, code: u32, message: &str) -> Result<Response<()>, Failure> {
     Response::builder()
         .header("content-type", "application/grpc")
+        .header("date", stamp.date())
         .header("grpc-status", code)
         .header("grpc-message", message)
         .body(())

@@ -83,11 +83,12 @@ pub async fn serve<'a>(
     arrival: Arrival,
 ) -> Served<'a> {
     let (parts, body) = request.into_parts();
-    let origin = Origin { client: &client.address, port: client.port, scheme: client.scheme };
+    let Client { port, scheme, .. } = *client;
+    let trusted = proxy.config.trusted.contains(client.peer.ip());
+    let rules = proxy.rules(Origin { client: &client.address, port, scheme, trusted });
     let most = proxy.config.limits.head_count;
-    let given = (&origin, &proxy.ids);
     let head = proxy.spare.head();
-    let planned = head::plan(&parts, body.is_end_stream(), most, given, arrival, head);
+    let planned = head::plan(&parts, body.is_end_stream(), most, &rules, arrival, head);
     let is_head = parts.method == http::Method::HEAD;
     drop(parts);
     let longest = proxy.config.limits.body_size.unwrap_or(u64::MAX);
@@ -102,6 +103,7 @@ pub async fn serve<'a>(
         client,
         upload: Upload::new(body, framing),
         download: Download::new(respond),
+        proxy,
         answered: false,
     };
     let request = match planned {
@@ -121,7 +123,7 @@ async fn refuse<'a>(
     is_head: bool,
     began: Instant,
 ) -> Served<'a> {
-    if side.download.answer(respond::text(&failure, false), is_head).is_ok() {
+    if side.download.answer(respond::text(&failure, false, &proxy.stamp), is_head).is_ok() {
         alarm.set(proxy.config.timeouts.send.max(CUT_SEND));
         send(proxy, alarm, &mut side).await;
     }
@@ -132,6 +134,7 @@ async fn refuse<'a>(
 
 /// A client's stream.
 struct Stream<'a> {
+    proxy: &'a Proxy,
     client: &'a Client,
     upload: Upload,
     download: Download,
@@ -170,7 +173,7 @@ impl Downstream for Stream<'_> {
         proxy: &Proxy,
         request: &Request,
     ) -> Result<Taken, Failure> {
-        self.download.take_head(upstream, &proxy.spare, request.is_head)
+        self.download.take_head(upstream, proxy, request.is_head)
     }
 
     fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
@@ -233,9 +236,13 @@ impl Downstream for Stream<'_> {
         }
         self.answered = true;
         let ready = if request.is_grpc && matches!(failure, Failure::Cut) {
-            self.download.answer_grpc(DEADLINE_EXCEEDED, "cut by the proxy's shutdown")
+            self.download.answer_grpc(
+                &self.proxy.stamp,
+                DEADLINE_EXCEEDED,
+                "cut by the proxy's shutdown",
+            )
         } else {
-            self.download.answer(respond::text(failure, handed), request.is_head)
+            self.download.answer(respond::text(failure, handed, &self.proxy.stamp), request.is_head)
         };
         match ready {
             Ok(()) => Answer::Ready(Ended::Keep),

@@ -1,0 +1,120 @@
+//! What one pass over the fields of a request finds.
+
+use crate::http1::RequestHead;
+use crate::http1::field::{Name, has_token, tokens};
+use crate::http1::framing::FramingFields;
+use crate::limits::HEAD_COUNT_MAX;
+use crate::proxy::Failure;
+use crate::proxy::target::is_host;
+
+/// What is in a head, and where.
+pub(super) struct Seen<'b> {
+    pub(super) names: [Name; HEAD_COUNT_MAX],
+    pub(super) framing: FramingFields<'b>,
+    pub(super) host: Option<&'b [u8]>,
+    /// An `X-Request-Id` that is the only one.
+    pub(super) id: Option<&'b [u8]>,
+    pub(super) max_forwards: Option<&'b [u8]>,
+    /// What an earlier proxy says of the client, if it is one that is believed.
+    pub(super) told: Told<'b>,
+    /// Some `Connection` field names others than `close` and `keep-alive`.
+    pub(super) nominates: bool,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) trailers: bool,
+    pub(super) expects_continue: bool,
+    pub(super) grpc: bool,
+    /// There are fields with an underscore in their name.
+    pub(super) underscores: bool,
+}
+
+/// The last field of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told<'b> {
+    pub(super) clients: Option<&'b [u8]>,
+    pub(super) host: Option<&'b [u8]>,
+    pub(super) port: Option<&'b [u8]>,
+    pub(super) scheme: Option<&'b [u8]>,
+    pub(super) start: Option<&'b [u8]>,
+}
+
+impl<'b> Seen<'b> {
+    #[inline]
+    pub(super) fn of(head: &RequestHead<'_, 'b>) -> Result<Self, Failure> {
+        let mut seen = Seen {
+            names: [Name::Other; HEAD_COUNT_MAX],
+            framing: FramingFields::default(),
+            host: None,
+            id: None,
+            max_forwards: None,
+            told: Told::default(),
+            nominates: false,
+            close: false,
+            keep_alive: false,
+            trailers: false,
+            expects_continue: false,
+            grpc: false,
+            underscores: false,
+        };
+        let mut ids = 0;
+        for (at, field) in head.fields.iter().enumerate() {
+            let name = Name::of(field.name);
+            seen.names[at] = name;
+            seen.framing.note(name, field);
+            match name {
+                Name::Host => {
+                    if seen.host.replace(field.value).is_some() {
+                        return Err(Failure::BadRequest("more than one Host"));
+                    }
+                    if !is_host(field.value) {
+                        return Err(Failure::BadRequest("bad Host"));
+                    }
+                }
+                Name::Connection => seen.connection(field.value),
+                Name::Expect => seen.expects_continue |= has_token(field.value, "100-continue"),
+                Name::Te => seen.trailers |= has_token(field.value, "trailers"),
+                Name::XRequestId => {
+                    ids += 1;
+                    seen.id = Some(field.value).filter(|_| ids == 1);
+                }
+                Name::ContentType => seen.grpc = field.value.starts_with(b"application/grpc"),
+                Name::Underscored => seen.underscores = true,
+                Name::MaxForwards => {
+                    if seen.max_forwards.replace(field.value).is_some() {
+                        return Err(Failure::BadRequest("more than one Max-Forwards"));
+                    }
+                }
+                Name::XForwardedFor => seen.told.clients = Some(field.value),
+                Name::XForwardedHost => seen.told.host = Some(field.value),
+                Name::XForwardedPort => seen.told.port = Some(field.value),
+                Name::XForwardedProto => seen.told.scheme = Some(field.value),
+                Name::XRequestStart => seen.told.start = Some(field.value),
+                _ => {}
+            }
+        }
+        Ok(seen)
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for token in tokens(value) {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else {
+                self.nominates = true;
+            }
+        }
+    }
+}
+
+/// Whether some `Connection` field names this one (RFC 9110 section 7.6.1). What
+/// is needed to understand the message can not be named away.
+pub(in crate::proxy) fn is_nominated(
+    fields: &[httparse::Header<'_>],
+    names: &[Name],
+    name: &str,
+) -> bool {
+    let connection = fields.iter().zip(names).filter(|(_, name)| **name == Name::Connection);
+    connection.into_iter().any(|(field, _)| has_token(field.value, name))
+}
