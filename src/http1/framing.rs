@@ -99,6 +99,17 @@ impl<'b> FramingFields<'b> {
         self.length.is_some()
     }
 
+    /// Whether a response with `status`, which has no body, speaks of one all the
+    /// same: then nobody knows what its sender has sent behind it.
+    pub fn speaks_of_a_body(&self, status: u16) -> bool {
+        let coded = self.coding.is_some();
+        match status {
+            204 => coded || self.length.is_some_and(|length| length != b"0"),
+            304 => coded,
+            _ => false,
+        }
+    }
+
     /// The framing of a response with `status` to a request that was HEAD or not.
     #[inline]
     pub fn response(&self, minor: u8, status: u16, head: bool) -> Result<Framing, FramingError> {

@@ -230,9 +230,14 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             return Ok(());
         };
         let before = *self.side.upload();
-        let most = self.proxy.config.limits.body_size.unwrap_or(u64::MAX);
-        let rules =
-            Rules { hurry, most, timeouts: &self.proxy.config.timeouts, spare: &self.proxy.spare };
+        let config = &self.proxy.config;
+        let rules = Rules {
+            hurry,
+            most: config.limits.body_size.unwrap_or(u64::MAX),
+            timeouts: &config.timeouts,
+            underscores: config.forwarding.underscores,
+            spare: &self.proxy.spare,
+        };
         let result = self.side.poll_upload(cx, &self.request.head, upstream, &rules);
         let after = self.side.upload();
         self.handed |= after.written > 0;

@@ -25,6 +25,7 @@ mod respond;
 mod response;
 mod stamp;
 mod target;
+mod trailer;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -22,7 +22,7 @@ pub(super) struct Seen {
 /// Looks at a head; an error names what can not be understood.
 #[inline]
 pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &'static str> {
-    let mut framing = FramingFields::default();
+    let mut said = FramingFields::default();
     let mut names = [Name::Other; HEAD_COUNT_MAX];
     let mut nominates = false;
     let mut close = false;
@@ -30,17 +30,20 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
     for (field, slot) in head.fields.iter().zip(&mut names) {
         let name = Name::of(field.name);
         *slot = name;
-        framing.note(name, field);
+        said.note(name, field);
         dated |= name == Name::Date;
         if name == Name::Connection {
             close |= has_token(field.value, "close");
             nominates |= !field.value.eq_ignore_ascii_case(b"keep-alive");
         }
     }
-    let framing = framing
+    let framing = said
         .response(head.minor, head.status, is_head)
         .map_err(crate::http1::framing::FramingError::cause)?;
-    let keep_alive = head.minor == 1 && !close && framing != Framing::UntilClose;
+    let keep_alive = head.minor == 1
+        && !close
+        && framing != Framing::UntilClose
+        && !said.speaks_of_a_body(head.status);
     Ok(Seen { names, nominates, keep_alive, framing, dated })
 }
 
@@ -165,35 +168,11 @@ fn status_line(status: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn put_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn put_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-}
-
-/// Writes the fields of a trailer section that may stand in one, and its end.
-/// `None` if the section is not one.
-pub(super) fn write_trailer(section: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let mut storage = [httparse::EMPTY_HEADER; 64];
-    for field in trailer_fields(section, &mut storage)? {
-        put_field(field.name.as_bytes(), field.value, out);
-    }
-    out.extend_from_slice(b"\r\n");
-    Some(())
-}
-
-/// The fields of a trailer section that may stand in one. `None` if the section
-/// is not one.
-pub(super) fn trailer_fields<'s, 'b>(
-    section: &'b [u8],
-    storage: &'s mut [Field<'b>; 64],
-) -> Option<impl Iterator<Item = &'s Field<'b>>> {
-    let fields = match httparse::parse_headers(section, storage) {
-        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => fields,
-        _ => return None,
-    };
-    Some(fields.iter().filter(|field| !Name::of(field.name).forbidden_in_trailer(field.name)))
 }
 
 #[cfg(test)]
@@ -249,13 +228,5 @@ mod tests {
         let raw = "HTTP/1.1 200 OK\r\n\r\n";
         assert!(written(raw, false, Protocol::Http11).contains("Transfer-Encoding: chunked"));
         assert!(!written(raw, false, Protocol::Http10).contains("Transfer-Encoding"));
-    }
-
-    #[test]
-    fn a_trailer_keeps_what_may_stand_in_one() {
-        let mut out = Vec::new();
-        write_trailer(b"Content-Length: 1\r\nX-Sum: 9\r\n\r\n", &mut out).unwrap();
-        assert_eq!(out, b"X-Sum: 9\r\n\r\n");
-        assert!(write_trailer(b"broken\r\n\r\n", &mut Vec::new()).is_none());
     }
 }

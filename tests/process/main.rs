@@ -33,6 +33,7 @@ mod support_itself;
 mod timeouts;
 mod tls;
 mod tls_stop;
+mod trust;
 mod watchdog;
 mod way;
 mod workers;

@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
+use crate::config::Underscores;
 use crate::http1::body::chunk_line;
 use crate::http1::{Buffer, Emit};
 use crate::limits::COPY_MAX;
@@ -10,7 +11,7 @@ use crate::proxy::downstream::Taken;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::outbound::Outbound;
 use crate::proxy::response::{self, Outgoing, Persistence};
-use crate::proxy::{Failure, Protocol, Proxy};
+use crate::proxy::{Failure, Protocol, Proxy, trailer};
 use crate::upstream::{Connection, Spare};
 
 /// How far a response has come.
@@ -139,7 +140,7 @@ impl Download {
             if self.outgoing == Outgoing::Chunks {
                 let section = &buffer.filled()[spent..spent + trailer];
                 self.out.suffix.extend_from_slice(b"0\r\n");
-                response::write_trailer(section, &mut self.out.suffix)
+                trailer::write(section, Underscores::Pass, &mut self.out.suffix)
                     .ok_or(Failure::Truncated("bad trailer section"))?;
             }
             spent += trailer;

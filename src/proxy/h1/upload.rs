@@ -9,7 +9,7 @@ use crate::limits::{BUFFER, BULK_BUFFER};
 use crate::proxy::Failure;
 use crate::proxy::downstream::{Progress, Rate, Rules, State};
 use crate::proxy::outbound::Outbound;
-use crate::proxy::response::write_trailer;
+use crate::proxy::trailer;
 use crate::upstream::Connection;
 
 /// How far a request has been sent.
@@ -107,7 +107,7 @@ impl Upload {
             let trailer = progress.trailer.unwrap_or(0);
             let section = &client.buffer.filled()[spent..spent + trailer];
             self.out.suffix.extend_from_slice(b"0\r\n");
-            write_trailer(section, &mut self.out.suffix)
+            trailer::write(section, rules.underscores, &mut self.out.suffix)
                 .ok_or(Failure::ClientBody(BodyError("bad trailer section")))?;
             spent += trailer;
         }

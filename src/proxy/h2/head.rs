@@ -4,6 +4,7 @@
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
+use crate::config::Underscores;
 use crate::http1::RequestHead;
 use crate::http1::field::Field;
 use crate::http1::{Framing, ResponseHead};
@@ -11,8 +12,9 @@ use crate::limits::HEAD_COUNT_MAX;
 use crate::proxy::Failure;
 use crate::proxy::request::{Arrival, Request, Rules, plan_stream};
 use crate::proxy::respond::Text;
-use crate::proxy::response::{Seen, passes, passes_interim, trailer_fields};
+use crate::proxy::response::{Seen, passes, passes_interim};
 use crate::proxy::stamp::Stamp;
+use crate::proxy::trailer;
 
 /// Plans a request that came as a stream. `ended` says that no body follows.
 pub(super) fn plan(
@@ -107,9 +109,11 @@ fn build<'f, 'b: 'f>(
 
 /// The trailers of a section that may stand in one; nothing for an empty one.
 pub(super) fn trailers(section: &[u8]) -> Result<Option<HeaderMap>, Failure> {
-    let mut storage = [httparse::EMPTY_HEADER; 64];
+    let mut storage = trailer::storage();
     let bad = Failure::Truncated("bad trailer section");
-    let Some(fields) = trailer_fields(section, &mut storage) else { return Err(bad) };
+    let Some(fields) = trailer::fields(section, Underscores::Pass, &mut storage) else {
+        return Err(bad);
+    };
     let mut trailers = HeaderMap::new();
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());

@@ -6,12 +6,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 
+use crate::config::Underscores;
 use crate::http1::Framing;
 use crate::http1::body::{BodyError, chunk_line};
-use crate::http1::field::Name;
 use crate::proxy::Failure;
 use crate::proxy::downstream::{Progress, Rate, Rules, State};
 use crate::proxy::outbound::poll_write_all;
+use crate::proxy::response::put_field;
+use crate::proxy::trailer;
 use crate::upstream::Connection;
 
 /// How far a request has been sent.
@@ -156,7 +158,7 @@ impl Upload {
                 self.ended = true;
                 if self.framing == Framing::Chunked {
                     self.suffix.extend_from_slice(b"0\r\n");
-                    put_trailers(trailers.as_ref(), &mut self.suffix);
+                    put_trailers(trailers.as_ref(), rules.underscores, &mut self.suffix);
                     self.suffix.extend_from_slice(b"\r\n");
                 }
             }
@@ -174,13 +176,10 @@ fn broken(error: &h2::Error) -> Failure {
     }
 }
 
-fn put_trailers(trailers: Option<&http::HeaderMap>, out: &mut Vec<u8>) {
+fn put_trailers(trailers: Option<&http::HeaderMap>, underscores: Underscores, out: &mut Vec<u8>) {
     for (name, value) in trailers.into_iter().flatten() {
-        if !Name::of(name.as_str()).forbidden_in_trailer(name.as_str()) {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+        if trailer::may_pass(name.as_str(), underscores) {
+            put_field(name.as_str().as_bytes(), value.as_bytes(), out);
         }
     }
 }

@@ -258,7 +258,7 @@ fn compose(
     let mut writer = Writer { out, spans: Spans::default() };
     writer.request_line(head.method, path);
     writer.host(host);
-    writer.fields(head, seen, rules.forwarding.underscores, rules.origin.trusted, modern);
+    writer.fields(head, seen, shape, rules);
     writer.framing(framing, seen);
     writer.max_forwards(head.method, left);
     writer.forwarding(head, seen, rules, host, arrival.wall);

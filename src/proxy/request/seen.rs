@@ -79,10 +79,8 @@ impl<'b> Seen<'b> {
                 }
                 Name::ContentType => seen.grpc = field.value.starts_with(b"application/grpc"),
                 Name::Underscored => seen.underscores = true,
-                Name::MaxForwards => {
-                    if seen.max_forwards.replace(field.value).is_some() {
-                        return Err(Failure::BadRequest("more than one Max-Forwards"));
-                    }
+                Name::MaxForwards if seen.max_forwards.replace(field.value).is_some() => {
+                    return Err(Failure::BadRequest("more than one Max-Forwards"));
                 }
                 Name::XForwardedFor => seen.told.clients = Some(field.value),
                 Name::XForwardedHost => seen.told.host = Some(field.value),

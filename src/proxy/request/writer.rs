@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::Spans;
 use super::id::{RequestIds, is_request_id};
 use super::seen::{Seen, is_nominated};
+use super::{Protocol, Rules, Shape, Spans};
 use crate::config::Underscores;
 use crate::http1::field::Name;
 use crate::http1::{Framing, RequestHead};
@@ -42,18 +42,16 @@ impl Writer {
         self.spans.host = self.field(b"Host", host);
     }
 
-    /// Everything the client sent that is meant for the app server. `trusted`
-    /// says whether it may speak of the clients before it, `modern` whether it
-    /// can be sent a 100.
+    /// Everything the client sent that is meant for the app server.
     #[inline]
     pub(super) fn fields(
         &mut self,
         head: &RequestHead<'_, '_>,
         seen: &Seen<'_>,
-        underscores: Underscores,
-        trusted: bool,
-        modern: bool,
+        shape: &Shape<'_>,
+        rules: &Rules<'_>,
     ) {
+        let modern = shape.protocol != Protocol::Http10;
         for (field, name) in head.fields.iter().zip(&seen.names) {
             match name {
                 Name::Other | Name::ContentType | Name::Date => {}
@@ -67,13 +65,13 @@ impl Writer {
                 }
                 // An HTTP/1.0 client can not be sent a 100 (RFC 9110 section 10.1.1).
                 Name::Expect if modern => {}
-                Name::Trailer => {}
+                Name::Trailer if shape.framing == Framing::Chunked => {}
                 Name::MaxForwards if !is_counted(head.method) => {}
-                Name::Forwarded | Name::XForwardedOther if trusted => {}
+                Name::Forwarded | Name::XForwardedOther if rules.origin.trusted => {}
                 // What would come out as a field that means something to us is
                 // never let through under another name.
                 Name::Underscored
-                    if underscores == Underscores::Pass
+                    if rules.forwarding.underscores == Underscores::Pass
                         && Name::folded(field.name) == Name::Other => {}
                 _ => continue,
             }

@@ -1,0 +1,77 @@
+//! Trailer sections: which of their fields may pass (RFC 9110 section 6.5.1).
+
+use super::response::put_field;
+use crate::config::Underscores;
+use crate::http1::field::{Field, Name};
+use crate::http1::head::has_bare_lf;
+
+/// Room for the fields of one section.
+pub(super) type Storage<'b> = [Field<'b>; 64];
+
+/// Fresh [`Storage`].
+pub(super) fn storage<'b>() -> Storage<'b> {
+    [httparse::EMPTY_HEADER; 64]
+}
+
+/// Whether a field may pass. `underscores` is what becomes of names that have
+/// some; an app server that folds them may do so in trailers too.
+pub(super) fn may_pass(name: &str, underscores: Underscores) -> bool {
+    match Name::of(name) {
+        Name::Underscored if underscores != Underscores::Pass => false,
+        Name::Underscored => !Name::folded(name).forbidden_in_trailer(&name.replace('_', "-")),
+        known => !known.forbidden_in_trailer(name),
+    }
+}
+
+/// The fields of a section that may pass. `None` if it is none, or one that two
+/// parsers could read differently.
+pub(super) fn fields<'s, 'b>(
+    section: &'b [u8],
+    underscores: Underscores,
+    storage: &'s mut Storage<'b>,
+) -> Option<impl Iterator<Item = &'s Field<'b>>> {
+    if has_bare_lf(section) {
+        return None;
+    }
+    let fields = match httparse::parse_headers(section, storage) {
+        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => fields,
+        _ => return None,
+    };
+    Some(fields.iter().filter(move |field| may_pass(field.name, underscores)))
+}
+
+/// Writes the fields of a section that may pass, and its end. `None` if it is none.
+pub(super) fn write(section: &[u8], underscores: Underscores, out: &mut Vec<u8>) -> Option<()> {
+    for field in fields(section, underscores, &mut storage())? {
+        put_field(field.name.as_bytes(), field.value, out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(section: &str, underscores: Underscores) -> Option<String> {
+        let mut out = Vec::new();
+        write(section.as_bytes(), underscores, &mut out)?;
+        Some(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_trailer_keeps_what_may_stand_in_one() {
+        let section = "Content-Length: 1\r\nX-Sum: 9\r\nmy_sum: 8\r\ncontent_length: 7\r\n\r\n";
+        let dropped = written(section, Underscores::Drop).unwrap();
+        assert_eq!(dropped, "X-Sum: 9\r\n\r\n");
+        let passed = written(section, Underscores::Pass).unwrap();
+        assert_eq!(passed, "X-Sum: 9\r\nmy_sum: 8\r\n\r\n");
+    }
+
+    #[test]
+    fn what_is_no_section_is_none() {
+        for bad in ["broken\r\n\r\n", "A: b\nC: d\r\n\r\n", "A: b\r\n c\r\n\r\n", "A : b\r\n\r\n"] {
+            assert_eq!(written(bad, Underscores::Pass), None, "{bad:?}");
+        }
+    }
+}
