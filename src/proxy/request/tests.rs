@@ -86,6 +86,8 @@ fn a_request_without_one_good_host_is_refused() {
     assert!(planned("GET / HTTP/1.0\r\n\r\n").unwrap().contains("Host: app:1\r\n"));
     let absolute = planned("GET http://b/p HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert!(absolute.starts_with("GET /p HTTP/1.1\r\nHost: b\r\n"));
+    let bare = planned("GET http://b?q HTTP/1.1\r\nHost: b\r\n\r\n").unwrap();
+    assert!(bare.starts_with("GET /?q HTTP/1.1\r\n"));
 }
 
 #[test]

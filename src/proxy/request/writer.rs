@@ -34,7 +34,12 @@ impl Writer {
     pub(super) fn request_line(&mut self, method: &str, path: &str) {
         self.spans.method = self.put(method.as_bytes());
         self.out.push(b' ');
-        self.spans.target = self.put(path.as_bytes());
+        let start = self.out.len();
+        if path.starts_with('?') {
+            self.out.push(b'/');
+        }
+        self.out.extend_from_slice(path.as_bytes());
+        self.spans.target = start..self.out.len();
         self.out.extend_from_slice(b" HTTP/1.1\r\n");
     }
 
