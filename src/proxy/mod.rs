@@ -14,6 +14,7 @@
 mod downstream;
 mod exchange;
 pub mod failure;
+pub mod fuzz;
 pub mod h1;
 pub mod h2;
 mod inbound;

@@ -86,7 +86,8 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         _ => return false,
     };
     let number = port.iter().try_fold(0u32, |number, octet| {
-        octet.is_ascii_digit().then(|| number.saturating_mul(10) + u32::from(octet - b'0'))
+        let digit = octet.is_ascii_digit().then(|| u32::from(octet - b'0'))?;
+        Some(number.saturating_mul(10).saturating_add(digit))
     });
     is_name && number.is_some_and(|n| n <= 65_535)
 }
@@ -115,6 +116,8 @@ mod tests {
             "[a]",
             "[]",
             "[::1%251]",
+            "a:4294967300",
+            "a:42949672959",
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
