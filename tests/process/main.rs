@@ -11,6 +11,7 @@
 mod support;
 
 mod admin;
+mod crossing;
 mod degrade;
 mod errors;
 mod forward;
