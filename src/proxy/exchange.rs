@@ -31,7 +31,7 @@ use crate::drain::{Deadline, Stage};
 use crate::http1::{Buffer, Framing};
 use crate::limits::CUT_SEND;
 use crate::net::{Alarm, ConnectError};
-use crate::upstream::{Connection, EndpointId};
+use crate::upstream::{Connection, EndpointId, Look};
 
 /// One request on its way.
 pub(super) struct Exchange<'p, D> {
@@ -102,7 +102,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         let pooled = if self.fresh_only { None } else { self.proxy.pool.checkout(self.endpoint) };
         self.upstream = match pooled {
             Some(connection) => Some(connection),
-            None => Some(self.connect().await?),
+            None => Some(self.connect_quietly().await?),
         };
         poll_fn(|cx| self.poll_head(cx)).await?;
         poll_fn(|cx| self.poll_body(cx)).await?;
@@ -110,6 +110,20 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             poll_fn(|cx| self.poll_rest(cx)).await?;
         }
         Ok(self.complete())
+    }
+
+    /// A new connection on which nothing was said before anything was asked.
+    async fn connect_quietly(&mut self) -> Result<Connection, Failure> {
+        let connection = self.connect().await?;
+        match connection.look() {
+            Look::Quiet => Ok(connection),
+            Look::Speaks => Err(Failure::BadResponse("it came before the request")),
+            Look::Ended => {
+                // Kept, so that what comes next is another attempt and not another endpoint.
+                self.upstream = Some(connection);
+                Err(self.died())
+            }
+        }
     }
 
     /// A new connection; boxed, because most requests find one in the pool and

@@ -33,7 +33,7 @@ use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
 };
 use crate::tls::Settings;
-use crate::upstream::{Pool, Spare, Turns};
+use crate::upstream::{Pool, Spare};
 
 /// Everything a worker is started with.
 pub struct Start {
@@ -100,14 +100,11 @@ pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<()>> {
 }
 
 fn work(start: Start) -> io::Result<()> {
-    let turns = Turns::default();
-    let hook = turns.clone();
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .on_thread_unpark(move || hook.turn())
         .build_local(LocalOptions::default())?;
-    let ended = runtime.block_on(run(start, turns));
+    let ended = runtime.block_on(run(start));
     // Not by a drop: that waits for name look-ups which may hang for long.
     runtime.shutdown_background();
     ended
@@ -132,19 +129,14 @@ pub struct Worker {
     resting: Cell<bool>,
 }
 
-async fn run(start: Start, turns: Turns) -> io::Result<()> {
+async fn run(start: Start) -> io::Result<()> {
     let Start { branch, listeners, mut deliveries, accepting, .. } = start;
     let (shard, watch) = branch.open();
     let clock = Clock::new();
     let spare = Rc::new(Spare::default());
     let upstream = &start.config.upstream;
-    let pool = Pool::new(
-        &upstream.endpoints,
-        upstream.idle_timeout,
-        Rc::clone(&clock),
-        turns,
-        Rc::clone(&spare),
-    );
+    let pool =
+        Pool::new(&upstream.endpoints, upstream.idle_timeout, Rc::clone(&clock), Rc::clone(&spare));
     let format = match start.config.log.access {
         AccessFormat::Json => Format::Json,
         AccessFormat::Combined => Format::Combined,

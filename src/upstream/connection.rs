@@ -1,10 +1,7 @@
 //! One connection to an app server.
 
-use std::task::{Context, Waker};
-
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::Timespec;
-use tokio::task::coop::has_budget_remaining;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 use super::pool::EndpointId;
 use crate::http1::Buffer;
@@ -24,21 +21,30 @@ pub struct Connection {
     pub reused: bool,
 }
 
+/// What a connection is doing on which nothing is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: the next response will be to the next request.
+    Quiet,
+    /// It says something that nobody has asked for.
+    Speaks,
+    /// It has ended.
+    Ended,
+}
+
 impl Connection {
-    /// Whether a pooled connection is still worth a request: no FIN, no error,
-    /// no octet that nobody asked for.
+    /// Looks at what the kernel has, just before a request is written.
     ///
-    /// `watched` says that the event loop has turned since it was put into the
-    /// pool: then the runtime knows of whatever has happened, and the look costs
-    /// no system call. Else the kernel is asked.
-    pub(super) fn is_fresh(&self, watched: bool) -> bool {
-        if watched && has_budget_remaining() {
-            let mut cx = Context::from_waker(Waker::noop());
-            if self.socket.poll_readable(&mut cx).is_pending() {
-                return true;
-            }
+    /// HTTP/1 has no names for requests: an octet that is here before the
+    /// request would be taken for its answer, whoever it was meant for. The
+    /// runtime's last news may be as old as a turn of the event loop, so the
+    /// kernel is asked; that costs one system call for each request.
+    #[inline]
+    pub fn look(&self) -> Look {
+        match recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Look::Quiet,
+            Ok((1.., _)) => Look::Speaks,
+            Ok(_) | Err(_) => Look::Ended,
         }
-        let mut look = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
-        matches!(poll(&mut look, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
     }
 }

@@ -9,6 +9,6 @@ mod connection;
 mod pool;
 mod spare;
 
-pub use connection::Connection;
-pub use pool::{EndpointId, Pool, Turns};
+pub use connection::{Connection, Look};
+pub use pool::{EndpointId, Pool};
 pub use spare::Spare;

@@ -2,11 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::connection::Connection;
+use super::connection::{Connection, Look};
 use super::spare::Spare;
 use crate::config::Endpoint;
 use crate::drain::Deadline;
@@ -24,24 +22,7 @@ pub struct Pool {
     next: Cell<usize>,
     idle_timeout: Duration,
     clock: Rc<Clock>,
-    turns: Turns,
     spare: Rc<Spare>,
-}
-
-/// Counts the turns of a worker's event loop; counted by the runtime's own
-/// hook, which may live on any thread.
-#[derive(Clone, Debug, Default)]
-pub struct Turns(Arc<AtomicU64>);
-
-impl Turns {
-    /// The event loop has seen what had happened.
-    pub fn turn(&self) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 struct Line {
@@ -53,8 +34,6 @@ struct Line {
 struct Idle {
     connection: Connection,
     since: u64,
-    /// The turn of the event loop in which it was put here.
-    turn: u64,
 }
 
 impl Pool {
@@ -63,7 +42,6 @@ impl Pool {
         endpoints: &[Endpoint],
         idle_timeout: Duration,
         clock: Rc<Clock>,
-        turns: Turns,
         spare: Rc<Spare>,
     ) -> Self {
         let line = |endpoint: &Endpoint| Line {
@@ -72,7 +50,7 @@ impl Pool {
             idle: RefCell::default(),
         };
         let endpoints = endpoints.iter().map(line).collect();
-        Pool { endpoints, next: Cell::new(0), idle_timeout, clock, turns, spare }
+        Pool { endpoints, next: Cell::new(0), idle_timeout, clock, spare }
     }
 
     /// How many endpoints there are.
@@ -108,9 +86,9 @@ impl Pool {
     #[inline]
     pub fn checkout(&self, id: EndpointId) -> Option<Connection> {
         let mut idle = self.endpoints[id.0].idle.borrow_mut();
-        while let Some(Idle { mut connection, since, turn }) = idle.pop() {
+        while let Some(Idle { mut connection, since }) = idle.pop() {
             let age = Duration::from_millis(self.clock.now().saturating_sub(since));
-            if age < self.idle_timeout && connection.is_fresh(turn != self.turns.now()) {
+            if age < self.idle_timeout && connection.look() == Look::Quiet {
                 connection.buffer = self.spare.small();
                 connection.reused = true;
                 return Some(connection);
@@ -135,8 +113,7 @@ impl Pool {
         self.spare.give(std::mem::take(&mut connection.buffer));
         let mut idle = self.endpoints[connection.endpoint.0].idle.borrow_mut();
         if idle.len() < POOL_IDLE_MAX && !self.idle_timeout.is_zero() {
-            let (since, turn) = (self.clock.now(), self.turns.now());
-            idle.push(Idle { connection, since, turn });
+            idle.push(Idle { connection, since: self.clock.now() });
         }
     }
 
@@ -152,7 +129,7 @@ impl Pool {
             let mut idle = line.idle.borrow_mut();
             let old = |idle: &Idle| {
                 let age = Duration::from_millis(self.clock.now().saturating_sub(idle.since));
-                age >= self.idle_timeout || !idle.connection.is_fresh(idle.turn != self.turns.now())
+                age >= self.idle_timeout || idle.connection.look() != Look::Quiet
             };
             idle.retain(|idle| !old(idle));
             left |= !idle.is_empty();
