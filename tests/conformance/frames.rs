@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::corpus::Script;
 use crate::judge::Heard;
 use crate::octets;
+use crate::run::Patience;
 use crate::subject::Way;
 use crate::support::h2::frame::flag;
 use crate::support::h2::{Code, Frame, H2, hpack};
@@ -112,7 +113,7 @@ fn put(fields: &mut Vec<Field>, text: &str) -> Result<(), String> {
 
 impl Frames {
     /// Sends it and reads until every stream of it is over, or the connection.
-    pub(crate) fn play(&self, way: &Way, unfinished: bool, due: Duration) -> Heard {
+    pub(crate) fn play(&self, way: &Way, patience: Patience) -> Heard {
         let mut h2 = way.connect();
         h2.handshake(&[]);
         for step in &self.steps {
@@ -130,8 +131,7 @@ impl Frames {
             }
         }
         let streams = self.streams();
-        let bound = if unfinished { crate::run::SILENCE } else { due };
-        let ended = wait(&mut h2, &streams, bound);
+        let ended = wait(&mut h2, &streams, patience.bound(0));
         let statuses = streams.iter().map(|stream| h2.so_far(*stream).status);
         Heard { statuses: statuses.filter(|s| *s > 0).collect(), ended, story: h2.story() }
     }

@@ -168,7 +168,7 @@ fn as_promised(
 
 fn is(request: &Request, sight: &Sight) -> bool {
     request.method == sight.method
-        && sight.target.as_ref().is_none_or(|target| request.target == *target)
+        && sight.target.as_ref().is_none_or(|target| request.path() == *target)
         && sight.body.as_ref().is_none_or(|body| request.body == *body)
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::corpus::Script;
 use crate::judge::Heard;
 use crate::octets;
+use crate::run::Patience;
 use crate::support::client::{Client, End};
 use crate::support::wire::{Place, find};
 use crate::support::{ms, pause};
@@ -56,22 +57,13 @@ impl Script for Raw {
 impl Raw {
     /// Sends it, the request at `fence` behind it, and reads to the end of the
     /// connection. What has no end gets no fence, and silence is an answer to it.
-    pub(crate) fn play(
-        &self,
-        place: &Place,
-        fence: &str,
-        unfinished: bool,
-        due: Duration,
-    ) -> Heard {
+    pub(crate) fn play(&self, place: &Place, fence: &str, patience: Patience) -> Heard {
         let mut client = Client::connect(place);
-        let behind =
-            format!("GET {fence} HTTP/1.1\r\nHost: fence.test\r\nConnection: close\r\n\r\n");
         let mut segments = self.segments.clone();
-        if !unfinished && !self.fin {
-            match segments.last_mut() {
-                Some(last) => last.extend(behind.bytes()),
-                None => segments.push(behind.into_bytes()),
-            }
+        if !patience.unfinished && !self.fin {
+            let fence =
+                format!("GET {fence} HTTP/1.1\r\nHost: fence.test\r\nConnection: close\r\n\r\n");
+            segments.last_mut().expect("something to send").extend(fence.bytes());
         }
         for (nth, segment) in segments.iter().enumerate() {
             if nth > 0 {
@@ -84,14 +76,25 @@ impl Raw {
         if self.fin && client.ended().is_none() {
             client.half_close();
         }
-        client.read_bound(if unfinished { crate::run::SILENCE } else { due });
-        let (end, got) = client.rest();
-        Heard { statuses: statuses(&got), ended: end != End::TimedOut, story: String::new() }
+        let ended = hear(&mut client, patience);
+        Heard { statuses: statuses(&client.wire.ahead), ended, story: String::new() }
     }
 
     /// Everything that is sent, for a message.
     pub(crate) fn octets(&self) -> Vec<u8> {
         self.segments.concat()
+    }
+}
+
+/// Reads to the end of the connection, or until nothing more is due; whether it ended.
+fn hear(client: &mut Client, patience: Patience) -> bool {
+    loop {
+        let answers = statuses(&client.wire.ahead).len();
+        client.read_bound(patience.bound(answers));
+        match client.wire.fill() {
+            Ok(()) => {}
+            Err(end) => return end != End::TimedOut,
+        }
     }
 }
 

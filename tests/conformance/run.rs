@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::corpus::{Case, Script};
+use crate::corpus::{Case, Expect, Promise, Script};
 use crate::frames::Frames;
 use crate::judge::{Arrived, Heard, Verdict, judge};
 use crate::octets::show;
@@ -16,7 +16,30 @@ use crate::support::ms;
 
 /// How long a subject may be silent about a message without end, before silence is
 /// taken for its answer.
-pub(crate) const SILENCE: Duration = ms(300);
+const SILENCE: Duration = ms(300);
+
+/// How long what a subject says is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// The message has no end.
+    pub(crate) unfinished: bool,
+    /// How many answers are due all the same.
+    answers: usize,
+    due: Duration,
+}
+
+impl Patience {
+    fn of(promise: &Promise, whom: &Whom) -> Patience {
+        let accepted = promise.expect(whom.is_ours()) == Expect::Accept;
+        let answers = if accepted { promise.sees.len() } else { 0 };
+        Patience { unfinished: promise.unfinished, answers, due: whom.due() }
+    }
+
+    /// The bound on the next wait, when so many answers have come.
+    pub(crate) fn bound(self, answers: usize) -> Duration {
+        if self.unfinished && answers >= self.answers { SILENCE } else { self.due }
+    }
+}
 
 /// How many subjects of a kind are asked side by side.
 const LANES: usize = 4;
@@ -76,15 +99,15 @@ impl Whom {
 /// A script that can be put to a subject.
 pub(crate) trait Playable: Script {
     /// Sends it and hears what the subject says.
-    fn play(&self, subject: &Subject, fence: &str, unfinished: bool, due: Duration) -> Heard;
+    fn play(&self, subject: &Subject, fence: &str, patience: Patience) -> Heard;
 
     /// What is sent, for a message.
     fn shown(&self) -> String;
 }
 
 impl Playable for Raw {
-    fn play(&self, subject: &Subject, fence: &str, unfinished: bool, due: Duration) -> Heard {
-        self.play(&subject.http, fence, unfinished, due)
+    fn play(&self, subject: &Subject, fence: &str, patience: Patience) -> Heard {
+        self.play(&subject.http, fence, patience)
     }
 
     fn shown(&self) -> String {
@@ -93,8 +116,8 @@ impl Playable for Raw {
 }
 
 impl Playable for Frames {
-    fn play(&self, subject: &Subject, _: &str, unfinished: bool, due: Duration) -> Heard {
-        self.play(&subject.h2, unfinished, due)
+    fn play(&self, subject: &Subject, _: &str, patience: Patience) -> Heard {
+        self.play(&subject.h2, patience)
     }
 
     fn shown(&self) -> String {
@@ -116,8 +139,8 @@ pub(crate) fn run<S: Playable>(whom: &Whom, cases: &[Case<S>]) -> Verdicts {
                 loop {
                     let Some((nth, case)) = next.lock().expect("the cases").next() else { return };
                     let fence = format!("/fence/{nth}");
-                    let unfinished = case.promise.unfinished;
-                    let heard = case.script.play(&subject, &fence, unfinished, whom.due());
+                    let patience = Patience::of(&case.promise, whom);
+                    let heard = case.script.play(&subject, &fence, patience);
                     let arrived = Arrived::of(&origin.take(), &fence);
                     let verdict = judge(&case.promise, whom.is_ours(), &heard, &arrived);
                     verdicts.lock().expect("the verdicts").insert(case.name.clone(), verdict);

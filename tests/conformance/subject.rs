@@ -238,6 +238,7 @@ http {
     server {
         listen unix:DIRECTORY/h1;
         listen unix:DIRECTORY/h2 http2;
+        server_name app.test;
         location / {
             proxy_pass http://app;
             proxy_http_version 1.1;
