@@ -133,17 +133,15 @@ fn as_promised(
     heard: &Heard,
     arrived: &Arrived,
 ) -> Verdict {
-    let count = (arrived.requests.len(), promise.sees.len());
-    if count.0 != count.1 {
-        let why = format!("{} requests arrived instead of {}", count.0, count.1);
-        return if count.0 > count.1 { Verdict::Unsafe(why) } else { Verdict::Strict(why) };
-    }
-    let mut left: Vec<&Request> = arrived.requests.iter().collect();
-    for sight in &promise.sees {
-        match left.iter().position(|request| is(request, sight)) {
+    let mut left: Vec<&Sight> = promise.sees.iter().collect();
+    for request in &arrived.requests {
+        match left.iter().position(|sight| is(request, sight)) {
             Some(nth) => left.remove(nth),
-            None => return Verdict::Unsafe(format!("none is {}", told(sight))),
+            None => return Verdict::Unsafe(format!("none was to be {}", told(request))),
         };
+    }
+    if let (Expect::Accept, [missing, ..]) = (expect, &left[..]) {
+        return Verdict::Strict(format!("none was {}", show(&missing.method)));
     }
     let own = promise.ours_lacks.iter().filter(|_| ours);
     for lacks in promise.lacks.iter().chain(own) {
@@ -159,7 +157,7 @@ fn as_promised(
     if expect == Expect::Accept && heard.statuses.is_empty() {
         return Verdict::Hang("no answer".to_owned());
     }
-    let refused = heard.statuses.iter().take(count.1).any(|status| *status >= 400);
+    let refused = heard.statuses.iter().take(promise.sees.len()).any(|status| *status >= 400);
     if expect == Expect::Accept && refused {
         return Verdict::Strict("it arrived, and was refused".to_owned());
     }
@@ -172,9 +170,8 @@ fn is(request: &Request, sight: &Sight) -> bool {
         && sight.body.as_ref().is_none_or(|body| request.body == *body)
 }
 
-fn told(sight: &Sight) -> String {
-    let [method, target, body] = [Some(&sight.method), sight.target.as_ref(), sight.body.as_ref()]
-        .map(|part| part.map_or("?".to_owned(), |part| show(part)));
+fn told(request: &Request) -> String {
+    let [method, target, body] = [&request.method, &request.target, &request.body].map(|p| show(p));
     format!("{method} {target} with body `{body}`")
 }
 
