@@ -116,22 +116,32 @@ impl Name {
         Name::of(&name.replace('_', "-"))
     }
 
-    /// Fields that frame, route or authorise a message and may therefore not
-    /// stand in a trailer (RFC 9110 section 6.5.1).
+    /// Fields that frame, route, authorise or condition a message, or say how to
+    /// read it, and may therefore not stand in a trailer (RFC 9110 section 6.5.1).
     pub fn forbidden_in_trailer(self, name: &str) -> bool {
-        const MORE: [&str; 10] = [
+        const MORE: [&str; 18] = [
             "age",
             "authorization",
             "cache-control",
             "content-encoding",
+            "content-language",
+            "content-location",
             "content-range",
             "cookie",
+            "expires",
+            "location",
             "pragma",
             "range",
+            "retry-after",
             "set-cookie",
             "vary",
+            "via",
+            "warning",
+            "www-authenticate",
         ];
+        let conditional = name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("if-"));
         !matches!(self, Name::Other | Name::Underscored | Name::UserAgent | Name::Referer)
+            || conditional
             || MORE.iter().any(|other| name.eq_ignore_ascii_case(other))
     }
 }
@@ -139,6 +149,44 @@ impl Name {
 /// The members of a comma-separated list, blank ones left out (RFC 9110 section 5.6.1).
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// What a `Connection` field says (RFC 9110 section 7.6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `close`
+    pub close: bool,
+    /// `keep-alive`
+    pub keep_alive: bool,
+    /// Names of fields.
+    pub nominates: bool,
+    /// Names of fields that would be passed on if they were not named here.
+    pub hides: bool,
+}
+
+impl Options {
+    /// Adds what one field says.
+    pub fn note(&mut self, value: &[u8]) {
+        for token in tokens(value) {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else {
+                self.nominates = true;
+                self.hides |= !std::str::from_utf8(token).is_ok_and(|name| {
+                    matches!(
+                        Name::of(name),
+                        Name::HopByHop
+                            | Name::Te
+                            | Name::Trailer
+                            | Name::TransferEncoding
+                            | Name::Upgrade
+                    )
+                });
+            }
+        }
+    }
 }
 
 /// Whether a comma-separated list has the member, whatever its case.
@@ -180,8 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_field_says_what_becomes_of_the_connection_and_what_ends_here() {
+        let said = |values: &[&str]| {
+            let mut options = Options::default();
+            values.iter().for_each(|value| options.note(value.as_bytes()));
+            (options.close, options.keep_alive, options.nominates, options.hides)
+        };
+        assert_eq!(said(&["Keep-Alive"]), (false, true, false, false));
+        assert_eq!(said(&["TE, upgrade", "close"]), (true, false, true, false));
+        assert_eq!(said(&["TE", "x-a"]), (false, false, true, true));
+    }
+
+    #[test]
     fn framing_routing_and_credentials_may_not_come_in_a_trailer() {
-        for name in ["Content-Length", "Transfer-Encoding", "Host", "Authorization", "Set-Cookie"] {
+        for name in [
+            "Content-Length",
+            "Transfer-Encoding",
+            "Host",
+            "Authorization",
+            "Set-Cookie",
+            "If-Match",
+        ] {
             assert!(Name::of(name).forbidden_in_trailer(name), "{name}");
         }
         for name in ["Server-Timing", "grpc-status", "Digest"] {

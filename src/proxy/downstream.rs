@@ -4,8 +4,8 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Failure, Proxy, Request};
-use crate::config::{Timeouts, Underscores};
+use super::{Failure, Proxy, Request, trailer};
+use crate::config::Timeouts;
 use crate::http1::Buffer;
 use crate::net::Peer;
 use crate::telemetry::CloseReason;
@@ -203,8 +203,8 @@ pub(super) struct Rules<'a> {
     pub(super) hurry: bool,
     /// How long the client may take.
     pub(super) timeouts: &'a Timeouts,
-    /// What becomes of trailer fields with underscores in their names.
-    pub(super) underscores: Underscores,
+    /// What of its trailers passes.
+    pub(super) trailers: trailer::Policy,
     /// Read buffers.
     pub(super) spare: &'a Spare,
 }

@@ -25,6 +25,7 @@ use super::downstream::{Answer, Downstream, Ended, Refusal, Rules, State, Taken,
 use super::failure::Died;
 use super::patience::{Patience, Wait};
 use super::record::{Summary, record};
+use super::trailer::Policy;
 use super::{Failure, Proxy, Request};
 use crate::config::Retry;
 use crate::drain::{Deadline, Stage};
@@ -249,7 +250,10 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             hurry,
             most: config.limits.body_size.unwrap_or(u64::MAX),
             timeouts: &config.timeouts,
-            underscores: config.forwarding.underscores,
+            trailers: Policy {
+                underscores: config.forwarding.underscores,
+                hidden: self.request.hides_fields,
+            },
             spare: &self.proxy.spare,
         };
         let result = self.side.poll_upload(cx, &self.request.head, upstream, &rules);

@@ -2,7 +2,9 @@
 
 use super::request::{Protocol, is_nominated};
 use super::stamp::Stamp;
-use crate::http1::field::{Field, Name, has_token};
+use super::trailer;
+use crate::config::Underscores;
+use crate::http1::field::{Field, Name, Options};
 use crate::http1::framing::FramingFields;
 use crate::http1::{Framing, ResponseHead};
 use crate::limits::HEAD_COUNT_MAX;
@@ -10,7 +12,7 @@ use crate::limits::HEAD_COUNT_MAX;
 /// What one pass over a response's fields has found.
 pub(super) struct Seen {
     names: [Name; HEAD_COUNT_MAX],
-    nominates: bool,
+    options: Options,
     /// The app server keeps its connection.
     pub(super) keep_alive: bool,
     /// How its body is framed.
@@ -19,13 +21,19 @@ pub(super) struct Seen {
     pub(super) dated: bool,
 }
 
+impl Seen {
+    /// What of its trailers passes.
+    pub(super) fn trailers(&self) -> trailer::Policy {
+        trailer::Policy { underscores: Underscores::Pass, hidden: self.options.hides }
+    }
+}
+
 /// Looks at a head; an error names what can not be understood.
 #[inline]
 pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &'static str> {
     let mut said = FramingFields::default();
     let mut names = [Name::Other; HEAD_COUNT_MAX];
-    let mut nominates = false;
-    let mut close = false;
+    let mut options = Options::default();
     let mut dated = false;
     for (field, slot) in head.fields.iter().zip(&mut names) {
         let name = Name::of(field.name);
@@ -33,18 +41,17 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         said.note(name, field);
         dated |= name == Name::Date;
         if name == Name::Connection {
-            close |= has_token(field.value, "close");
-            nominates |= !field.value.eq_ignore_ascii_case(b"keep-alive");
+            options.note(field.value);
         }
     }
     let framing = said
         .response(head.minor, head.status, is_head)
         .map_err(crate::http1::framing::FramingError::cause)?;
     let keep_alive = head.minor == 1
-        && !close
+        && !options.close
         && framing != Framing::UntilClose
         && !said.speaks_of_a_body(head.status);
-    Ok(Seen { names, nominates, keep_alive, framing, dated })
+    Ok(Seen { names, options, keep_alive, framing, dated })
 }
 
 /// How the body goes to the client.
@@ -104,7 +111,7 @@ pub(super) fn passes<'f, 'b>(
             | Name::Upgrade => false,
             Name::ContentLength => keeps_length,
             Name::Trailer => trailers,
-            _ => !(seen.nominates && is_nominated(head.fields, &seen.names, field.name)),
+            _ => !(seen.options.nominates && is_nominated(head.fields, &seen.names, field.name)),
         };
         passes.then_some(field)
     })
@@ -118,7 +125,8 @@ pub(super) fn passes_interim<'f, 'b>(
     let named = head.fields.iter().zip(&seen.names);
     named.filter_map(move |(field, name)| {
         let plain = matches!(name, Name::Other | Name::ContentType | Name::Date);
-        let nominated = seen.nominates && is_nominated(head.fields, &seen.names, field.name);
+        let nominated =
+            seen.options.nominates && is_nominated(head.fields, &seen.names, field.name);
         (plain && !nominated).then_some(field)
     })
 }

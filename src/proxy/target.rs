@@ -78,7 +78,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     let is_name = if literal {
         std::str::from_utf8(name).is_ok_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok())
     } else {
-        !name.is_empty() && name.iter().all(name_octet)
+        !name.is_empty() && name.iter().all(name_octet) && is_percent_encoded(name)
     };
     let port = match port {
         [] => return is_name,
@@ -90,6 +90,13 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         Some(number.saturating_mul(10).saturating_add(digit))
     });
     is_name && number.is_some_and(|n| n <= 65_535)
+}
+
+/// Whether every `%` stands before two hexadecimal digits.
+fn is_percent_encoded(name: &[u8]) -> bool {
+    memchr::memchr_iter(b'%', name).all(|at| {
+        name.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 #[cfg(test)]
@@ -116,6 +123,9 @@ mod tests {
             "[a]",
             "[]",
             "[::1%251]",
+            "a%",
+            "a%4",
+            "a%zz",
             "a:4294967300",
             "a:42949672959",
         ] {

@@ -5,6 +5,17 @@ use crate::config::Underscores;
 use crate::http1::field::{Field, Name};
 use crate::http1::head::has_bare_lf;
 
+/// What of a section passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    /// What becomes of names with underscores: an app server that folds them may
+    /// do so in trailers too.
+    pub(super) underscores: Underscores,
+    /// The head names fields in `Connection` that end here, in a trailer too (RFC
+    /// 9110 section 7.6.1). Their names are not kept: then nothing passes.
+    pub(super) hidden: bool,
+}
+
 /// Room for the fields of one section.
 pub(super) type Storage<'b> = [Field<'b>; 64];
 
@@ -13,13 +24,19 @@ pub(super) fn storage<'b>() -> Storage<'b> {
     [httparse::EMPTY_HEADER; 64]
 }
 
-/// Whether a field may pass. `underscores` is what becomes of names that have
-/// some; an app server that folds them may do so in trailers too.
-pub(super) fn may_pass(name: &str, underscores: Underscores) -> bool {
-    match Name::of(name) {
-        Name::Underscored if underscores != Underscores::Pass => false,
-        Name::Underscored => !Name::folded(name).forbidden_in_trailer(&name.replace('_', "-")),
-        known => !known.forbidden_in_trailer(name),
+impl Policy {
+    /// Everything that may stand in a trailer.
+    pub(super) const ALL: Policy = Policy { underscores: Underscores::Pass, hidden: false };
+
+    /// Whether a field passes.
+    pub(super) fn lets(self, name: &str) -> bool {
+        let allowed = match Name::of(name) {
+            Name::Underscored if self.underscores != Underscores::Pass => false,
+            Name::Underscored => !Name::folded(name).forbidden_in_trailer(&name.replace('_', "-")),
+            known => !known.forbidden_in_trailer(name),
+        };
+        // HTTP/2's library takes it, HTTP/1 does not.
+        allowed && !self.hidden && !name.contains('"')
     }
 }
 
@@ -27,7 +44,7 @@ pub(super) fn may_pass(name: &str, underscores: Underscores) -> bool {
 /// parsers could read differently.
 pub(super) fn fields<'s, 'b>(
     section: &'b [u8],
-    underscores: Underscores,
+    policy: Policy,
     storage: &'s mut Storage<'b>,
 ) -> Option<impl Iterator<Item = &'s Field<'b>>> {
     if has_bare_lf(section) {
@@ -37,12 +54,12 @@ pub(super) fn fields<'s, 'b>(
         Ok(httparse::Status::Complete((length, fields))) if length == section.len() => fields,
         _ => return None,
     };
-    Some(fields.iter().filter(move |field| may_pass(field.name, underscores)))
+    Some(fields.iter().filter(move |field| policy.lets(field.name)))
 }
 
 /// Writes the fields of a section that may pass, and its end. `None` if it is none.
-pub(super) fn write(section: &[u8], underscores: Underscores, out: &mut Vec<u8>) -> Option<()> {
-    for field in fields(section, underscores, &mut storage())? {
+pub(super) fn write(section: &[u8], policy: Policy, out: &mut Vec<u8>) -> Option<()> {
+    for field in fields(section, policy, &mut storage())? {
         put_field(field.name.as_bytes(), field.value, out);
     }
     out.extend_from_slice(b"\r\n");
@@ -53,25 +70,28 @@ pub(super) fn write(section: &[u8], underscores: Underscores, out: &mut Vec<u8>)
 mod tests {
     use super::*;
 
-    fn written(section: &str, underscores: Underscores) -> Option<String> {
+    fn written(section: &str, policy: Policy) -> Option<String> {
         let mut out = Vec::new();
-        write(section.as_bytes(), underscores, &mut out)?;
+        write(section.as_bytes(), policy, &mut out)?;
         Some(String::from_utf8(out).unwrap())
     }
 
     #[test]
     fn a_trailer_keeps_what_may_stand_in_one() {
         let section = "Content-Length: 1\r\nX-Sum: 9\r\nmy_sum: 8\r\ncontent_length: 7\r\n\r\n";
-        let dropped = written(section, Underscores::Drop).unwrap();
+        let drop = Policy { underscores: Underscores::Drop, ..Policy::ALL };
+        let dropped = written(section, drop).unwrap();
         assert_eq!(dropped, "X-Sum: 9\r\n\r\n");
-        let passed = written(section, Underscores::Pass).unwrap();
+        let passed = written(section, Policy::ALL).unwrap();
         assert_eq!(passed, "X-Sum: 9\r\nmy_sum: 8\r\n\r\n");
+        let hidden = written(section, Policy { hidden: true, ..Policy::ALL }).unwrap();
+        assert_eq!(hidden, "\r\n");
     }
 
     #[test]
     fn what_is_no_section_is_none() {
         for bad in ["broken\r\n\r\n", "A: b\nC: d\r\n\r\n", "A: b\r\n c\r\n\r\n", "A : b\r\n\r\n"] {
-            assert_eq!(written(bad, Underscores::Pass), None, "{bad:?}");
+            assert_eq!(written(bad, Policy::ALL), None, "{bad:?}");
         }
     }
 }

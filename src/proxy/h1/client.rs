@@ -49,12 +49,27 @@ impl Client {
 
     /// Whether octets of a further request have been received.
     pub(super) fn has_more(&self) -> bool {
-        blank_lines(self.buffer.filled()) < self.buffer.len() || self.socket.unread() > 0
+        let octets = self.buffer.filled();
+        !matches!(&octets[blank_lines(octets)..], [] | [b'\r']) || self.socket.unread() > 0
     }
 }
 
 /// How many octets of empty lines stand at the front: before a request they
-/// are nothing (RFC 9112 section 2.2).
+/// are nothing (RFC 9112 section 2.2). A CR by itself is no line.
 pub fn blank_lines(octets: &[u8]) -> usize {
-    octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count()
+    octets.chunks_exact(2).take_while(|line| line == b"\r\n").count() * 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_empty_lines_are_nothing() {
+        for (octets, blank) in
+            [("", 0), ("\r", 0), ("\r\n\r", 2), ("\r\n\r\nGET", 4), ("\rGET", 0), ("\nGET", 0)]
+        {
+            assert_eq!(blank_lines(octets.as_bytes()), blank, "{octets:?}");
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::task::{Context, Poll, ready};
 
-use crate::config::Underscores;
 use crate::http1::body::chunk_line;
 use crate::http1::{Buffer, Emit};
 use crate::limits::COPY_MAX;
@@ -21,6 +20,7 @@ pub(super) struct Download {
     out: Outbound,
     pub(super) inbound: Inbound,
     outgoing: Outgoing,
+    trailers: trailer::Policy,
     /// Only the end of the connection tells the client where the body ends.
     pub(super) until_close: bool,
     /// Octets that the kernel took, and how many of them are heads.
@@ -43,6 +43,7 @@ impl Download {
             out: Outbound::default(),
             inbound: Inbound::new(),
             outgoing: Outgoing::Plain,
+            trailers: trailer::Policy::ALL,
             until_close: false,
             sent: 0,
             head_octets: 0,
@@ -82,10 +83,12 @@ impl Download {
     ) -> Result<Taken, Failure> {
         let (out, head_octets) = (&mut self.head, &mut self.head_octets);
         let (outgoing, until_close) = (&mut self.outgoing, &mut self.until_close);
+        let trailers = &mut self.trailers;
         self.inbound.take_head(upstream, &proxy.spare, asked.is_head, |head, seen| {
             let before = out.len();
             if head.status >= 200 {
                 (*outgoing, *until_close) = response::outgoing(seen.framing, asked.protocol);
+                *trailers = seen.trailers();
                 let persistence = persistence(*until_close);
                 let how = (*outgoing, persistence);
                 response::write(head, seen, asked.is_head, how, &proxy.stamp, out);
@@ -140,7 +143,7 @@ impl Download {
             if self.outgoing == Outgoing::Chunks {
                 let section = &buffer.filled()[spent..spent + trailer];
                 self.out.suffix.extend_from_slice(b"0\r\n");
-                trailer::write(section, Underscores::Pass, &mut self.out.suffix)
+                trailer::write(section, self.trailers, &mut self.out.suffix)
                     .ok_or(Failure::Truncated("bad trailer section"))?;
             }
             spent += trailer;

@@ -107,7 +107,7 @@ impl Upload {
             let trailer = progress.trailer.unwrap_or(0);
             let section = &client.buffer.filled()[spent..spent + trailer];
             self.out.suffix.extend_from_slice(b"0\r\n");
-            trailer::write(section, rules.underscores, &mut self.out.suffix)
+            trailer::write(section, rules.trailers, &mut self.out.suffix)
                 .ok_or(Failure::ClientBody(BodyError("bad trailer section")))?;
             spent += trailer;
         }

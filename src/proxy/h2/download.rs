@@ -14,6 +14,7 @@ use crate::proxy::downstream::Taken;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::respond::Text;
 use crate::proxy::stamp::Stamp;
+use crate::proxy::trailer::Policy;
 use crate::proxy::{Failure, Proxy};
 use crate::upstream::Connection;
 
@@ -25,6 +26,7 @@ pub(super) struct Download {
     head: Option<Response<()>>,
     piece: Bytes,
     trailers: Option<HeaderMap>,
+    policy: Policy,
     pub(super) inbound: Inbound,
     /// END_STREAM has been sent.
     ended: bool,
@@ -40,6 +42,7 @@ impl Download {
             head: None,
             piece: Bytes::new(),
             trailers: None,
+            policy: Policy::ALL,
             inbound: Inbound::new(),
             ended: false,
             sent: 0,
@@ -64,9 +67,10 @@ impl Download {
         proxy: &Proxy,
         is_head: bool,
     ) -> Result<Taken, Failure> {
-        let (respond, ready) = (&mut self.respond, &mut self.head);
+        let (respond, ready, policy) = (&mut self.respond, &mut self.head, &mut self.policy);
         self.inbound.take_head(upstream, &proxy.spare, is_head, |head, seen| {
             if head.status >= 200 {
+                *policy = seen.trailers();
                 *ready = Some(head::response(head, seen, is_head, &proxy.stamp)?);
                 return Ok(());
             }
@@ -107,7 +111,7 @@ impl Download {
         let mut spent = progress.consumed;
         if let Some(trailer) = progress.trailer {
             let section = &buffer.filled()[spent..spent + trailer];
-            self.trailers = head::trailers(section)?;
+            self.trailers = head::trailers(section, self.policy)?;
             spent += trailer;
         }
         buffer.consume(spent);

@@ -4,7 +4,6 @@
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 
-use crate::config::Underscores;
 use crate::http1::RequestHead;
 use crate::http1::field::Field;
 use crate::http1::{Framing, ResponseHead};
@@ -108,10 +107,13 @@ fn build<'f, 'b: 'f>(
 }
 
 /// The trailers of a section that may stand in one; nothing for an empty one.
-pub(super) fn trailers(section: &[u8]) -> Result<Option<HeaderMap>, Failure> {
+pub(super) fn trailers(
+    section: &[u8],
+    policy: trailer::Policy,
+) -> Result<Option<HeaderMap>, Failure> {
     let mut storage = trailer::storage();
     let bad = Failure::Truncated("bad trailer section");
-    let Some(fields) = trailer::fields(section, Underscores::Pass, &mut storage) else {
+    let Some(fields) = trailer::fields(section, policy, &mut storage) else {
         return Err(bad);
     };
     let mut trailers = HeaderMap::new();

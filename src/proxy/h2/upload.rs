@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 
-use crate::config::Underscores;
 use crate::http1::Framing;
 use crate::http1::body::{BodyError, chunk_line};
 use crate::proxy::Failure;
@@ -158,7 +157,7 @@ impl Upload {
                 self.ended = true;
                 if self.framing == Framing::Chunked {
                     self.suffix.extend_from_slice(b"0\r\n");
-                    put_trailers(trailers.as_ref(), rules.underscores, &mut self.suffix);
+                    put_trailers(trailers.as_ref(), rules.trailers, &mut self.suffix);
                     self.suffix.extend_from_slice(b"\r\n");
                 }
             }
@@ -176,9 +175,9 @@ fn broken(error: &h2::Error) -> Failure {
     }
 }
 
-fn put_trailers(trailers: Option<&http::HeaderMap>, underscores: Underscores, out: &mut Vec<u8>) {
+fn put_trailers(trailers: Option<&http::HeaderMap>, policy: trailer::Policy, out: &mut Vec<u8>) {
     for (name, value) in trailers.into_iter().flatten() {
-        if trailer::may_pass(name.as_str(), underscores) {
+        if policy.lets(name.as_str()) {
             put_field(name.as_str().as_bytes(), value.as_bytes(), out);
         }
     }

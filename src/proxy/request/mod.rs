@@ -101,6 +101,8 @@ pub struct Request {
     pub is_repeatable: bool,
     /// gRPC, which has statuses of its own.
     pub is_grpc: bool,
+    /// Fields are named in `Connection` that would be passed on else.
+    pub hides_fields: bool,
     /// It may go no further than here (RFC 9110 section 7.6.2).
     pub ends_here: bool,
     /// When its first octet was read.
@@ -208,10 +210,16 @@ pub fn plan_stream(
     if head.method == "CONNECT" {
         return Err(Failure::Method);
     }
-    // In HTTP/1 it would be gone, or worse (RFC 9113 section 8.2.1).
-    let blank = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
-    if head.fields.iter().any(|f| blank(f.value.first()) || blank(f.value.last())) {
-        return Err(Failure::BadRequest("white space around a field value"));
+    for field in head.fields {
+        // In HTTP/1 it would be gone, or worse (RFC 9113 section 8.2.1).
+        let blank = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
+        if blank(field.value.first()) || blank(field.value.last()) {
+            return Err(Failure::BadRequest("white space around a field value"));
+        }
+        // The one octet that HTTP/2's library takes and HTTP/1 does not.
+        if field.name.contains('"') {
+            return Err(Failure::BadRequest("field name"));
+        }
     }
     let seen = Seen::of(head)?;
     let framing = seen.framing.stream(ended).map_err(Failure::Framing)?;
@@ -254,6 +262,7 @@ fn compose(
     }
     let left = hops_left(head.method, seen)?;
     let modern = protocol != Protocol::Http10;
+    let options = seen.options;
     let repeatable = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
     let mut writer = Writer { out, spans: Spans::default() };
     writer.request_line(head.method, path);
@@ -272,12 +281,13 @@ fn compose(
         spans: writer.spans,
         framing,
         protocol,
-        persistent: if modern { !seen.close } else { seen.keep_alive },
-        said_close: seen.close || (!modern && !seen.keep_alive),
+        persistent: if modern { !options.close } else { options.keep_alive },
+        said_close: options.close || (!modern && !options.keep_alive),
         is_head: head.method == "HEAD",
         expects_continue: seen.expects_continue && modern,
         is_repeatable: repeatable && framing == Framing::Empty,
         is_grpc: seen.grpc,
+        hides_fields: options.hides,
         ends_here: left == Some(0),
         began: arrival.began,
         wall: arrival.wall,

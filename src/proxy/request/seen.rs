@@ -1,7 +1,7 @@
 //! What one pass over the fields of a request finds.
 
 use crate::http1::RequestHead;
-use crate::http1::field::{Name, has_token, tokens};
+use crate::http1::field::{Name, Options, has_token};
 use crate::http1::framing::FramingFields;
 use crate::limits::HEAD_COUNT_MAX;
 use crate::proxy::Failure;
@@ -17,10 +17,7 @@ pub(super) struct Seen<'b> {
     pub(super) max_forwards: Option<&'b [u8]>,
     /// What an earlier proxy says of the client, if it is one that is believed.
     pub(super) told: Told<'b>,
-    /// Some `Connection` field names others than `close` and `keep-alive`.
-    pub(super) nominates: bool,
-    pub(super) close: bool,
-    pub(super) keep_alive: bool,
+    pub(super) options: Options,
     pub(super) trailers: bool,
     pub(super) expects_continue: bool,
     pub(super) grpc: bool,
@@ -48,9 +45,7 @@ impl<'b> Seen<'b> {
             id: None,
             max_forwards: None,
             told: Told::default(),
-            nominates: false,
-            close: false,
-            keep_alive: false,
+            options: Options::default(),
             trailers: false,
             expects_continue: false,
             grpc: false,
@@ -70,7 +65,7 @@ impl<'b> Seen<'b> {
                         return Err(Failure::BadRequest("bad Host"));
                     }
                 }
-                Name::Connection => seen.connection(field.value),
+                Name::Connection => seen.options.note(field.value),
                 Name::Expect => seen.expects_continue |= has_token(field.value, "100-continue"),
                 Name::Te => seen.trailers |= has_token(field.value, "trailers"),
                 Name::XRequestId => {
@@ -91,18 +86,6 @@ impl<'b> Seen<'b> {
             }
         }
         Ok(seen)
-    }
-
-    fn connection(&mut self, value: &[u8]) {
-        for token in tokens(value) {
-            if token.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else {
-                self.nominates = true;
-            }
-        }
     }
 }
 

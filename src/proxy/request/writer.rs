@@ -80,7 +80,7 @@ impl Writer {
                         && Name::folded(field.name) == Name::Other => {}
                 _ => continue,
             }
-            if seen.nominates && is_nominated(head.fields, &seen.names, field.name) {
+            if seen.options.nominates && is_nominated(head.fields, &seen.names, field.name) {
                 continue;
             }
             self.field(field.name.as_bytes(), field.value);
