@@ -113,7 +113,7 @@ fn put(fields: &mut Vec<Field>, text: &str) -> Result<(), String> {
 
 impl Frames {
     /// Sends it and reads until every stream of it is over, or the connection.
-    pub(crate) fn play(&self, way: &Way, patience: Patience) -> Heard {
+    pub(crate) fn exchange(&self, way: &Way, patience: Patience) -> Heard {
         let mut h2 = way.connect();
         h2.handshake(&[]);
         for step in &self.steps {
@@ -133,7 +133,8 @@ impl Frames {
         let streams = self.streams();
         let ended = wait(&mut h2, &streams, patience.bound(0));
         let statuses = streams.iter().map(|stream| h2.so_far(*stream).status);
-        Heard { statuses: statuses.filter(|s| *s > 0).collect(), ended, story: h2.story() }
+        let statuses = statuses.filter(|status| *status > 0).collect();
+        Heard { statuses, owed: false, ended, story: h2.story() }
     }
 
     fn streams(&self) -> Vec<u32> {
