@@ -2,7 +2,7 @@
 //! HAProxy: each is refused, or reaches the origin in a form that has one reading.
 //!
 //! The cases are data: [`corpus`] says how they are written, [`octets`], [`raw`] and
-//! [`frames`] what their lines send. There are 1160 of HTTP/1 and 402 of HTTP/2, from
+//! [`frames`] what their lines send. There are 1160 of HTTP/1 and 403 of HTTP/2, from
 //! the RFCs and from the published families of attacks; `scores.md` has them by theme,
 //! with what ebbtide and the others make of them.
 //!
