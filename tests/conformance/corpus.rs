@@ -23,6 +23,7 @@
 //! | `ours lacks ...` | the same, promised by ebbtide alone |
 //! | `unfinished` | the message has no end: to wait for more is an answer too |
 //! | `stays` | a refusal that leaves the message's end known may keep the connection |
+//! | `mute` | a refusal needs no status: this client would not understand it |
 //!
 //! Any other line belongs to what is sent, see [`crate::raw`] and [`crate::frames`].
 
@@ -114,6 +115,8 @@ pub(crate) struct Promise {
     pub(crate) unfinished: bool,
     /// A refusal may keep the connection.
     pub(crate) stays: bool,
+    /// A refusal needs no status.
+    pub(crate) mute: bool,
 }
 
 impl Promise {
@@ -137,6 +140,7 @@ impl Promise {
             ("lacks", _) => self.lacks.push(Trait::read(rest)?),
             ("unfinished", "") => self.unfinished = true,
             ("stays", "") => self.stays = true,
+            ("mute", "") => self.mute = true,
             _ => return Ok(false),
         }
         Ok(true)

@@ -7,7 +7,7 @@
 //! | `  * METHOD PATH` | `:method`, `:scheme`, `:path` and `:authority` of a plain request |
 //! | `DATA [end] [N] OCTETS` | DATA; `-` is none |
 //! | `RST [N]` | RST_STREAM with CANCEL |
-//! | `...` | what follows comes a moment later |
+//! | `...` | what follows comes a moment later; everything before it is one write |
 //!
 //! A field block that is longer than a frame goes on in CONTINUATION.
 
@@ -113,27 +113,22 @@ fn put(fields: &mut Vec<Field>, text: &str) -> Result<(), String> {
 
 impl Frames {
     /// Sends it and reads until every stream of it is over, or the connection.
-    pub(crate) fn play(&self, way: &Way, patience: Patience) -> Heard {
+    pub(crate) fn exchange(&self, way: &Way, patience: Patience) -> Heard {
         let mut h2 = way.connect();
         h2.handshake(&[]);
-        for step in &self.steps {
-            match step {
-                Step::Moment => pause(MOMENT),
-                Step::Headers { stream, end, fields } => {
-                    h2.send_all(&headers(*stream, *end, &block(fields, h2.scheme())));
-                }
-                Step::Data { stream, end, octets } => {
-                    h2.send(&Frame::data(*stream, octets.clone()).end_if(*end));
-                }
-                Step::Reset { stream } => {
-                    h2.send(&Frame::rst_stream(*stream, Code::CANCEL));
-                }
+        let segments = self.steps.split(|step| matches!(step, Step::Moment));
+        for (nth, segment) in segments.enumerate() {
+            if nth > 0 {
+                pause(MOMENT);
             }
+            let frames = segment.iter().flat_map(|step| step.frames(h2.scheme()));
+            h2.send_all(&frames.collect::<Vec<Frame>>());
         }
         let streams = self.streams();
         let ended = wait(&mut h2, &streams, patience.bound(0));
         let statuses = streams.iter().map(|stream| h2.so_far(*stream).status);
-        Heard { statuses: statuses.filter(|s| *s > 0).collect(), ended, story: h2.story() }
+        let statuses = statuses.filter(|status| *status > 0).collect();
+        Heard { statuses, owed: false, ended, story: h2.story() }
     }
 
     fn streams(&self) -> Vec<u32> {
@@ -150,6 +145,17 @@ impl Frames {
 }
 
 impl Step {
+    fn frames(&self, scheme: &str) -> Vec<Frame> {
+        match self {
+            Step::Headers { stream, end, fields } => headers(*stream, *end, &block(fields, scheme)),
+            Step::Data { stream, end, octets } => {
+                vec![Frame::data(*stream, octets.clone()).end_if(*end)]
+            }
+            Step::Reset { stream } => vec![Frame::rst_stream(*stream, Code::CANCEL)],
+            Step::Moment => Vec::new(),
+        }
+    }
+
     fn stream(&self) -> Option<u32> {
         match self {
             Step::Headers { stream, .. } | Step::Data { stream, .. } => Some(*stream),

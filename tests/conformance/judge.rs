@@ -9,6 +9,8 @@ use crate::strict::{self, Request};
 pub(crate) struct Heard {
     /// The final statuses, in order.
     pub(crate) statuses: Vec<u16>,
+    /// Whether a refusal has to have a status: it is HTTP/1, and the client waits for it.
+    pub(crate) owed: bool,
     /// Whether the connection, or every stream of the case, has ended.
     pub(crate) ended: bool,
     /// How it was told, for a message.
@@ -97,7 +99,7 @@ fn decide(
         return Verdict::Unsafe("the request behind the case arrived twice".to_owned());
     }
     match (expect, arrived.requests.is_empty()) {
-        (Expect::Reject | Expect::Safe, true) => refused(promise, heard, arrived),
+        (Expect::Reject | Expect::Safe, true) => refused(promise, ours, heard, arrived),
         (Expect::Reject, false) => Verdict::Unsafe("it arrived as a request".to_owned()),
         (Expect::Accept, true) if heard.ended || !heard.statuses.is_empty() => {
             Verdict::Strict("it was refused".to_owned())
@@ -110,12 +112,15 @@ fn decide(
 }
 
 /// Nothing arrived: the client has to know that, and nothing behind it may count.
-fn refused(promise: &Promise, heard: &Heard, arrived: &Arrived) -> Verdict {
+fn refused(promise: &Promise, ours: bool, heard: &Heard, arrived: &Arrived) -> Verdict {
     if heard.statuses.first().is_some_and(|status| *status < 400) && arrived.fences == 0 {
         return Verdict::Unsafe("it was answered as if it were right".to_owned());
     }
     if arrived.fences > 0 && !promise.stays {
         return Verdict::Unsafe("what stood behind it was taken for a request".to_owned());
+    }
+    if ours && heard.owed && heard.statuses.is_empty() && !promise.mute {
+        return Verdict::Strict("it was refused without a word".to_owned());
     }
     if heard.ended || promise.unfinished || promise.stays && !heard.statuses.is_empty() {
         return Verdict::Ok;

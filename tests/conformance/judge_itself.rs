@@ -55,8 +55,8 @@ fn copier(origin: &Recorder) -> Subject {
 #[test]
 fn the_corpus_is_sound() {
     let (raw, frames) = (load::<Raw>("requests"), load::<Frames>("h2"));
-    assert!(raw.len() >= 300, "{} requests of HTTP/1", raw.len());
-    assert!(frames.len() >= 120, "{} requests of HTTP/2", frames.len());
+    let told = format!("There are {} of HTTP/1 and {} of HTTP/2", raw.len(), frames.len());
+    assert!(include_str!("main.rs").contains(&told), "main.rs says otherwise: {told}");
     let names: Vec<&String> =
         raw.iter().map(|case| &case.name).chain(frames.iter().map(|case| &case.name)).collect();
     let mut seen = BTreeSet::new();

@@ -57,7 +57,7 @@ impl Script for Raw {
 impl Raw {
     /// Sends it, the request at `fence` behind it, and reads to the end of the
     /// connection. What has no end gets no fence, and silence is an answer to it.
-    pub(crate) fn play(&self, place: &Place, fence: &str, patience: Patience) -> Heard {
+    pub(crate) fn exchange(&self, place: &Place, fence: &str, patience: Patience) -> Heard {
         let mut client = Client::connect(place);
         let mut segments = self.segments.clone();
         if !patience.unfinished && !self.fin {
@@ -77,7 +77,8 @@ impl Raw {
             client.half_close();
         }
         let ended = hear(&mut client, patience);
-        Heard { statuses: statuses(&client.wire.ahead), ended, story: String::new() }
+        let owed = !patience.unfinished && !self.fin;
+        Heard { statuses: statuses(&client.wire.ahead), owed, ended, story: String::new() }
     }
 
     /// Everything that is sent, for a message.

@@ -189,5 +189,5 @@ fn ok(method: &[u8]) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{body}")
 }
 
-/// The answer to what is no request.
-const BAD: &str = "HTTP/1.1 400 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// The answer to what is no request, with a status that no proxy has of its own.
+const BAD: &str = "HTTP/1.1 444 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

@@ -29,7 +29,7 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    fn of(promise: &Promise, whom: &Whom) -> Patience {
+    pub(crate) fn of(promise: &Promise, whom: &Whom) -> Patience {
         let accepted = promise.expect(whom.is_ours()) == Expect::Accept;
         let answers = if accepted { promise.sees.len() } else { 0 };
         Patience { unfinished: promise.unfinished, answers, due: whom.due() }
@@ -107,7 +107,7 @@ pub(crate) trait Playable: Script {
 
 impl Playable for Raw {
     fn play(&self, subject: &Subject, fence: &str, patience: Patience) -> Heard {
-        self.play(&subject.http, fence, patience)
+        self.exchange(&subject.http, fence, patience)
     }
 
     fn shown(&self) -> String {
@@ -117,7 +117,7 @@ impl Playable for Raw {
 
 impl Playable for Frames {
     fn play(&self, subject: &Subject, _: &str, patience: Patience) -> Heard {
-        self.play(&subject.h2, patience)
+        self.exchange(&subject.h2, patience)
     }
 
     fn shown(&self) -> String {
@@ -128,8 +128,12 @@ impl Playable for Frames {
 /// What each case has shown, by its name.
 pub(crate) type Verdicts = BTreeMap<String, Verdict>;
 
+/// Who is elsewhere has one address for its origin: one run at a time.
+static ELSEWHERE: Mutex<()> = Mutex::new(());
+
 /// Puts all cases to somebody.
 pub(crate) fn run<S: Playable>(whom: &Whom, cases: &[Case<S>]) -> Verdicts {
+    let _alone = matches!(whom, Whom::Elsewhere(_)).then(|| ELSEWHERE.lock());
     let verdicts = Mutex::new(Verdicts::new());
     let next = Mutex::new(cases.iter().enumerate());
     std::thread::scope(|scope| {
