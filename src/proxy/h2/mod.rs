@@ -2,6 +2,7 @@
 
 mod download;
 mod head;
+mod sections;
 mod upload;
 
 use std::rc::Rc;
@@ -11,6 +12,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+
+pub use self::sections::{Count, Sections};
 
 use self::download::Download;
 use self::upload::Upload;
@@ -37,6 +40,8 @@ pub struct Client {
     pub port: u16,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// The trailer sections that have come.
+    pub sections: Rc<Sections>,
 }
 
 /// A request that is over, all but for its last octets: they are h2's now.
@@ -101,7 +106,7 @@ pub async fn serve<'a>(
     let framing = planned.as_ref().map_or(Framing::Empty, |request| request.framing);
     let side = Stream {
         client,
-        upload: Upload::new(body, framing),
+        upload: Upload::new(body, framing, Rc::clone(&client.sections)),
         download: Download::new(respond),
         proxy,
         answered: false,

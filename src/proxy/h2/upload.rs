@@ -1,11 +1,13 @@
 //! The request on its way to the app server: DATA frames become a body that is
 //! framed the way HTTP/1 does it.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
 
+use super::sections::Sections;
 use crate::http1::Framing;
 use crate::http1::body::{BodyError, chunk_line};
 use crate::proxy::Failure;
@@ -19,11 +21,16 @@ use crate::upstream::Connection;
 pub(super) struct Upload {
     /// Until the app server takes no more.
     body: Option<RecvStream>,
+    sections: Rc<Sections>,
     framing: Framing,
     /// The octets on their way: a chunk's size line, its data, what follows them.
     line: Vec<u8>,
     piece: Bytes,
     suffix: Vec<u8>,
+    /// The last octet of a body whose length was told, until the stream has
+    /// ended: as long as it is missing, what comes too much or wrong behind it
+    /// can still be refused.
+    last: Bytes,
     /// Octets of all that, the head before it included, that the kernel took.
     sent: usize,
     head_sent: bool,
@@ -34,16 +41,19 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(body: RecvStream, framing: Framing) -> Self {
+    pub(super) fn new(body: RecvStream, framing: Framing, sections: Rc<Sections>) -> Self {
+        let ended = body.is_end_stream();
         Upload {
             body: Some(body),
+            sections,
             framing,
             line: Vec::new(),
             piece: Bytes::new(),
             suffix: Vec::new(),
+            last: Bytes::new(),
             sent: 0,
             head_sent: false,
-            ended: framing == Framing::Empty,
+            ended,
             progress: Progress::new(),
             rate: Rate::default(),
         }
@@ -65,6 +75,13 @@ impl Upload {
         rules: &Rules<'_>,
     ) -> Result<(), Failure> {
         while matches!(self.progress.state, State::Client | State::Upstream) {
+            // A request without body that has not ended may still turn out to be none.
+            if self.framing == Framing::Empty && !self.ended {
+                if self.poll_next(cx, rules)?.is_pending() {
+                    return self.wait(rules);
+                }
+                continue;
+            }
             match self.poll_flush(cx, head, upstream) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
@@ -83,14 +100,16 @@ impl Upload {
             if self.ended {
                 self.progress.state = State::Done;
             } else if self.poll_next(cx, rules)?.is_pending() {
-                self.progress.state = State::Client;
-                if rules.hurry {
-                    self.rate.waits(rules.timeouts)?;
-                }
-                return Ok(());
+                return self.wait(rules);
             }
         }
         Ok(())
+    }
+
+    /// The client has to send more.
+    fn wait(&mut self, rules: &Rules<'_>) -> Result<(), Failure> {
+        self.progress.state = State::Client;
+        if rules.hurry { self.rate.waits(rules.timeouts) } else { Ok(()) }
     }
 
     fn poll_flush(
@@ -133,7 +152,7 @@ impl Upload {
         let Some(body) = &mut self.body else { return Ok(Poll::Pending) };
         match body.poll_data(cx) {
             Poll::Pending => return Ok(Poll::Pending),
-            Poll::Ready(Some(Ok(data))) => {
+            Poll::Ready(Some(Ok(mut data))) => {
                 self.progress.received += data.len() as u64;
                 if self.progress.received > rules.most {
                     return Err(Failure::BodyTooLarge);
@@ -146,6 +165,10 @@ impl Upload {
                     self.line.extend_from_slice(&text[..n]);
                     self.suffix.extend_from_slice(b"\r\n");
                 }
+                let whole = self.framing == Framing::Length(self.progress.received);
+                if whole && !data.is_empty() && !body.is_end_stream() {
+                    self.last = data.split_off(data.len() - 1);
+                }
                 self.piece = data;
             }
             Poll::Ready(Some(Err(error))) => return Err(broken(&error)),
@@ -154,7 +177,14 @@ impl Upload {
                     return Ok(Poll::Pending);
                 };
                 let trailers = trailers.map_err(|error| broken(&error))?;
+                let stream = body.stream_id().into();
+                if let Some(fields) = &trailers
+                    && !self.sections.had(stream, fields.len())
+                {
+                    return Err(Failure::ClientBody(BodyError("pseudo-header in trailers")));
+                }
                 self.ended = true;
+                self.piece = std::mem::take(&mut self.last);
                 if self.framing == Framing::Chunked {
                     self.suffix.extend_from_slice(b"0\r\n");
                     put_trailers(trailers.as_ref(), rules.trailers, &mut self.suffix);

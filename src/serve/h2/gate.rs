@@ -12,6 +12,9 @@
 //! too long, so nothing is held here but one frame of 17 octets.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::proxy::h2::{Count, Sections};
 
 /// The length of the client's connection preface (RFC 9113 section 3.4).
 pub(super) const PREFACE_LEN: usize = 24;
@@ -22,6 +25,8 @@ const HEADERS: u8 = 1;
 const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
 
 /// The acknowledgement of the PING that h2 sends with its first GOAWAY: type 6,
 /// ACK, and the payload that h2 has chosen for it (`Ping::SHUTDOWN`).
@@ -43,7 +48,24 @@ pub(super) struct Gate {
     in_block: bool,
     /// Frames that have begun, counted up to the second.
     begun: u8,
+    /// The highest stream that has been opened.
+    opened: u32,
+    /// The trailer section that is coming, if one is.
+    trailers: Option<Trailers>,
+    sections: Rc<Sections>,
     shut: Option<Shut>,
+}
+
+/// A trailer section that is coming.
+#[derive(Debug)]
+struct Trailers {
+    stream: u32,
+    count: Count,
+    /// Octets of the frame before its part of the block.
+    before: usize,
+    /// Octets of that part, once they are known: the first may say how many at
+    /// the end are padding.
+    left: Option<usize>,
 }
 
 /// A gate that looks at frames.
@@ -67,7 +89,7 @@ struct Shut {
 
 impl Gate {
     /// Begins before the preface.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(sections: Rc<Sections>) -> Self {
         Gate {
             left: PREFACE_LEN,
             header: [0; HEADER_LEN],
@@ -75,6 +97,9 @@ impl Gate {
             passed: 0,
             in_block: false,
             begun: 0,
+            opened: 0,
+            trailers: None,
+            sections,
             shut: None,
         }
     }
@@ -96,7 +121,7 @@ impl Gate {
         while !octets.is_empty() {
             if self.left > 0 {
                 let n = self.left.min(octets.len());
-                self.left -= n;
+                self.pass(&octets[..n]);
                 octets = &octets[n..];
                 continue;
             }
@@ -120,6 +145,49 @@ impl Gate {
         self.filled = 0;
         self.passed = 0;
         self.begun += u8::from(self.begun < 2);
+        match kind {
+            HEADERS => self.begin_section(flags),
+            CONTINUATION => {
+                if let Some(trailers) = &mut self.trailers {
+                    (trailers.before, trailers.left) = (0, Some(self.left));
+                }
+            }
+            _ => {}
+        }
+        self.end_section();
+    }
+
+    /// Looks whether a field block is the second of its stream.
+    fn begin_section(&mut self, flags: u8) {
+        let [.., a, b, c, d] = self.header;
+        let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+        if stream > self.opened {
+            self.opened = stream;
+            return;
+        }
+        let before = if flags & PRIORITY == 0 { 0 } else { 5 };
+        let left = (flags & PADDED == 0).then(|| self.left.saturating_sub(before));
+        self.trailers = Some(Trailers { stream, count: Count::default(), before, left });
+    }
+
+    /// Octets of the payload go by.
+    #[inline]
+    fn pass(&mut self, octets: &[u8]) {
+        self.left -= octets.len();
+        if let Some(trailers) = &mut self.trailers {
+            trailers.pass(octets, self.left);
+            self.end_section();
+        }
+    }
+
+    /// Notes a section that is whole.
+    fn end_section(&mut self) {
+        if self.left == 0
+            && !self.in_block
+            && let Some(trailers) = self.trailers.take()
+        {
+            self.sections.note(trailers.stream, trailers.count.fields());
+        }
     }
 
     /// Shuts the gate; before h2 has sent its PING.
@@ -140,7 +208,7 @@ impl Gate {
             } else if self.left > 0 {
                 let n = self.left.min(octets.len());
                 shut.out.extend(&octets[..n]);
-                self.left -= n;
+                self.pass(&octets[..n]);
                 octets = &octets[n..];
             } else {
                 let n = (HEADER_LEN - self.filled).min(octets.len());
@@ -223,6 +291,27 @@ impl Gate {
     }
 }
 
+impl Trailers {
+    /// Takes octets of a frame of which `rest` are still to come.
+    fn pass(&mut self, mut octets: &[u8], rest: usize) {
+        if self.left.is_none()
+            && let Some((&padding, block)) = octets.split_first()
+        {
+            let frame = block.len() + rest;
+            self.left = Some(frame.saturating_sub(usize::from(padding) + self.before));
+            octets = block;
+        }
+        let skipped = self.before.min(octets.len());
+        self.before -= skipped;
+        octets = &octets[skipped..];
+        if let Some(left) = &mut self.left {
+            let n = octets.len().min(*left);
+            *left -= n;
+            self.count.feed(&octets[..n]);
+        }
+    }
+}
+
 impl Shut {
     /// Decides about an acknowledgement once it is all there.
     fn judge(&mut self) {
@@ -272,7 +361,7 @@ mod tests {
         let expected = [&others[..], &others].concat();
         for step in 1..all.len() {
             for known in 0..before.len() {
-                let mut gate = Gate::new();
+                let mut gate = Gate::new(Rc::default());
                 gate.follow(&[0; PREFACE_LEN]);
                 gate.follow(&before[..known]);
                 gate.shut();
@@ -297,7 +386,7 @@ mod tests {
     fn what_was_not_acknowledged_is_made_up_between_frames() {
         let whole = frame(0, 0, b"payload");
         for cut in 0..whole.len() {
-            let mut gate = Gate::new();
+            let mut gate = Gate::new(Rc::default());
             gate.follow(&[0; PREFACE_LEN]);
             gate.shut();
             gate.take(&whole[..cut]);
@@ -313,7 +402,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_that_comes_after_the_grace_passes_at_once() {
-        let mut gate = Gate::new();
+        let mut gate = Gate::new(Rc::default());
         gate.follow(&[0; PREFACE_LEN]);
         gate.shut();
         gate.open();
@@ -324,12 +413,46 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_a_second_block_are_counted_however_it_is_framed_and_cut() {
+        let block = [0x82, 0x40, 0x01, b'a', 0x01, b'b', 0x84];
+        let padded = [&[3][..], &block, &[0; 3]].concat();
+        let both = [&[2, 0, 0, 0, 0, 9][..], &block, &[0; 2]].concat();
+        let whole = |flags, payload: &[u8]| frame(HEADERS, flags, payload);
+        for second in [
+            whole(END_HEADERS, &block),
+            whole(END_HEADERS | PADDED, &padded),
+            whole(END_HEADERS | PADDED | PRIORITY, &both),
+            [whole(0, &block[..3]), frame(CONTINUATION, END_HEADERS, &block[3..])].concat(),
+            [whole(PADDED, &[&[1, 0x82][..], &[0]].concat()), frame(CONTINUATION, 4, &block[1..])]
+                .concat(),
+        ] {
+            for shut in [false, true] {
+                for cut in 0..second.len() {
+                    let sections = Rc::new(Sections::default());
+                    let mut gate = Gate::new(Rc::clone(&sections));
+                    gate.follow(&[0; PREFACE_LEN]);
+                    gate.follow(&frame(HEADERS, END_HEADERS, &[0x82; 5]));
+                    gate.follow(&second[..cut]);
+                    if shut {
+                        gate.shut();
+                        gate.take(&second[cut..]);
+                    } else {
+                        gate.follow(&second[cut..]);
+                    }
+                    assert!(sections.had(1, 3), "{second:?} at {cut}");
+                    assert!(!sections.had(1, 5), "the first block is none");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nothing_comes_between_the_parts_of_a_field_block() {
         let block =
             [frame(HEADERS, 1, b"begin"), frame(CONTINUATION, 0, b"on"), frame(9, 4, b"end")];
         let whole = block.concat();
         for cut in 1..whole.len() {
-            let mut gate = Gate::new();
+            let mut gate = Gate::new(Rc::default());
             gate.follow(&[0; PREFACE_LEN]);
             gate.follow(&whole[..cut / 2]);
             gate.shut();

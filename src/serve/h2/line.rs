@@ -13,6 +13,7 @@ use super::gate::Gate;
 use crate::http1::Buffer;
 use crate::limits::H2_TURN;
 use crate::net::Socket;
+use crate::proxy::h2::Sections;
 
 /// The most octets read at once.
 const READ: usize = 16 * 1024;
@@ -43,11 +44,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// A line over `socket`, of which `ahead` has been read already.
-    pub(super) fn new(socket: Socket, ahead: Buffer) -> Rc<Self> {
+    /// A line over `socket`, of which `ahead` has been read already. What trailers
+    /// there are is noted in `sections`.
+    pub(super) fn new(socket: Socket, ahead: Buffer, sections: Rc<Sections>) -> Rc<Self> {
         Rc::new(Line {
             socket: RefCell::new(socket),
-            gate: RefCell::new(Gate::new()),
+            gate: RefCell::new(Gate::new(sections)),
             ahead: RefCell::new(ahead),
             heard: Cell::new(false),
             ended: Cell::new(false),

@@ -68,8 +68,9 @@ pub(super) async fn serve(
 ) -> (End, Option<h1::Client>) {
     let h1::Client { socket, buffer, peer, address, port, .. } = client;
     let scheme = if socket.is_tls() { "https" } else { "http" };
-    let client = Client { peer, address, port, scheme };
-    let line = Line::new(socket, buffer);
+    let sections = Rc::default();
+    let line = Line::new(socket, buffer, Rc::clone(&sections));
+    let client = Client { peer, address, port, scheme, sections };
     let latest = worker.proxy.clock.now();
     let latest = latest.saturating_add(millis(worker.proxy.config.timeouts.h2_preface));
     let end = match handshake(worker, alarm, &line, kept, latest).await {
