@@ -23,7 +23,9 @@ mod admission;
 mod h2;
 mod handshake;
 mod hung;
+mod kept;
 mod lot;
+mod seat;
 mod session;
 mod worker;
 

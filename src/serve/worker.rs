@@ -17,12 +17,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::accept;
-use super::admission::{Admission, Permit};
+use super::admission::Admission;
 use super::h2;
+use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use crate::config::{AccessFormat, Config, Endpoint};
-use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept};
+use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
@@ -78,15 +79,6 @@ pub struct Delivery {
     pub hold: Hold<ConnectionState>,
 }
 
-/// The listener a connection came through.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Door {
-    /// Its port, or 0.
-    pub(super) port: u16,
-    /// Whether its clients speak TLS.
-    pub(super) secure: bool,
-}
-
 /// Starts a worker's thread. It ends when the sender of its deliveries is dropped.
 pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -121,7 +113,8 @@ pub struct Worker {
     /// What an HTTP/1.0 request without `Host` is asked for.
     pub(super) fallback_host: Box<str>,
     shard: Rc<Shard<ConnectionState>>,
-    seats: RefCell<Slab<Rc<Alarm>>>,
+    /// Alarms of the tasks, see `seat`.
+    pub(super) seats: RefCell<Slab<Rc<Alarm>>>,
     /// HTTP/2 connections that could make room.
     pub(super) idlers: h2::Idlers,
     lot: RefCell<Lot>,
@@ -301,7 +294,7 @@ impl Worker {
     }
 
     /// An alarm for a task, rung by the tick and by the drain.
-    fn take_seat(&self) -> (usize, Rc<Alarm>) {
+    pub(super) fn take_seat(&self) -> (usize, Rc<Alarm>) {
         let alarm = Rc::new(Alarm::new(Rc::clone(&self.proxy.clock)));
         let key = self.seats.borrow_mut().insert(Rc::clone(&alarm));
         self.wake_tick();
@@ -368,12 +361,10 @@ impl Worker {
     }
 
     fn park(&self, socket: Socket, kept: Kept, until: u64) {
-        let Kept { peer, door, accepted, since, guard, permit } = kept;
         let Ok((fd, tls)) = socket.release() else { return };
         // After the end nothing is said or understood any more.
-        let tls = tls.filter(|_| !guard.kind().is_closing());
-        let retired = false;
-        let parked = Parked { fd, peer, door, tls, accepted, since, until, guard, permit, retired };
+        let tls = tls.filter(|_| !kept.guard.kind().is_closing());
+        let parked = Parked { fd, tls, kept, until, retired: false };
         if self.lot.borrow_mut().park(parked).is_err() {
             self.proxy.counters.closed(CloseReason::Error);
         }
@@ -425,7 +416,8 @@ impl Worker {
         let cut = self.proxy.stage() == Stage::Cut;
         let leaving = self.lot.borrow_mut().extract(|parked| {
             if !parked.state().is_closing() {
-                parked.until = self.patience(parked.state(), parked.accepted, parked.since);
+                let Kept { accepted, since, .. } = parked.kept;
+                parked.until = self.patience(parked.state(), accepted, since);
             }
             cut
         });
@@ -443,11 +435,9 @@ impl Worker {
     }
 
     fn unpark(self: &Rc<Self>, parked: Parked) {
-        let Parked { fd, peer, door, tls, accepted, since, guard, permit, .. } = parked;
-        match Socket::adopt(fd, peer, tls) {
-            Ok(socket) => {
-                self.serve(socket, Kept { peer, door, accepted, since, guard, permit }, true)
-            }
+        let Parked { fd, tls, kept, .. } = parked;
+        match Socket::adopt(fd, kept.peer, tls) {
+            Ok(socket) => self.serve(socket, kept, true),
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
     }
@@ -560,37 +550,6 @@ impl Worker {
     }
 }
 
-/// What stays with a connection whether it is parked or served.
-pub(super) struct Kept {
-    pub(super) peer: Peer,
-    pub(super) door: Door,
-    pub(super) accepted: u64,
-    pub(super) since: u64,
-    pub(super) guard: Guard<ConnectionState>,
-    pub(super) permit: Permit,
-}
-
 pub(super) fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A task's alarm, rung by the tick and by the drain until it is dropped.
-pub(super) struct Seat<'a> {
-    worker: &'a Worker,
-    key: usize,
-    pub(super) alarm: Rc<Alarm>,
-}
-
-impl<'a> Seat<'a> {
-    /// One more seat.
-    pub(super) fn take(worker: &'a Worker) -> Self {
-        let (key, alarm) = worker.take_seat();
-        Seat { worker, key, alarm }
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.worker.seats.borrow_mut().try_remove(self.key);
-    }
 }
