@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::accept;
 use super::admission::Admission;
+use super::announce::Hearing;
 use super::h2;
 use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
@@ -27,8 +28,8 @@ use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
-use crate::proxy::h1::{self, Client};
-use crate::proxy::{Ended, Failure, Proxy, RequestIds};
+use crate::proxy::h1::Client;
+use crate::proxy::{Proxy, RequestIds};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
@@ -112,7 +113,7 @@ pub struct Worker {
     pub(super) tls: Option<Settings>,
     /// What an HTTP/1.0 request without `Host` is asked for.
     pub(super) fallback_host: Box<str>,
-    shard: Rc<Shard<ConnectionState>>,
+    pub(super) shard: Rc<Shard<ConnectionState>>,
     /// Alarms of the tasks, see `seat`.
     pub(super) seats: RefCell<Slab<Rc<Alarm>>>,
     /// HTTP/2 connections that could make room.
@@ -210,36 +211,27 @@ impl Worker {
             };
             let Some(delivery) = delivery else { return Ok(()) };
             let door = Door { port: delivery.port, secure: delivery.secure };
-            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer, None) {
+            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer.transport(), None) {
                 self.admit(socket, delivery.peer, door);
             }
             drop(delivery.hold);
         }
     }
 
-    /// Takes a new connection in.
-    pub(super) fn admit(self: &Rc<Self>, socket: Socket, peer: Peer, door: Door) {
-        self.proxy.clock.refresh();
-        let guard = self.shard.guard(ConnectionState::H1Fresh);
-        let accepted = self.proxy.clock.now();
-        let since = accepted;
-        match self.admission.enter(peer) {
-            Ok(permit) => {
-                self.serve(socket, Kept { peer, door, accepted, since, guard, permit }, false)
-            }
-            Err(permit) => {
-                self.turn_away(socket, Kept { peer, door, accepted, since, guard, permit });
-            }
-        }
-    }
-
     /// Serves a connection in a task of its own until it is parked or closed.
     /// What the task owns is captured, not passed: a waiting connection costs
     /// what its task holds.
-    fn serve(self: &Rc<Self>, socket: Socket, kept: Kept, woken: bool) {
+    pub(super) fn serve(self: &Rc<Self>, socket: Socket, mut kept: Kept, mut woken: bool) {
         let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
         let mut client = self.client(socket, &kept);
         spawn_local(async move {
+            let mut unheard = None;
+            if kept.may_announce {
+                let (client, kept) = (&mut client, &mut kept);
+                let hearing = Hearing { worker: &worker, alarm: &alarm, client, kept };
+                // Boxed, so that those who have nothing to announce do not carry it.
+                unheard = Box::pin(hearing.run(std::mem::take(&mut woken))).await;
+            }
             let mut session = Session {
                 worker: &worker,
                 alarm: &alarm,
@@ -250,7 +242,10 @@ impl Worker {
                 since: kept.since,
                 woken,
             };
-            let end = session.run().await;
+            let end = match unheard {
+                Some(end) => end,
+                None => session.run().await,
+            };
             let since = session.since;
             let kept = Kept { since, ..kept };
             if let End::Multiplex = end {
@@ -270,29 +265,6 @@ impl Worker {
         });
     }
 
-    /// One address has too many connections: say so, and close.
-    fn turn_away(self: &Rc<Self>, socket: Socket, kept: Kept) {
-        let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
-        let mut client = self.client(socket, &kept);
-        spawn_local(async move {
-            let began = worker.proxy.clock.refresh();
-            let failure = Failure::Overloaded("too many connections from this address");
-            let end = if kept.door.secure {
-                // Saying so would cost a handshake, which is what the limit is to save.
-                End::Linger(CloseReason::Limit)
-            } else {
-                match h1::refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
-                    Ended::Linger(reason) => End::Linger(reason),
-                    Ended::Drop(reason) => End::Drop(reason),
-                    Ended::Keep => End::Drop(CloseReason::Limit),
-                }
-            };
-            let end = worker.end(&alarm, &mut client, end).await;
-            worker.after(client, kept, end);
-            worker.seats.borrow_mut().remove(key);
-        });
-    }
-
     /// An alarm for a task, rung by the tick and by the drain.
     pub(super) fn take_seat(&self) -> (usize, Rc<Alarm>) {
         let alarm = Rc::new(Alarm::new(Rc::clone(&self.proxy.clock)));
@@ -301,13 +273,12 @@ impl Worker {
         (key, alarm)
     }
 
-    fn client(&self, socket: Socket, kept: &Kept) -> Client {
-        let address = kept.peer.ip().map_or_else(String::new, |ip| ip.to_string());
+    pub(super) fn client(&self, socket: Socket, kept: &Kept) -> Client {
         Client {
             socket,
             buffer: Buffer::default(),
             peer: kept.peer,
-            address: address.into(),
+            address: kept.address(),
             port: kept.door.port,
             ended: false,
             aged: false,
@@ -316,7 +287,7 @@ impl Worker {
 
     /// Ends our side of a connection that is to linger: a client that does not
     /// take even that is left.
-    async fn end(&self, alarm: &Alarm, client: &mut Client, end: End) -> End {
+    pub(super) async fn end(&self, alarm: &Alarm, client: &mut Client, end: End) -> End {
         let End::Linger(reason) = end else { return end };
         let mut bound = Duration::MAX;
         let ended = poll_fn(|cx| {
@@ -337,7 +308,7 @@ impl Worker {
     }
 
     /// Parks, retires or closes a connection whose session is over.
-    fn after(&self, client: Client, kept: Kept, end: End) {
+    pub(super) fn after(&self, client: Client, kept: Kept, end: End) {
         let Client { socket, buffer, .. } = client;
         self.proxy.spare.give(buffer);
         let now = self.proxy.clock.now();
@@ -369,6 +340,13 @@ impl Worker {
             self.proxy.counters.closed(CloseReason::Error);
         }
         self.wake_tick();
+    }
+
+    /// Whether a connection has been silent long enough to be parked. If octets have
+    /// woken it, that takes a moment even while the process drains.
+    pub(super) fn may_park(&self, alarm: &Alarm, woken: bool) -> bool {
+        let draining = self.proxy.stage() >= Stage::Draining;
+        alarm.is_due() || (draining && !woken)
     }
 
     /// How long a connection of this state may go on waiting, by the clock.
@@ -436,7 +414,7 @@ impl Worker {
 
     fn unpark(self: &Rc<Self>, parked: Parked) {
         let Parked { fd, tls, kept, .. } = parked;
-        match Socket::adopt(fd, kept.peer, tls) {
+        match Socket::adopt(fd, kept.transport, tls) {
             Ok(socket) => self.serve(socket, kept, true),
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
