@@ -99,6 +99,14 @@ pub const PARK_AFTER: Duration = Duration::from_millis(200);
 /// Handshakes that fail are told at most once in this time.
 pub const HANDSHAKE_EVENTS: Duration = Duration::from_secs(1);
 
+/// Octets behind the fixed part of a header of the PROXY protocol, version 2. What is
+/// in use has a few hundred: two addresses, a host name, what the client's certificate
+/// says. The whole header fits into a read buffer, and so may a request behind it.
+pub const PROXY_HEADER_MAX: usize = 4 << 10;
+
+/// Headers of the PROXY protocol that are refused are told at most once in this time.
+pub const PROXY_HEADER_EVENTS: Duration = Duration::from_secs(1);
+
 /// How long a retired idle connection is still read, to count a raced request.
 /// The contract allows 100 ms; a stop with nothing but idle clients that do not
 /// react must fit into 50 ms after their grace.
@@ -167,6 +175,7 @@ pub const POOL_IDLE_MAX: usize = 256;
 const _: () = assert!(H2_TURN / 10 * 256 <= H2_DATA_OVERHEAD / 2);
 const _: () = assert!(H2_WINDOW_STREAM as usize / 32 * (256 - 32) <= H2_DATA_OVERHEAD);
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
+const _: () = assert!(16 + PROXY_HEADER_MAX < BUFFER);
 const _: () = assert!(COPY_MAX <= BUFFER && BUFFER < BULK_BUFFER);
 /// The bound of the closing phase: how long emptying the accept queues may take.
 /// The sum of a stop's phases counts it beside `drain.stop.drain_timeout`.

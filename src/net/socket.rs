@@ -25,7 +25,24 @@ pub enum Peer {
     Unix,
 }
 
+/// What a connection is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A TCP connection.
+    Tcp,
+    /// A unix socket.
+    Unix,
+}
+
 impl Peer {
+    /// What its own connection is made of.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Peer::Tcp(_) => Transport::Tcp,
+            Peer::Unix => Transport::Unix,
+        }
+    }
+
     /// The peer's address, an IPv4 one also where it came through an IPv6 socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
@@ -73,10 +90,10 @@ impl Socket {
     }
 
     /// Takes a connection that no runtime knows; it must be non-blocking.
-    pub fn adopt(fd: OwnedFd, peer: Peer, tls: Option<Box<Session>>) -> io::Result<Self> {
-        let stream = match peer {
-            Peer::Tcp(_) => TcpStream::from_std(fd.into()).map(Stream::Tcp),
-            Peer::Unix => UnixStream::from_std(fd.into()).map(Stream::Unix),
+    pub fn adopt(fd: OwnedFd, transport: Transport, tls: Option<Box<Session>>) -> io::Result<Self> {
+        let stream = match transport {
+            Transport::Tcp => TcpStream::from_std(fd.into()).map(Stream::Tcp),
+            Transport::Unix => UnixStream::from_std(fd.into()).map(Stream::Unix),
         };
         Ok(Socket { stream: stream?, tls })
     }
@@ -426,7 +443,7 @@ mod tests {
         let client = ClientConnection::new(Arc::new(config), name).unwrap();
         let (ours, theirs) = Plain::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let socket = Socket::adopt(ours.into(), Peer::Unix, Some(settings.session().unwrap()));
+        let socket = Socket::adopt(ours.into(), Transport::Unix, Some(settings.session().unwrap()));
         (socket.unwrap(), StreamOwned::new(client, theirs))
     }
 

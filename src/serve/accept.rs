@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::worker::{Door, Worker};
+use super::kept::Door;
+use super::worker::Worker;
 use crate::drain::{Stage, Watch};
 use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
 use crate::net::{Acceptor, is_exhaustion};

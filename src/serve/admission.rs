@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::net::Peer;
-
 /// The connection limits, shared by all workers.
 #[derive(Debug)]
 pub struct Admission {
@@ -47,19 +45,13 @@ impl Admission {
         self.freed.notified().await;
     }
 
-    /// Counts a connection in. It is counted even beyond the limit, because it
-    /// is there; `Err` says that its address has too many.
-    pub(super) fn enter(self: &Arc<Self>, peer: Peer) -> Result<Permit, Permit> {
+    /// Counts a connection in, also for an address if it has one of its own. It is
+    /// counted even beyond the limit, because it is there; `Err` says that its
+    /// address has too many.
+    pub(super) fn enter(self: &Arc<Self>, ip: Option<IpAddr>) -> Result<Permit, Permit> {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let ip = peer.ip().filter(|_| self.per_address.is_some());
-        let permit = Permit { admission: Arc::clone(self), ip };
-        let (Some(ip), Some(per_address)) = (ip, &self.per_address) else {
-            return Ok(permit);
-        };
-        let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        *count += 1;
-        if *count > per_address.limit { Err(permit) } else { Ok(permit) }
+        let mut permit = Permit { admission: Arc::clone(self), ip: None };
+        if permit.count_for(ip) { Ok(permit) } else { Err(permit) }
     }
 }
 
@@ -68,6 +60,22 @@ impl Admission {
 pub(super) struct Permit {
     admission: Arc<Admission>,
     ip: Option<IpAddr>,
+}
+
+impl Permit {
+    /// Counts a connection that was not counted for any address; whether this one
+    /// has no more than it may.
+    pub(super) fn count_for(&mut self, ip: Option<IpAddr>) -> bool {
+        let (Some(ip), Some(per_address)) = (ip, &self.admission.per_address) else {
+            return true;
+        };
+        debug_assert!(self.ip.is_none(), "it has one address");
+        self.ip = Some(ip);
+        let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        *count += 1;
+        *count <= per_address.limit
+    }
 }
 
 impl Drop for Permit {
@@ -96,11 +104,22 @@ mod tests {
     #[test]
     fn an_address_gets_its_places_back_when_its_connections_end() {
         let admission = Admission::new(10, Some(1));
-        let peer = Peer::Tcp("192.0.2.1:5".parse().unwrap());
-        let first = admission.enter(peer).unwrap();
-        let second = admission.enter(peer).unwrap_err();
-        assert!(admission.enter(Peer::Tcp("192.0.2.2:5".parse().unwrap())).is_ok());
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let first = admission.enter(ip("192.0.2.1")).unwrap();
+        let second = admission.enter(ip("192.0.2.1")).unwrap_err();
+        assert!(admission.enter(ip("192.0.2.2")).is_ok());
         drop((first, second));
-        assert!(admission.enter(peer).is_ok());
+        assert!(admission.enter(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn who_is_known_later_is_counted_from_then_on() {
+        let admission = Admission::new(10, Some(1));
+        let ip = Some("192.0.2.1".parse().unwrap());
+        let mut relayed = [0; 3].map(|_| admission.enter(None).unwrap());
+        assert!(relayed[0].count_for(ip) && !relayed[1].count_for(ip));
+        assert!(admission.enter(ip).is_err());
+        drop(relayed);
+        assert!(admission.enter(ip).is_ok());
     }
 }

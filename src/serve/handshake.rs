@@ -76,6 +76,13 @@ impl Session<'_> {
     /// Waits for the first octets, without a session as long as there are none.
     async fn greeting(&mut self) -> Result<Greeting, End> {
         let worker = self.worker;
+        if !self.client.buffer.is_empty() {
+            // They have come with the announcement of the connection.
+            let buffer = std::mem::take(&mut self.client.buffer);
+            let greeting = self.greeted(buffer.filled());
+            worker.proxy.spare.give(buffer);
+            return greeting;
+        }
         self.alarm.set(PARK_AFTER);
         let woken = std::mem::take(&mut self.woken);
         poll_fn(|cx| {
@@ -83,13 +90,9 @@ impl Session<'_> {
             let mut scratch = worker.scratch.borrow_mut();
             match self.client.socket.poll_read(cx, &mut scratch[..]) {
                 Poll::Ready(Ok(0)) => Poll::Ready(Err(End::Drop(CloseReason::Client))),
-                // No record of TLS begins with a letter.
-                Poll::Ready(Ok(_)) if scratch[0].is_ascii_uppercase() => {
-                    Poll::Ready(Ok(Greeting::ClearText))
-                }
-                Poll::Ready(Ok(n)) => Poll::Ready(self.begin(&scratch[..n])),
+                Poll::Ready(Ok(n)) => Poll::Ready(self.greeted(&scratch[..n])),
                 Poll::Ready(Err(_)) => Poll::Ready(Err(End::Drop(CloseReason::Error))),
-                Poll::Pending if self.may_park(woken) => Poll::Ready(Err(End::Park)),
+                Poll::Pending if worker.may_park(self.alarm, woken) => Poll::Ready(Err(End::Park)),
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -97,7 +100,11 @@ impl Session<'_> {
     }
 
     /// Makes a session of the first octets.
-    fn begin(&mut self, octets: &[u8]) -> Result<Greeting, End> {
+    fn greeted(&mut self, octets: &[u8]) -> Result<Greeting, End> {
+        // No record of TLS begins with a letter.
+        if octets.first().is_some_and(u8::is_ascii_uppercase) {
+            return Ok(Greeting::ClearText);
+        }
         let session = self.worker.tls.as_ref().and_then(|settings| settings.session().ok());
         let Some(mut session) = session else { return Err(End::Drop(CloseReason::Error)) };
         let fed = session.feed(octets, &mut []);

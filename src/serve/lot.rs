@@ -13,28 +13,19 @@ use rustix::time::Timespec;
 use slab::Slab;
 use tokio::io::unix::AsyncFd;
 
-use super::admission::Permit;
-use super::worker::Door;
-use crate::drain::Guard;
-use crate::net::{Peer, discard, end, unread};
+use super::kept::Kept;
+use crate::net::{discard, end, unread};
 use crate::telemetry::ConnectionState;
 use crate::tls::Session;
 
 /// What a connection that is not in the middle of a request is.
 pub(super) struct Parked {
     pub(super) fd: OwnedFd,
-    pub(super) peer: Peer,
-    pub(super) door: Door,
     /// Its TLS session; none before the handshake.
     pub(super) tls: Option<Box<Session>>,
-    /// When it was accepted, on the worker's clock.
-    pub(super) accepted: u64,
-    /// Since when it is what it is.
-    pub(super) since: u64,
+    pub(super) kept: Kept,
     /// When its time is over.
     pub(super) until: u64,
-    pub(super) guard: Guard<ConnectionState>,
-    pub(super) permit: Permit,
     /// It was retired while idle: octets that come now are a raced request.
     pub(super) retired: bool,
 }
@@ -42,7 +33,7 @@ pub(super) struct Parked {
 impl Parked {
     /// What it is counted as.
     pub(super) fn state(&self) -> ConnectionState {
-        self.guard.kind()
+        self.kept.guard.kind()
     }
 
     /// Whether the kernel holds octets of it.
@@ -60,11 +51,11 @@ impl Parked {
     /// and whether the peer has ended its side. With TLS only octets of the
     /// application can be; an alert is not, and a handshake is not.
     fn discard(&mut self, scratch: &mut [u8]) -> (bool, bool) {
-        let Parked { fd, door, tls, .. } = self;
+        let Parked { fd, tls, kept, .. } = self;
         let mut of_request = false;
         let (_, ended) = discard(&*fd, scratch, |octets| {
             let plain = tls.as_mut().map(|tls| tls.feed(octets, &mut [0; 1]));
-            of_request |= !door.secure || matches!(plain, Some(Ok(1)));
+            of_request |= !kept.door.secure || matches!(plain, Some(Ok(1)));
             if of_request {
                 // It is known now, and what comes after it need not be kept.
                 *tls = None;
@@ -76,9 +67,9 @@ impl Parked {
     /// Sends FIN; from now on it lingers until `until`.
     pub(super) fn retire(&mut self, now: u64, until: u64) {
         self.end();
-        self.guard.shift(ConnectionState::H1Closing);
+        self.kept.guard.shift(ConnectionState::H1Closing);
         self.retired = true;
-        self.since = now;
+        self.kept.since = now;
         self.until = until;
     }
 }
@@ -201,9 +192,9 @@ impl Lot {
             .map(|(_, parked)| parked)
             .filter(|parked| match parked.state() {
                 ConnectionState::H1Idle => true,
-                ConnectionState::H1Fresh => parked.since <= silent_since,
+                ConnectionState::H1Fresh => parked.kept.since <= silent_since,
                 _ => false,
             })
-            .min_by_key(|parked| (parked.state() == ConnectionState::H1Fresh, parked.since))
+            .min_by_key(|parked| (parked.state() == ConnectionState::H1Fresh, parked.kept.since))
     }
 }

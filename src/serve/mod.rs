@@ -12,18 +12,23 @@
 //! ```
 //!
 //! `lot` holds what is provably between requests: fresh, idle and lingering
-//! connections. `handshake` makes a connection a TLS one, `session` serves
-//! requests of HTTP/1, `h2` those of HTTP/2, from whose preface on a connection
-//! stays in its task. `worker` moves connections between the two, lets its clock
-//! tick, and does what the drain asks; `accept` lets new ones in, within the
-//! limits that `admission` keeps.
+//! connections. `announce` hears from a trusted proxy whose connection it passes
+//! on, `handshake` makes a connection a TLS one, `session` serves requests of
+//! HTTP/1, `h2` those of HTTP/2, from whose preface on a connection stays in its
+//! task. `worker` moves connections between the two, lets its clock tick, and does
+//! what the drain asks; `accept` and `admit` let new ones in, within the limits
+//! that `admission` keeps.
 
 mod accept;
 mod admission;
+mod admit;
+mod announce;
 mod h2;
 mod handshake;
 mod hung;
+mod kept;
 mod lot;
+mod seat;
 mod session;
 mod worker;
 

@@ -150,12 +150,14 @@ impl Session<'_> {
                         return Poll::Ready(None);
                     }
                     // Octets that are no request give no time.
-                    Poll::Pending if woken && self.may_park(woken) && self.is_over() => {
+                    Poll::Pending
+                        if woken && self.worker.may_park(self.alarm, woken) && self.is_over() =>
+                    {
                         let draining = self.worker.proxy.stage() >= Stage::Draining;
                         let reason = if draining { CloseReason::Drain } else { CloseReason::Idle };
                         return Poll::Ready(Some(End::Linger(reason)));
                     }
-                    Poll::Pending if self.may_park(woken) => {
+                    Poll::Pending if self.worker.may_park(self.alarm, woken) => {
                         return Poll::Ready(Some(self.park(cx)));
                     }
                     Poll::Pending => return Poll::Pending,
@@ -169,12 +171,6 @@ impl Session<'_> {
             }
         })
         .await
-    }
-
-    /// Whether it has been silent long enough to be parked.
-    pub(super) fn may_park(&self, woken: bool) -> bool {
-        let draining = self.worker.proxy.stage() >= Stage::Draining;
-        self.alarm.is_due() || (draining && !woken)
     }
 
     /// Whether it has been woken in vain until its time was over. A first look in

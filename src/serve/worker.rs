@@ -17,17 +17,19 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::accept;
-use super::admission::{Admission, Permit};
+use super::admission::Admission;
+use super::announce::Hearing;
 use super::h2;
+use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use crate::config::{AccessFormat, Config, Endpoint};
-use crate::drain::{Branch, Guard, Hold, Orders, Rule, Shard, Stage, Watch, kept};
+use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
-use crate::proxy::h1::{self, Client};
-use crate::proxy::{Ended, Failure, Proxy, RequestIds, Stamp};
+use crate::proxy::h1::Client;
+use crate::proxy::{Proxy, RequestIds, Stamp};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
@@ -78,15 +80,6 @@ pub struct Delivery {
     pub hold: Hold<ConnectionState>,
 }
 
-/// The listener a connection came through.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Door {
-    /// Its port, or 0.
-    pub(super) port: u16,
-    /// Whether its clients speak TLS.
-    pub(super) secure: bool,
-}
-
 /// Starts a worker's thread. It ends when the sender of its deliveries is dropped.
 pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -117,8 +110,9 @@ pub struct Worker {
     pub(super) tls: Option<Settings>,
     /// What an HTTP/1.0 request without `Host` is asked for.
     pub(super) fallback_host: Box<str>,
-    shard: Rc<Shard<ConnectionState>>,
-    seats: RefCell<Slab<Rc<Alarm>>>,
+    pub(super) shard: Rc<Shard<ConnectionState>>,
+    /// Alarms of the tasks, see `seat`.
+    pub(super) seats: RefCell<Slab<Rc<Alarm>>>,
     /// HTTP/2 connections that could make room.
     pub(super) idlers: h2::Idlers,
     lot: RefCell<Lot>,
@@ -210,36 +204,27 @@ impl Worker {
             };
             let Some(delivery) = delivery else { return Ok(()) };
             let door = Door { port: delivery.port, secure: delivery.secure };
-            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer, None) {
+            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer.transport(), None) {
                 self.admit(socket, delivery.peer, door);
             }
             drop(delivery.hold);
         }
     }
 
-    /// Takes a new connection in.
-    pub(super) fn admit(self: &Rc<Self>, socket: Socket, peer: Peer, door: Door) {
-        self.proxy.clock.refresh();
-        let guard = self.shard.guard(ConnectionState::H1Fresh);
-        let accepted = self.proxy.clock.now();
-        let since = accepted;
-        match self.admission.enter(peer) {
-            Ok(permit) => {
-                self.serve(socket, Kept { peer, door, accepted, since, guard, permit }, false)
-            }
-            Err(permit) => {
-                self.turn_away(socket, Kept { peer, door, accepted, since, guard, permit });
-            }
-        }
-    }
-
     /// Serves a connection in a task of its own until it is parked or closed.
     /// What the task owns is captured, not passed: a waiting connection costs
     /// what its task holds.
-    fn serve(self: &Rc<Self>, socket: Socket, kept: Kept, woken: bool) {
+    pub(super) fn serve(self: &Rc<Self>, socket: Socket, mut kept: Kept, mut woken: bool) {
         let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
         let mut client = self.client(socket, &kept);
         spawn_local(async move {
+            let mut unheard = None;
+            if kept.may_announce {
+                let (client, kept) = (&mut client, &mut kept);
+                let hearing = Hearing { worker: &worker, alarm: &alarm, client, kept };
+                // Boxed, so that those who have nothing to announce do not carry it.
+                unheard = Box::pin(hearing.run(std::mem::take(&mut woken))).await;
+            }
             let mut session = Session {
                 worker: &worker,
                 alarm: &alarm,
@@ -250,7 +235,10 @@ impl Worker {
                 since: kept.since,
                 woken,
             };
-            let end = session.run().await;
+            let end = match unheard {
+                Some(end) => end,
+                None => session.run().await,
+            };
             let since = session.since;
             let kept = Kept { since, ..kept };
             if let End::Multiplex = end {
@@ -270,44 +258,20 @@ impl Worker {
         });
     }
 
-    /// One address has too many connections: say so, and close.
-    fn turn_away(self: &Rc<Self>, socket: Socket, kept: Kept) {
-        let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
-        let mut client = self.client(socket, &kept);
-        spawn_local(async move {
-            let began = worker.proxy.clock.refresh();
-            let failure = Failure::Overloaded("too many connections from this address");
-            let end = if kept.door.secure {
-                // Saying so would cost a handshake, which is what the limit is to save.
-                End::Linger(CloseReason::Limit)
-            } else {
-                match h1::refuse(&worker.proxy, &alarm, &mut client, &failure, began).await {
-                    Ended::Linger(reason) => End::Linger(reason),
-                    Ended::Drop(reason) => End::Drop(reason),
-                    Ended::Keep => End::Drop(CloseReason::Limit),
-                }
-            };
-            let end = worker.end(&alarm, &mut client, end).await;
-            worker.after(client, kept, end);
-            worker.seats.borrow_mut().remove(key);
-        });
-    }
-
     /// An alarm for a task, rung by the tick and by the drain.
-    fn take_seat(&self) -> (usize, Rc<Alarm>) {
+    pub(super) fn take_seat(&self) -> (usize, Rc<Alarm>) {
         let alarm = Rc::new(Alarm::new(Rc::clone(&self.proxy.clock)));
         let key = self.seats.borrow_mut().insert(Rc::clone(&alarm));
         self.wake_tick();
         (key, alarm)
     }
 
-    fn client(&self, socket: Socket, kept: &Kept) -> Client {
-        let address = kept.peer.ip().map_or_else(String::new, |ip| ip.to_string());
+    pub(super) fn client(&self, socket: Socket, kept: &Kept) -> Client {
         Client {
             socket,
             buffer: Buffer::default(),
             peer: kept.peer,
-            address: address.into(),
+            address: kept.address(),
             port: kept.door.port,
             ended: false,
             aged: false,
@@ -316,7 +280,7 @@ impl Worker {
 
     /// Ends our side of a connection that is to linger: a client that does not
     /// take even that is left.
-    async fn end(&self, alarm: &Alarm, client: &mut Client, end: End) -> End {
+    pub(super) async fn end(&self, alarm: &Alarm, client: &mut Client, end: End) -> End {
         let End::Linger(reason) = end else { return end };
         let mut bound = Duration::MAX;
         let ended = poll_fn(|cx| {
@@ -337,7 +301,7 @@ impl Worker {
     }
 
     /// Parks, retires or closes a connection whose session is over.
-    fn after(&self, client: Client, kept: Kept, end: End) {
+    pub(super) fn after(&self, client: Client, kept: Kept, end: End) {
         let Client { socket, buffer, .. } = client;
         self.proxy.spare.give(buffer);
         let now = self.proxy.clock.now();
@@ -361,16 +325,21 @@ impl Worker {
     }
 
     fn park(&self, socket: Socket, kept: Kept, until: u64) {
-        let Kept { peer, door, accepted, since, guard, permit } = kept;
         let Ok((fd, tls)) = socket.release() else { return };
         // After the end nothing is said or understood any more.
-        let tls = tls.filter(|_| !guard.kind().is_closing());
-        let retired = false;
-        let parked = Parked { fd, peer, door, tls, accepted, since, until, guard, permit, retired };
+        let tls = tls.filter(|_| !kept.guard.kind().is_closing());
+        let parked = Parked { fd, tls, kept, until, retired: false };
         if self.lot.borrow_mut().park(parked).is_err() {
             self.proxy.counters.closed(CloseReason::Error);
         }
         self.wake_tick();
+    }
+
+    /// Whether a connection has been silent long enough to be parked. If octets have
+    /// woken it, that takes a moment even while the process drains.
+    pub(super) fn may_park(&self, alarm: &Alarm, woken: bool) -> bool {
+        let draining = self.proxy.stage() >= Stage::Draining;
+        alarm.is_due() || (draining && !woken)
     }
 
     /// How long a connection of this state may go on waiting, by the clock.
@@ -418,7 +387,8 @@ impl Worker {
         let cut = self.proxy.stage() == Stage::Cut;
         let leaving = self.lot.borrow_mut().extract(|parked| {
             if !parked.state().is_closing() {
-                parked.until = self.patience(parked.state(), parked.accepted, parked.since);
+                let Kept { accepted, since, .. } = parked.kept;
+                parked.until = self.patience(parked.state(), accepted, since);
             }
             cut
         });
@@ -436,11 +406,9 @@ impl Worker {
     }
 
     fn unpark(self: &Rc<Self>, parked: Parked) {
-        let Parked { fd, peer, door, tls, accepted, since, guard, permit, .. } = parked;
-        match Socket::adopt(fd, peer, tls) {
-            Ok(socket) => {
-                self.serve(socket, Kept { peer, door, accepted, since, guard, permit }, true)
-            }
+        let Parked { fd, tls, kept, .. } = parked;
+        match Socket::adopt(fd, kept.transport, tls) {
+            Ok(socket) => self.serve(socket, kept, true),
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
     }
@@ -553,37 +521,6 @@ impl Worker {
     }
 }
 
-/// What stays with a connection whether it is parked or served.
-pub(super) struct Kept {
-    pub(super) peer: Peer,
-    pub(super) door: Door,
-    pub(super) accepted: u64,
-    pub(super) since: u64,
-    pub(super) guard: Guard<ConnectionState>,
-    pub(super) permit: Permit,
-}
-
 pub(super) fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A task's alarm, rung by the tick and by the drain until it is dropped.
-pub(super) struct Seat<'a> {
-    worker: &'a Worker,
-    key: usize,
-    pub(super) alarm: Rc<Alarm>,
-}
-
-impl<'a> Seat<'a> {
-    /// One more seat.
-    pub(super) fn take(worker: &'a Worker) -> Self {
-        let (key, alarm) = worker.take_seat();
-        Seat { worker, key, alarm }
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.worker.seats.borrow_mut().try_remove(self.key);
-    }
 }

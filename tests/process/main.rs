@@ -22,6 +22,7 @@ mod headers;
 mod limits;
 mod listener;
 mod peers_themselves;
+mod proxy_protocol;
 mod race;
 mod retry;
 mod stop_deadline;

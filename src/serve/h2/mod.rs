@@ -40,8 +40,9 @@ use self::idlers::Place;
 use self::line::{Io, Line};
 use self::streams::Streams;
 use self::turn::{Bell, Turns};
+use super::kept::Kept;
 use super::session::End;
-use super::worker::{Kept, Worker, millis};
+use super::worker::{Worker, millis};
 use crate::drain::{Rule, Stage, kept};
 use crate::http1::Buffer;
 use crate::limits::{

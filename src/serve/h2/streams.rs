@@ -11,7 +11,8 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use slab::Slab;
 
-use super::super::worker::{Seat, Worker};
+use super::super::seat::Seat;
+use super::super::worker::Worker;
 use super::turn::{Bell, Turns};
 use crate::limits::H2_SEND_BUFFER;
 use crate::proxy::Failure;

@@ -1,0 +1,40 @@
+//! What stays with a connection whether it is parked or served.
+
+use super::admission::Permit;
+use crate::drain::Guard;
+use crate::net::{Peer, Transport};
+use crate::telemetry::ConnectionState;
+
+/// The listener a connection came through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Door {
+    /// Its port, or 0; of a connection that was announced, the port that its client
+    /// has connected to.
+    pub(super) port: u16,
+    /// Whether its clients speak TLS.
+    pub(super) secure: bool,
+}
+
+/// A connection's own, whoever holds its socket.
+pub(super) struct Kept {
+    /// Who it is: the socket's peer, or whom that has announced.
+    pub(super) peer: Peer,
+    /// What its socket is.
+    pub(super) transport: Transport,
+    /// It may begin with the announcement of somebody else, and has not begun.
+    pub(super) may_announce: bool,
+    pub(super) door: Door,
+    /// When it was accepted, on the worker's clock.
+    pub(super) accepted: u64,
+    /// Since when it is what it is.
+    pub(super) since: u64,
+    pub(super) guard: Guard<ConnectionState>,
+    pub(super) permit: Permit,
+}
+
+impl Kept {
+    /// Its address without port, as text; empty for a unix socket.
+    pub(super) fn address(&self) -> Box<str> {
+        self.peer.ip().map_or_else(String::new, |ip| ip.to_string()).into()
+    }
+}
