@@ -22,19 +22,25 @@ pub enum Found {
     Header {
         /// How many octets it has.
         length: usize,
-        /// Whom it names; nobody if the connection is the sender's own, or of
-        /// somebody without an address.
-        announced: Option<Announced>,
+        /// Whose connection it says this is.
+        announced: Announced,
     },
 }
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Announced {
-    /// The client.
-    pub client: SocketAddr,
-    /// The port it connected to.
-    pub port: u16,
+pub enum Announced {
+    /// The sender's own: it asks for itself.
+    Own,
+    /// Somebody's whose address is not known, or who has none.
+    Nameless,
+    /// A client's.
+    Client {
+        /// Where it comes from.
+        address: SocketAddr,
+        /// The port it connected to.
+        port: u16,
+    },
 }
 
 /// A header that breaks its grammar.
@@ -95,11 +101,11 @@ fn read_line(octets: &[u8]) -> Result<Found, Malformed> {
     let length = end + 2;
     // Whatever follows is to be ignored.
     if words == b"UNKNOWN" || words.starts_with(b"UNKNOWN ") {
-        return Ok(Found::Header { length, announced: None });
+        return Ok(Found::Header { length, announced: Announced::Nameless });
     }
     let announced = std::str::from_utf8(words).ok().and_then(read_words);
     let announced = announced.ok_or(Malformed("its line names no addresses and ports"))?;
-    Ok(Found::Header { length, announced: Some(announced) })
+    Ok(Found::Header { length, announced })
 }
 
 /// Family, source, destination, port of the source, port of the destination.
@@ -122,7 +128,7 @@ fn read_words(text: &str) -> Option<Announced> {
         }
         _ => return None,
     };
-    Some(Announced { client: SocketAddr::new(source, source_port), port })
+    Some(Announced::Client { address: SocketAddr::new(source, source_port), port })
 }
 
 fn read_port(word: &str) -> Option<u16> {
@@ -148,20 +154,20 @@ fn read_binary(octets: &[u8]) -> Result<Found, Malformed> {
     }
     let length = FIXED + size;
     let Some(block) = octets.get(FIXED..length) else { return Ok(Found::Part) };
-    let announced = if local { None } else { read_addresses(kind, block)? };
+    let announced = if local { Announced::Own } else { read_addresses(kind, block)? };
     Ok(Found::Header { length, announced })
 }
 
 /// The addresses of a connection of this family (high nibble) and protocol. One of
 /// datagrams is somebody's who came by QUIC: it has an address like any other.
-fn read_addresses(kind: u8, block: &[u8]) -> Result<Option<Announced>, Malformed> {
+fn read_addresses(kind: u8, block: &[u8]) -> Result<Announced, Malformed> {
     const SHORT: Malformed = Malformed("it is shorter than its addresses");
     match (kind >> 4, kind & 0x0f) {
-        (0..=2, 0) | (0, 1 | 2) => Ok(None),
-        (1, 1 | 2) => read_block::<4>(block).map(Some).ok_or(SHORT),
-        (2, 1 | 2) => read_block::<16>(block).map(Some).ok_or(SHORT),
+        (0..=2, 0) | (0, 1 | 2) => Ok(Announced::Nameless),
+        (1, 1 | 2) => read_block::<4>(block).ok_or(SHORT),
+        (2, 1 | 2) => read_block::<16>(block).ok_or(SHORT),
         (3, 0..=2) if block.len() < UNIX_ADDRESSES => Err(SHORT),
-        (3, 0..=2) => Ok(None),
+        (3, 0..=2) => Ok(Announced::Nameless),
         _ => Err(Malformed("its address family or protocol is unknown")),
     }
 }
@@ -176,7 +182,7 @@ where
     let &[high, low, port_high, port_low] = ports.first_chunk()?;
     let source_port = u16::from_be_bytes([high, low]);
     let port = u16::from_be_bytes([port_high, port_low]);
-    Some(Announced { client: SocketAddr::new(IpAddr::from(*source), source_port), port })
+    Some(Announced::Client { address: SocketAddr::new(IpAddr::from(*source), source_port), port })
 }
 
 #[cfg(test)]
@@ -188,13 +194,13 @@ mod tests {
         [SIGNATURE, &[command, kind], &size, block].concat()
     }
 
-    fn announced(client: &str, port: u16) -> Option<Announced> {
-        Some(Announced { client: client.parse().unwrap(), port })
+    fn announced(client: &str, port: u16) -> Announced {
+        Announced::Client { address: client.parse().unwrap(), port }
     }
 
     /// What is found in the whole is found in it however it comes, and nothing before.
     #[track_caller]
-    fn found(octets: &[u8], expected: Option<Announced>) {
+    fn found(octets: &[u8], expected: Announced) {
         let length = octets.len();
         for cut in 0..length {
             assert_eq!(find_proxy_header(&octets[..cut]), Ok(Found::Part), "{cut}");
@@ -231,11 +237,11 @@ mod tests {
         let all = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
         let longest = format!("PROXY TCP6 {all} {all} 65535 65535\r\n");
         found(longest.as_bytes(), announced(&format!("[{all}]:65535"), 65535));
-        found(b"PROXY UNKNOWN\r\n", None);
-        found(b"PROXY UNKNOWN whatever \xff it says\r\n", None);
+        found(b"PROXY UNKNOWN\r\n", Announced::Nameless);
+        found(b"PROXY UNKNOWN whatever \xff it says\r\n", Announced::Nameless);
         let longest = format!("PROXY UNKNOWN {all} {all} 65535 65535\r\n");
         assert_eq!(longest.len(), LINE_MAX);
-        found(longest.as_bytes(), None);
+        found(longest.as_bytes(), Announced::Nameless);
     }
 
     #[test]
@@ -313,7 +319,8 @@ mod tests {
             (0x21, 0x31, 216),
             (0x21, 0x32, 300),
         ] {
-            found(&binary(command, kind, &vec![7; size]), None);
+            let who = if command == 0x20 { Announced::Own } else { Announced::Nameless };
+            found(&binary(command, kind, &vec![7; size]), who);
         }
     }
 

@@ -27,6 +27,7 @@ impl Worker {
         let kept = Kept {
             peer,
             transport: peer.transport(),
+            trusted,
             may_announce: trusted && self.hears_announcements(),
             door,
             accepted,

@@ -52,8 +52,7 @@ impl Hearing<'_> {
         if client.buffer.is_empty() {
             worker.proxy.spare.give(std::mem::take(&mut client.buffer));
         }
-        let admitted = announced.is_none_or(|announced| self.believe(announced));
-        if admitted {
+        if self.believe(announced) {
             None
         } else {
             Some(worker.turn_away(self.alarm, self.client, self.kept).await)
@@ -155,13 +154,24 @@ impl Hearing<'_> {
     /// that may have one more.
     fn believe(&mut self, announced: Announced) -> bool {
         let kept = &mut *self.kept;
-        kept.peer = Peer::Tcp(announced.client);
-        kept.door.port = announced.port;
+        let (address, port) = match announced {
+            Announced::Own => return true,
+            Announced::Nameless => {
+                // It is not the sender who speaks, so nothing it says of others counts.
+                kept.trusted = false;
+                self.client.trusted = false;
+                return true;
+            }
+            Announced::Client { address, port } => (address, port),
+        };
+        kept.peer = Peer::Tcp(address);
+        kept.door.port = port;
+        kept.trusted = self.worker.is_trusted(kept.peer);
         self.client.peer = kept.peer;
         self.client.port = kept.door.port;
         self.client.address = kept.address();
-        let trusted = self.worker.is_trusted(kept.peer);
-        kept.permit.count_for(counted(kept.peer, trusted))
+        self.client.trusted = kept.trusted;
+        kept.permit.count_for(counted(kept.peer, kept.trusted))
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Kept {
     pub(super) peer: Peer,
     /// What its socket is.
     pub(super) transport: Transport,
+    /// Whether it may speak for others.
+    pub(super) trusted: bool,
     /// It may begin with the announcement of somebody else, and has not begun.
     pub(super) may_announce: bool,
     pub(super) door: Door,

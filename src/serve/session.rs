@@ -291,8 +291,8 @@ impl Session<'_> {
             return Some(Head::Refused(failure));
         }
         let scheme = if self.secure { "https" } else { "http" };
-        let trusted = proxy.config.trusted.contains(client.peer.ip());
-        let origin = Origin { client: &client.address, port: client.port, scheme, trusted };
+        let Client { port, trusted, .. } = *client;
+        let origin = Origin { client: &client.address, port, scheme, trusted };
         let length = head.len;
         let fallback = &self.worker.fallback_host;
         let planned = plan(&head, &proxy.rules(origin), fallback, arrival, proxy.spare.head());

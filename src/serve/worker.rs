@@ -273,6 +273,7 @@ impl Worker {
             peer: kept.peer,
             address: kept.address(),
             port: kept.door.port,
+            trusted: kept.trusted,
             ended: false,
             aged: false,
         }

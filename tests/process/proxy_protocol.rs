@@ -150,6 +150,27 @@ fn header_that_names_nobody_leaves_the_peer_who_it_is() {
 }
 
 #[test]
+fn who_has_no_name_is_not_believed_like_the_one_who_passes_it_on() {
+    let origin = Origin::new();
+    let proxy = launch(&origin).start();
+    let claims = "GET /claims HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+    for (header, told) in [
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (binary(0x21, 0x00, &[]), "127.0.0.1"),
+        (binary(0x21, 0x31, &[b'/'; 216]), "127.0.0.1"),
+        (binary(0x20, 0x00, &[]), "6.6.6.6, 127.0.0.1"),
+    ] {
+        let mut client = proxy.client();
+        // Silent for a moment, so that it is parked and has to be remembered.
+        client.send(&header).hears_nothing_for(ms(300));
+        client.send(claims);
+        assert_eq!(client.response().status, 200);
+        let request = origin.requests_for("/claims").pop().unwrap();
+        assert_eq!(request.field("x-forwarded-for"), Some(told), "{}", header.escape_ascii());
+    }
+}
+
+#[test]
 fn header_may_be_cut_at_every_octet() {
     let origin = Origin::new();
     let proxy = launch(&origin).start();

@@ -18,6 +18,8 @@ pub struct Client {
     pub address: Box<str>,
     /// The local port, or 0.
     pub port: u16,
+    /// Whether it may speak for others.
+    pub trusted: bool,
     /// The client has sent FIN.
     pub ended: bool,
     /// Older than `limits.connection_age`: to be retired at the next response.

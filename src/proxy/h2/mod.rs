@@ -40,6 +40,8 @@ pub struct Client {
     pub port: u16,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Whether it may speak for others.
+    pub trusted: bool,
     /// The trailer sections that have come.
     pub sections: Rc<Sections>,
 }
@@ -88,8 +90,7 @@ pub async fn serve<'a>(
     arrival: Arrival,
 ) -> Served<'a> {
     let (parts, body) = request.into_parts();
-    let Client { port, scheme, .. } = *client;
-    let trusted = proxy.config.trusted.contains(client.peer.ip());
+    let Client { port, scheme, trusted, .. } = *client;
     let rules = proxy.rules(Origin { client: &client.address, port, scheme, trusted });
     let most = proxy.config.limits.head_count;
     let head = proxy.spare.head();

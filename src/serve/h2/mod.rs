@@ -67,21 +67,21 @@ pub(super) async fn serve(
     client: h1::Client,
     kept: &Kept,
 ) -> (End, Option<h1::Client>) {
-    let h1::Client { socket, buffer, peer, address, port, .. } = client;
+    let h1::Client { socket, buffer, peer, address, port, trusted, .. } = client;
     let scheme = if socket.is_tls() { "https" } else { "http" };
     let sections = Rc::default();
     let line = Line::new(socket, buffer, Rc::clone(&sections));
-    let client = Client { peer, address, port, scheme, sections };
+    let client = Client { peer, address, port, scheme, trusted, sections };
     let latest = worker.proxy.clock.now();
     let latest = latest.saturating_add(millis(worker.proxy.config.timeouts.h2_preface));
     let end = match handshake(worker, alarm, &line, kept, latest).await {
         Ok(h2) => Multiplex::new(worker, alarm, &client, &line, kept, h2, latest).run().await,
         Err(end) => end,
     };
-    let Client { peer, address, port, .. } = client;
+    let Client { peer, address, port, trusted, .. } = client;
     let back = Line::into_socket(line).map(|socket| {
         let buffer = Buffer::default();
-        h1::Client { socket, buffer, peer, address, port, ended: false, aged: false }
+        h1::Client { socket, buffer, peer, address, port, trusted, ended: false, aged: false }
     });
     (end, back)
 }
