@@ -36,9 +36,11 @@
 //! a proxy is not held to what only ebbtide promises. nginx and HAProxy are started by
 //! the tests themselves, from the packages that `tests/run` installs.
 //!
-//! One more room puts other things to the same subjects: [`duties`] has what a gateway owes
-//! to both of its sides (RFC 9110, 9112, 9113). Its cases have an origin that plays a
-//! script: [`gateway`] reads and plays them, and its `case` says how they are written. Each has a level, MUST, SHOULD or MAY, as the RFC that
+//! Two more rooms put other things to the same subjects. [`duties`] has what a gateway owes
+//! to both of its sides (RFC 9110, 9112, 9113), [`upstreams`] what a client must see of an
+//! upstream that is broken or hostile, and that the next client sees nothing of it. Their
+//! cases have an origin that plays a script: [`gateway`] reads and plays them, and its
+//! `case` says how they are written. Each has a level, MUST, SHOULD or MAY, as the RFC that
 //! it names has it; ebbtide has to do every MUST. All rooms want the origin's address for
 //! themselves, so before a proxy that the environment names the tests run one by one, with
 //! `--test-threads=1`.
@@ -68,4 +70,5 @@ mod run;
 mod scores;
 mod strict;
 mod subject;
+mod upstreams;
 mod verdicts;
