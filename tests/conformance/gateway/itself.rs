@@ -47,11 +47,8 @@ const NEVER: [&str; 32] = [
 
 #[test]
 fn who_copies_octets_fails() {
-    let mut held = Vec::new();
-    for themes in [&duties::THEMES[..], &upstreams::THEMES[..]] {
-        let score = Score::of_all(Whom::Other(copier), themes);
-        held.push(score);
-    }
+    let held = [&duties::THEMES[..], &upstreams::THEMES[..]]
+        .map(|themes| Score::of_all(Whom::Other(copier), themes));
     let passed = |name: &&&str| held.iter().all(|score| score.held(name));
     let passed: Vec<_> = NEVER.iter().filter(passed).collect();
     assert!(passed.is_empty(), "{passed:?}");
