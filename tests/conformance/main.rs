@@ -35,6 +35,15 @@
 //! `EBBTIDE_CONFORMANCE_H2_TARGET`, or over TLS to `EBBTIDE_CONFORMANCE_TLS_TARGET`. Such
 //! a proxy is not held to what only ebbtide promises. nginx and HAProxy are started by
 //! the tests themselves, from the packages that `tests/run` installs.
+//!
+//! Two more rooms put other things to the same subjects. [`duties`] has what a gateway owes
+//! to both of its sides (RFC 9110, 9112, 9113), [`upstreams`] what a client must see of an
+//! upstream that is broken or hostile, and that the next client sees nothing of it. Their
+//! cases have an origin that plays a script: [`gateway`] reads and plays them, and its
+//! `case` says how they are written. Each has a level, MUST, SHOULD or MAY, as the RFC that
+//! it names has it; ebbtide has to do every MUST. All rooms want the origin's address for
+//! themselves, so before a proxy that the environment names the tests run one by one, with
+//! `--test-threads=1`.
 
 #![expect(
     clippy::unwrap_used,
@@ -46,10 +55,12 @@
 mod support;
 
 mod corpus;
+mod duties;
 mod exceptions;
 #[path = "../h2spec/foreign.rs"]
 mod foreign;
 mod frames;
+mod gateway;
 mod judge;
 mod judge_itself;
 mod octets;
@@ -59,4 +70,5 @@ mod run;
 mod scores;
 mod strict;
 mod subject;
+mod upstreams;
 mod verdicts;
