@@ -289,7 +289,12 @@ impl TlsClient {
     /// Whether the connection ends within `length`; what comes is not looked at.
     pub(crate) fn has_end_within(&mut self, length: Duration) -> bool {
         self.sock.set_read_timeout(Some(length)).expect("a bound");
-        let end = self.sock.read(&mut [0; 1]);
+        let end = loop {
+            match self.sock.read(&mut [0; 1]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                end => break end,
+            }
+        };
         self.sock.set_read_timeout(Some(PATIENCE)).expect("a bound");
         match end {
             Ok(0) => true,
