@@ -277,7 +277,7 @@ pub static KEYS: &[Key] = &[
         "limits.connections_per_address",
         Is("off"),
         CountOrOff(|d, v| d.config.limits.connections_per_address = v),
-        "The most connections from one address; off sets no limit.",
+        "The most connections from one address, trusted_proxies left out; off sets no limit.",
     ),
     key(
         "limits.connection_age",

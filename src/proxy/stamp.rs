@@ -36,7 +36,7 @@ impl Stamp {
     }
 
     /// The date as HTTP writes it (RFC 9110 section 5.6.7).
-    pub(super) fn date(&self) -> String {
+    pub fn date(&self) -> String {
         self.with_date(str::to_owned)
     }
 

@@ -167,9 +167,10 @@ impl Session<'_> {
         self.tell("the client sent a request in clear text");
         let answer = format!(
             "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\
-             {CLEAR_TEXT}",
+             Content-Length: {}\r\nCache-Control: no-store\r\nDate: {}\r\n\
+             Connection: close\r\n\r\n{CLEAR_TEXT}",
             CLEAR_TEXT.len(),
+            self.worker.proxy.stamp.date(),
         );
         // The kernel takes the first few octets of a connection, or the client has gone.
         let sent = poll_fn(|cx| {
