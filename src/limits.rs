@@ -75,6 +75,9 @@ pub const CHUNK_LINE_MAX: usize = 1024;
 /// The longest trailer section.
 pub const TRAILER_MAX: usize = 8 * 1024;
 
+/// The most fields of a trailer section.
+pub const TRAILER_COUNT_MAX: usize = 64;
+
 /// Signals within this time of the first are the same request: foreman,
 /// terminals and control groups deliver two.
 pub const SAME_SIGNAL: Duration = Duration::from_secs(1);

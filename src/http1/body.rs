@@ -6,7 +6,8 @@
 //! ordinary case not one octet moves.
 
 use super::Framing;
-use crate::limits::{CHUNK_LINE_MAX, TRAILER_MAX};
+use super::head::has_bare_lf;
+use crate::limits::{CHUNK_LINE_MAX, TRAILER_COUNT_MAX, TRAILER_MAX};
 
 /// What to leave of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +166,9 @@ impl Decoder {
                 State::Trailer => {
                     let trailer = trailer_len(&octets[from..])?;
                     let done = trailer.is_some();
+                    if let Some(length) = trailer {
+                        check_trailer(&octets[from..from + length])?;
+                    }
                     if done {
                         self.0 = State::Done;
                     }
@@ -263,6 +267,16 @@ fn trailer_len(octets: &[u8]) -> Result<Option<usize>, BodyError> {
     Ok(None)
 }
 
+/// Whether a trailer section is one, for every parser in the same way. Checked
+/// here, whether anybody wants its fields or not: where it ends is part of the
+/// framing.
+fn check_trailer(section: &[u8]) -> Result<(), BodyError> {
+    let mut storage = [httparse::EMPTY_HEADER; TRAILER_COUNT_MAX];
+    let parsed = httparse::parse_headers(section, &mut storage);
+    let whole = matches!(parsed, Ok(httparse::Status::Complete((len, _))) if len == section.len());
+    if whole && !has_bare_lf(section) { Ok(()) } else { Err(BodyError("bad trailer section")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +335,12 @@ mod tests {
             b"-2\r\nab\r\n0\r\n\r\n",
             b"11112222333344445\r\nab",
             b"ffffffffffffffff\r\nab",
+            b"0\r\nA: b\n\r\n\r\n",
+            b"0\r\nA: b\n\r\nGET / HTTP/1.1\r\n\r\n",
+            b"0\r\nA b\r\n\r\n",
+            b"0\r\nA : b\r\n\r\n",
+            b"0\r\nA: b\r\n c\r\n\r\n",
+            b"0\r\nA: \0\r\n\r\n",
         ] {
             for step in [1, 3, bad.len()] {
                 assert!(run(bad, step, Emit::Data).is_err(), "{:?}", String::from_utf8_lossy(bad));

@@ -23,7 +23,7 @@ pub enum Name {
     /// `Host`
     Host,
     /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`,
-    /// `HTTP2-Settings`, and `Proxy`, which CGI would read as `HTTP_PROXY`: never passed on.
+    /// `Proxy-Authentication-Info`, `HTTP2-Settings`, and `Proxy`, which CGI would read as `HTTP_PROXY`: never passed on.
     HopByHop,
     /// `Max-Forwards`
     MaxForwards,
@@ -93,6 +93,7 @@ impl Name {
             17 if is("x-forwarded-proto") => Name::XForwardedProto,
             18 if is("proxy-authenticate") => Name::HopByHop,
             19 if is("proxy-authorization") => Name::HopByHop,
+            25 if is("proxy-authentication-info") => Name::HopByHop,
             _ => Name::of_kind(name.as_bytes()),
         }
     }

@@ -28,6 +28,9 @@ pub enum ConnectError {
     /// Nobody listens there.
     #[error("connection refused")]
     Refused(#[source] io::Error),
+    /// It could not be used: nothing was sent on it; says what it did.
+    #[error("the app server {0}, before it was asked anything")]
+    Useless(&'static str),
     /// The deadline came first.
     #[error("connect timed out")]
     TimedOut,

@@ -21,6 +21,11 @@ pub(super) trait Downstream {
     /// Who the client is.
     fn caller(&self) -> Caller<'_>;
 
+    /// Waits until there is something that may be sent. No connection is taken
+    /// before that: what an app server says on one that is silent would be taken
+    /// for the answer.
+    fn poll_begin(&mut self, cx: &mut Context<'_>, rules: &Rules<'_>) -> Poll<Result<(), Failure>>;
+
     /// Sends the request on until something has to be waited for, or all is
     /// sent, or the app server takes no more. An error is the client's.
     fn poll_upload(

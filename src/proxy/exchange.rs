@@ -46,6 +46,12 @@ pub(super) struct Exchange<'p, D> {
     /// Endpoints that gave no connection.
     refused: usize,
     fresh_only: bool,
+    /// All of the request had been sent when its answer came. Else the app server
+    /// may see its end elsewhere than we do.
+    asked_whole: bool,
+    /// The client asked for leave to send its body and got the answer instead:
+    /// nothing of the body is sent (RFC 9110 section 10.1.1).
+    withheld: bool,
     /// An octet of the request has been handed to some app server.
     handed: bool,
     first_byte: Option<Instant>,
@@ -66,6 +72,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             attempts: 0,
             refused: 0,
             fresh_only: false,
+            asked_whole: false,
+            withheld: false,
             handed: false,
             first_byte: None,
             failure: None,
@@ -100,6 +108,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             // What was given up before it was begun costs the app nothing.
             poll_fn(|cx| Poll::Ready(self.watch_client(cx))).await?;
         }
+        poll_fn(|cx| self.poll_begin(cx)).await?;
         let pooled = if self.fresh_only { None } else { self.proxy.pool.checkout(self.endpoint) };
         self.upstream = match pooled {
             Some(connection) => Some(connection),
@@ -107,23 +116,33 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         };
         poll_fn(|cx| self.poll_head(cx)).await?;
         poll_fn(|cx| self.poll_body(cx)).await?;
-        if !self.side.upload().is_over() {
+        if !self.side.upload().is_over() && !self.withheld {
             poll_fn(|cx| self.poll_rest(cx)).await?;
         }
         Ok(self.complete())
     }
 
-    /// A new connection on which nothing was said before anything was asked.
+    /// Waits until there is something to send.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let rules = rules(self.proxy, &self.request, true);
+        match self.side.poll_begin(cx, &rules) {
+            Poll::Ready(begun) => Poll::Ready(begun),
+            Poll::Pending => {
+                self.poll_told(cx)?;
+                self.watch_client(cx)?;
+                self.patience.pend(Wait::ClientBody)
+            }
+        }
+    }
+
+    /// A new connection on which nothing was said before anything was asked. One
+    /// that has ended by then, or speaks, is as good as none: nothing was sent.
     async fn connect_quietly(&mut self) -> Result<Connection, Failure> {
         let connection = self.connect().await?;
         match connection.look() {
             Look::Quiet => Ok(connection),
-            Look::Speaks => Err(Failure::BadResponse("it came before the request")),
-            Look::Ended => {
-                // Kept, so that what comes next is another attempt and not another endpoint.
-                self.upstream = Some(connection);
-                Err(self.died())
-            }
+            Look::Speaks => Err(Failure::Connect(ConnectError::Useless("spoke unasked"))),
+            Look::Ended => Err(Failure::Connect(ConnectError::Useless("closed at once"))),
         }
     }
 
@@ -214,12 +233,16 @@ impl<'p, D: Downstream> Exchange<'p, D> {
 
     /// Takes the response heads that are buffered; `true` with the final one.
     fn take_heads(&mut self) -> Result<bool, Failure> {
+        self.asked_whole = self.side.upload().is_done();
+        if self.first_byte.is_none() {
+            self.withheld = self.awaits_continue();
+        }
         let Some(upstream) = &mut self.upstream else { return Ok(false) };
         self.first_byte.get_or_insert_with(Instant::now);
         while !upstream.buffer.is_empty() {
             match self.side.take_head(upstream, self.proxy, &self.request)? {
                 Taken::Final => return Ok(true),
-                Taken::Interim => {}
+                Taken::Interim => self.withheld = false,
                 Taken::Part => return Ok(false),
             }
         }
@@ -245,17 +268,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             return Ok(());
         };
         let before = *self.side.upload();
-        let config = &self.proxy.config;
-        let rules = Rules {
-            hurry,
-            most: config.limits.body_size.unwrap_or(u64::MAX),
-            timeouts: &config.timeouts,
-            trailers: Policy {
-                underscores: config.forwarding.underscores,
-                hidden: self.request.hides_fields,
-            },
-            spare: &self.proxy.spare,
-        };
+        let rules = rules(self.proxy, &self.request, hurry);
         let result = self.side.poll_upload(cx, &self.request.head, upstream, &rules);
         let after = self.side.upload();
         self.handed |= after.written > 0;
@@ -274,7 +287,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.poll_told(cx)?;
         loop {
-            if !self.side.upload().is_done() {
+            if !self.side.upload().is_done() && !self.withheld {
                 self.poll_upload(cx)?;
             }
             let Some(upstream) = &mut self.upstream else { return Poll::Pending };
@@ -340,6 +353,9 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         match failure {
             // Nothing was sent: another endpoint may be up.
             Failure::Connect(ConnectError::Exhausted(_)) => false,
+            Failure::Connect(ConnectError::Useless(_)) => {
+                self.refused + 1 < self.proxy.pool.len().max(2)
+            }
             Failure::Connect(_) => self.refused + 1 < self.proxy.pool.len(),
             Failure::Died(died) if died.answered => false,
             Failure::Died(died) if !died.written => !self.fresh_only,
@@ -391,7 +407,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// The response has gone out whole.
     fn complete(&mut self) -> Ended {
         if let Some(upstream) = self.upstream.take() {
-            let clean = upstream.buffer.is_empty() && self.side.upload().is_done();
+            let clean = upstream.buffer.is_empty() && self.asked_whole;
             if clean && self.side.reply().upstream_keeps {
                 self.proxy.pool.checkin(upstream);
             } else {
@@ -423,7 +439,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             bytes_in: self.side.upload().received,
             bytes_out: reply.body_octets,
             first_byte: self.first_byte,
-            upstream: self.proxy.pool.name(self.endpoint),
+            upstream: if self.attempts > 0 { self.proxy.pool.name(self.endpoint) } else { "" },
             retries: self.attempts.saturating_sub(1),
             handed: self.handed,
             failure: self.failure.as_ref(),
@@ -431,6 +447,21 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         record(self.proxy, &self.side.caller(), &self.request, &summary);
         self.proxy.spare.give_head(std::mem::take(&mut self.request.head));
         self.side.recycle(&self.proxy.spare);
+    }
+}
+
+/// What an upload goes by; `hurry` says that the client is expected to send now.
+fn rules<'p>(proxy: &'p Proxy, request: &Request, hurry: bool) -> Rules<'p> {
+    let config = &proxy.config;
+    Rules {
+        hurry,
+        most: config.limits.body_size.unwrap_or(u64::MAX),
+        timeouts: &config.timeouts,
+        trailers: Policy {
+            underscores: config.forwarding.underscores,
+            hidden: request.hides_fields,
+        },
+        spare: &proxy.spare,
     }
 }
 

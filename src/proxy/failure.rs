@@ -92,20 +92,22 @@ impl Failure {
         }
     }
 
-    /// The error type of RFC 9209 section 2.3.
-    pub fn proxy_error(&self, handed: bool) -> &'static str {
+    /// The error type of RFC 9209 section 2.3, if it is an error.
+    pub fn proxy_error(&self, handed: bool) -> Option<&'static str> {
         use Failure::*;
-        match self {
+        Some(match self {
+            LastHop(_) => return None,
             BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
             | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => "http_request_error",
-            LastHop(_) => "proxy_internal_response",
             ClientGone | SendTimeout => "connection_terminated",
             Overloaded(_) => "connection_limit_reached",
             Connect(ConnectError::TimedOut) => "connection_timeout",
             Connect(ConnectError::Refused(_)) => "connection_refused",
             Connect(ConnectError::Resolve { .. }) => "dns_error",
             Connect(ConnectError::Exhausted(_)) => "connection_limit_reached",
-            Connect(ConnectError::Failed(_)) => "destination_unavailable",
+            Connect(ConnectError::Failed(_) | ConnectError::Useless(_)) => {
+                "destination_unavailable"
+            }
             Died(_) => "connection_terminated",
             BadResponse(_) => "http_protocol_error",
             Truncated(_) => "http_response_incomplete",
@@ -113,7 +115,7 @@ impl Failure {
             BetweenBytesTimeout => "connection_read_timeout",
             Cut if handed => "http_response_timeout",
             Cut => "proxy_internal_response",
-        }
+        })
     }
 
     /// One word for the access log.
@@ -138,7 +140,7 @@ impl Failure {
             Connect(ConnectError::Refused(_)) => "connect_refused",
             Connect(ConnectError::Resolve { .. }) => "connect_dns",
             Connect(ConnectError::Exhausted(_)) => "connect_exhausted",
-            Connect(ConnectError::Failed(_)) => "connect_failed",
+            Connect(ConnectError::Failed(_) | ConnectError::Useless(_)) => "connect_failed",
             Died(_) => "upstream_died",
             BadResponse(_) => "bad_response",
             FirstByteTimeout => "first_byte_timeout",

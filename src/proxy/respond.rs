@@ -29,8 +29,10 @@ pub(super) fn text(failure: &Failure, handed: bool, stamp: &Stamp) -> Text {
         ("Content-Type", "text/plain; charset=utf-8".to_owned()),
         ("Content-Length", body.len().to_string()),
         ("Cache-Control", "no-store".to_owned()),
-        ("Proxy-Status", format!("ebbtide; error={}", failure.proxy_error(handed))),
     ];
+    if let Some(error) = failure.proxy_error(handed) {
+        fields.push(("Proxy-Status", format!("ebbtide; error={error}")));
+    }
     if status == 503 {
         fields.push(("Retry-After", "1".to_owned()));
     }

@@ -34,16 +34,18 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
     let mut said = FramingFields::default();
     let mut names = [Name::Other; HEAD_COUNT_MAX];
     let mut options = Options::default();
-    let mut dated = false;
     for (field, slot) in head.fields.iter().zip(&mut names) {
         let name = Name::of(field.name);
         *slot = name;
         said.note(name, field);
-        dated |= name == Name::Date;
         if name == Name::Connection {
             options.note(field.value);
         }
     }
+    if options.nominates {
+        leave_out_nominated(head, &mut names);
+    }
+    let dated = names[..head.fields.len()].contains(&Name::Date);
     let framing = said
         .response(head.minor, head.status, is_head)
         .map_err(crate::http1::framing::FramingError::cause)?;
@@ -52,6 +54,20 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         && framing != Framing::UntilClose
         && !said.speaks_of_a_body(head.status);
     Ok(Seen { names, options, keep_alive, framing, dated })
+}
+
+/// Fields that `Connection` names end here, but for those that frame the message.
+#[cold]
+fn leave_out_nominated(head: &ResponseHead<'_, '_>, names: &mut [Name; HEAD_COUNT_MAX]) {
+    for (at, field) in head.fields.iter().enumerate() {
+        let frames = matches!(
+            names[at],
+            Name::Connection | Name::ContentLength | Name::TransferEncoding | Name::Trailer
+        );
+        if !frames && is_nominated(head.fields, names, field.name) {
+            names[at] = Name::HopByHop;
+        }
+    }
 }
 
 /// How the body goes to the client.
@@ -111,7 +127,7 @@ pub(super) fn passes<'f, 'b>(
             | Name::Upgrade => false,
             Name::ContentLength => keeps_length,
             Name::Trailer => trailers,
-            _ => !(seen.options.nominates && is_nominated(head.fields, &seen.names, field.name)),
+            _ => true,
         };
         passes.then_some(field)
     })
@@ -123,11 +139,9 @@ pub(super) fn passes_interim<'f, 'b>(
     seen: &'f Seen,
 ) -> impl Iterator<Item = &'f Field<'b>> {
     let named = head.fields.iter().zip(&seen.names);
-    named.filter_map(move |(field, name)| {
-        let plain = matches!(name, Name::Other | Name::ContentType | Name::Date);
-        let nominated =
-            seen.options.nominates && is_nominated(head.fields, &seen.names, field.name);
-        (plain && !nominated).then_some(field)
+    named.filter_map(|(field, name)| {
+        matches!(name, Name::Other | Name::ContentType | Name::Date | Name::Underscored)
+            .then_some(field)
     })
 }
 

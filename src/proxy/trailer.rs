@@ -3,7 +3,7 @@
 use super::response::put_field;
 use crate::config::Underscores;
 use crate::http1::field::{Field, Name};
-use crate::http1::head::has_bare_lf;
+use crate::limits::TRAILER_COUNT_MAX;
 
 /// What of a section passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +17,11 @@ pub(super) struct Policy {
 }
 
 /// Room for the fields of one section.
-pub(super) type Storage<'b> = [Field<'b>; 64];
+pub(super) type Storage<'b> = [Field<'b>; TRAILER_COUNT_MAX];
 
 /// Fresh [`Storage`].
 pub(super) fn storage<'b>() -> Storage<'b> {
-    [httparse::EMPTY_HEADER; 64]
+    [httparse::EMPTY_HEADER; TRAILER_COUNT_MAX]
 }
 
 impl Policy {
@@ -35,21 +35,17 @@ impl Policy {
             Name::Underscored => !Name::folded(name).forbidden_in_trailer(&name.replace('_', "-")),
             known => !known.forbidden_in_trailer(name),
         };
-        // HTTP/2's library takes it, HTTP/1 does not.
-        allowed && !self.hidden && !name.contains('"')
+        allowed && !self.hidden
     }
 }
 
-/// The fields of a section that may pass. `None` if it is none, or one that two
-/// parsers could read differently.
+/// The fields of a section that may pass; the decoder has checked that it is one.
+/// `None` if it is none.
 pub(super) fn fields<'s, 'b>(
     section: &'b [u8],
     policy: Policy,
     storage: &'s mut Storage<'b>,
 ) -> Option<impl Iterator<Item = &'s Field<'b>>> {
-    if has_bare_lf(section) {
-        return None;
-    }
     let fields = match httparse::parse_headers(section, storage) {
         Ok(httparse::Status::Complete((length, fields))) if length == section.len() => fields,
         _ => return None,
@@ -90,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_no_section_is_none() {
-        for bad in ["broken\r\n\r\n", "A: b\nC: d\r\n\r\n", "A: b\r\n c\r\n\r\n", "A : b\r\n\r\n"] {
+        for bad in ["broken\r\n\r\n", "A: b\r\n c\r\n\r\n", "A : b\r\n\r\n"] {
             assert_eq!(written(bad, Policy::ALL), None, "{bad:?}");
         }
     }

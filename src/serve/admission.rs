@@ -70,11 +70,16 @@ impl Permit {
             return true;
         };
         debug_assert!(self.ip.is_none(), "it has one address");
-        self.ip = Some(ip);
         let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
+        if *count >= per_address.limit {
+            // Being turned away takes nobody's place.
+            return false;
+        }
         *count += 1;
-        *count <= per_address.limit
+        drop(counts);
+        self.ip = Some(ip);
+        true
     }
 }
 

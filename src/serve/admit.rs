@@ -29,6 +29,7 @@ impl Worker {
             transport: peer.transport(),
             trusted,
             may_announce: trusted && self.hears_announcements(),
+            half_line: false,
             door,
             accepted,
             since: accepted,
@@ -63,7 +64,7 @@ impl Worker {
         }
         let began = self.proxy.clock.refresh();
         let failure = Failure::Overloaded("too many connections from this address");
-        match h1::refuse(&self.proxy, alarm, client, &failure, began).await {
+        match h1::refuse(&self.proxy, alarm, client, &failure, (began, false)).await {
             Ended::Linger(reason) => End::Linger(reason),
             Ended::Drop(reason) => End::Drop(reason),
             Ended::Keep => End::Drop(CloseReason::Limit),

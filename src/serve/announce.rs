@@ -103,35 +103,47 @@ impl Hearing<'_> {
                     Poll::Ready(Ok(n)) if n > 0 => {}
                     Poll::Ready(Ok(_)) => return Poll::Ready(Err(End::Drop(CloseReason::Client))),
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Drop(CloseReason::Error))),
-                    Poll::Pending => return self.poll_patience(bound).map(Err),
+                    Poll::Pending => return self.poll_late(bound),
                 }
             }
         })
         .await
     }
 
-    /// Whether it has waited too long for the rest of a header that has begun.
-    fn poll_patience(&self, bound: u64) -> Poll<End> {
+    /// What becomes of a header whose rest does not come.
+    fn poll_late(&self, bound: u64) -> Poll<Result<Found, End>> {
         let (worker, kept) = (self.worker, &*self.kept);
+        let octets = self.client.buffer.filled();
         let stage = worker.proxy.stage();
-        if stage == Stage::Cut {
-            return Poll::Ready(End::Drop(CloseReason::Drain));
-        }
         let mut due = bound;
-        if stage >= Stage::Draining {
+        // A request that has begun has the time of a head in a drain too.
+        if stage >= Stage::Draining && octets != b"P" && octets != b"PR" {
             due = due.min(worker.patience(ConnectionState::H1Fresh, kept.accepted, kept.since));
         }
-        if worker.proxy.clock.now() < due {
+        if stage < Stage::Cut && worker.proxy.clock.now() < due {
             self.alarm.set_at(due);
             return Poll::Pending;
         }
-        Poll::Ready(if due < bound {
+        // It may as well be the beginning of a request, which is then answered like one.
+        if self.may_be_request() {
+            return Poll::Ready(Ok(Found::Nothing));
+        }
+        Poll::Ready(Err(if stage == Stage::Cut {
+            End::Drop(CloseReason::Drain)
+        } else if due < bound {
             worker.hung(kept.peer, "did not finish its PROXY protocol header");
             End::Linger(CloseReason::Drain)
         } else {
             self.tell("it took too long");
             End::Linger(CloseReason::Timeout)
-        })
+        }))
+    }
+
+    /// Whether what has come may also be of a request: empty lines, or the first
+    /// octets of a method.
+    fn may_be_request(&self) -> bool {
+        let octets = self.client.buffer.filled();
+        !self.is_required() && (octets.len() < 3 || octets.len() < 5 && octets[0] == b'\r')
     }
 
     fn is_required(&self) -> bool {

@@ -25,6 +25,8 @@ pub(super) struct Kept {
     pub(super) trusted: bool,
     /// It may begin with the announcement of somebody else, and has not begun.
     pub(super) may_announce: bool,
+    /// The CR of an empty line between requests has come.
+    pub(super) half_line: bool,
     pub(super) door: Door,
     /// When it was accepted, on the worker's clock.
     pub(super) accepted: u64,

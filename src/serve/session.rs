@@ -52,6 +52,8 @@ pub(super) struct Session<'a> {
     /// Since when it has been waiting for a request. Octets that are none do
     /// not change it.
     pub(super) since: u64,
+    /// The request that is being read began with `HEAD`.
+    pub(super) asks_head: bool,
     /// It was parked and octets woke it. The runtime has still to see them for
     /// itself, so the first look in vain is no reason to park it again.
     pub(super) woken: bool,
@@ -82,15 +84,17 @@ impl Session<'_> {
             }
             let fresh = self.guard.kind() == ConnectionState::H1Fresh;
             self.guard.shift(ConnectionState::H1Reading);
+            let began = proxy.clock.refresh();
+            let arrival = Arrival { began, wall: SystemTime::now() };
+            self.alarm.set(proxy.config.timeouts.head);
             if fresh && self.speaks_h2().await {
                 return End::Multiplex;
             }
-            let began = proxy.clock.refresh();
-            let arrival = Arrival { began, wall: SystemTime::now() };
             let ended = match self.read_head(arrival).await {
                 Head::Left(ended) => ended,
                 Head::Refused(failure) => {
-                    Box::pin(h1::refuse(proxy, self.alarm, self.client, &failure, began)).await
+                    let how = (began, self.asks_head);
+                    Box::pin(h1::refuse(proxy, self.alarm, self.client, &failure, how)).await
                 }
                 Head::Whole(request) => {
                     self.guard.shift(ConnectionState::H1Active);
@@ -130,7 +134,7 @@ impl Session<'_> {
             self.alarm.attach(cx);
             loop {
                 let mut scratch = self.worker.scratch.borrow_mut();
-                let room = &mut scratch[..BUFFER];
+                let room = &mut scratch[..BUFFER - 1];
                 match self.client.socket.poll_read(cx, room) {
                     Poll::Ready(Ok(0)) => {
                         if self.secure {
@@ -140,13 +144,13 @@ impl Session<'_> {
                         return Poll::Ready(Some(End::Drop(CloseReason::Client)));
                     }
                     Poll::Ready(Ok(n)) => {
-                        self.client.buffer = spare.small();
+                        self.begin_buffer();
                         self.client.buffer.append(&room[..n]);
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(broken(&error))),
                     Poll::Pending if self.client.socket.is_inside_record() => {
                         // Octets of a request that nobody can read yet: it has begun.
-                        self.client.buffer = spare.small();
+                        self.begin_buffer();
                         return Poll::Ready(None);
                     }
                     // Octets that are no request give no time.
@@ -191,9 +195,21 @@ impl Session<'_> {
         }
     }
 
+    /// A buffer for octets that have come, with what came before them.
+    fn begin_buffer(&mut self) {
+        self.client.buffer = self.worker.proxy.spare.small();
+        if std::mem::take(&mut self.client.half_line) {
+            self.client.buffer.append(b"\r");
+        }
+    }
+
     fn skip_blank_lines(&mut self) {
-        let lines = blank_lines(self.client.buffer.filled());
-        self.client.buffer.consume(lines);
+        let buffer = &mut self.client.buffer;
+        buffer.consume(blank_lines(buffer.filled()));
+        if buffer.filled() == b"\r" {
+            buffer.consume(1);
+            self.client.half_line = true;
+        }
     }
 
     /// Whether the first octets in clear text begin an HTTP/2 connection by prior
@@ -203,7 +219,6 @@ impl Session<'_> {
         if self.client.socket.is_tls() {
             return false;
         }
-        self.alarm.set(self.worker.proxy.config.timeouts.head);
         poll_fn(|cx| {
             self.alarm.attach(cx);
             loop {
@@ -226,15 +241,16 @@ impl Session<'_> {
         .await
     }
 
-    /// Reads a request head within `timeouts.head`.
+    /// Reads a request head, until the alarm is due: `timeouts.head` after its
+    /// first octet.
     async fn read_head(&mut self, arrival: Arrival) -> Head {
-        self.alarm.set(self.worker.proxy.config.timeouts.head);
         self.client.aged = self.is_aged();
         let mut seen = 0;
         poll_fn(|cx| {
             self.alarm.attach(cx);
             loop {
                 let octets = self.client.buffer.filled();
+                self.asks_head = octets.starts_with(b"HEAD ");
                 if (seen == 0 || may_be_complete(octets, seen))
                     && let Some(head) = self.take_head(arrival)
                 {

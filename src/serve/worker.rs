@@ -233,6 +233,7 @@ impl Worker {
                 secure: kept.door.secure,
                 accepted: kept.accepted,
                 since: kept.since,
+                asks_head: false,
                 woken,
             };
             let end = match unheard {
@@ -274,6 +275,7 @@ impl Worker {
             address: kept.address(),
             port: kept.door.port,
             trusted: kept.trusted,
+            half_line: kept.half_line,
             ended: false,
             aged: false,
         }
@@ -303,7 +305,8 @@ impl Worker {
 
     /// Parks, retires or closes a connection whose session is over.
     pub(super) fn after(&self, client: Client, kept: Kept, end: End) {
-        let Client { socket, buffer, .. } = client;
+        let Client { socket, buffer, half_line, .. } = client;
+        let kept = Kept { half_line, ..kept };
         self.proxy.spare.give(buffer);
         let now = self.proxy.clock.now();
         match end {

@@ -27,6 +27,8 @@ pub(super) fn push_json(octets: &[u8], out: &mut Vec<u8>) {
                 '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
                 // Some readers break lines at U+0085, U+2028 and U+2029 too.
                 '\u{2028}' | '\u{2029}' => push_unicode(c as u16, out),
+                // And these turn the order of what a person reads.
+                '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => push_unicode(c as u16, out),
                 _ if c.is_control() => push_unicode(c as u16, out),
                 _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }

@@ -463,7 +463,7 @@ fn header_that_has_begun_has_the_time_of_a_head() {
     let origin = Origin::new();
     let proxy = launch(&origin).set("timeouts.head", "400ms").start();
     for half in
-        [&b"P"[..], b"\r\n\r\n\0", &ANNOUNCED.as_bytes()[..30], &announced_in_binary()[..30]]
+        [&b"PRO"[..], b"\r\n\r\n\0", &ANNOUNCED.as_bytes()[..30], &announced_in_binary()[..30]]
     {
         let mut client = proxy.client();
         pause(ms(300));
@@ -474,6 +474,9 @@ fn header_that_has_begun_has_the_time_of_a_head() {
     }
     is_refused_because(&proxy, "it took too long");
     wait_closed(&proxy, "timeout", 4.0);
+    let mut client = proxy.client();
+    client.send("P");
+    assert_eq!(client.response().status, 408, "it may as well have been a request");
     drop(proxy);
 
     let proxy = launch(&origin).start();

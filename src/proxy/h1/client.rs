@@ -20,6 +20,8 @@ pub struct Client {
     pub port: u16,
     /// Whether it may speak for others.
     pub trusted: bool,
+    /// The CR of an empty line between requests has been read, and is nowhere else.
+    pub half_line: bool,
     /// The client has sent FIN.
     pub ended: bool,
     /// Older than `limits.connection_age`: to be retired at the next response.

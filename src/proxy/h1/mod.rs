@@ -46,18 +46,18 @@ pub async fn serve(
     ended
 }
 
-/// Answers a request whose head was never understood.
+/// Answers a request whose head was never understood; `is_head` is whether it
+/// began like one for a head alone.
 pub async fn refuse(
     proxy: &Proxy,
     alarm: &Alarm,
     client: &mut Client,
     failure: &Failure,
-    began: Instant,
+    (began, is_head): (Instant, bool),
 ) -> Ended {
     let mut download = Download::new(Vec::new());
-    download.answer(|head| {
-        respond::write(&respond::text(failure, false, &proxy.stamp), false, true, head)
-    });
+    let text = respond::text(failure, false, &proxy.stamp);
+    download.answer(|head| respond::write(&text, is_head, true, head));
     alarm.set(if matches!(failure, Failure::Cut) { CUT_SEND } else { proxy.config.timeouts.send });
     let upload = Upload::new(crate::http1::Framing::Empty);
     let mut side = Side { proxy, client, upload, download, close: None };
@@ -88,6 +88,11 @@ impl Downstream for Side<'_> {
 
     fn caller(&self) -> Caller<'_> {
         Caller { peer: self.client.peer, address: &self.client.address }
+    }
+
+    #[inline]
+    fn poll_begin(&mut self, _: &mut Context<'_>, _: &Rules<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
     }
 
     #[inline]

@@ -50,14 +50,10 @@ pub(super) fn plan(
 
 /// Cookie crumbs put together again (RFC 9113 section 8.2.3), if there are several.
 fn joined_cookies(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let mut crumbs = headers.get_all(http::header::COOKIE).iter();
-    let (first, second) = (crumbs.next()?, crumbs.next()?);
-    let mut joined = first.as_bytes().to_vec();
-    for crumb in std::iter::once(second).chain(crumbs) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
-    }
-    Some(joined)
+    let crumbs = headers.get_all(http::header::COOKIE);
+    crumbs.iter().nth(1)?;
+    let whole = crumbs.iter().map(HeaderValue::as_bytes).filter(|crumb| !crumb.is_empty());
+    Some(whole.collect::<Vec<_>>().join(&b"; "[..]))
 }
 
 /// The final response head.

@@ -155,6 +155,10 @@ impl Downstream for Stream<'_> {
         self.client.caller()
     }
 
+    fn poll_begin(&mut self, cx: &mut Context<'_>, rules: &Rules<'_>) -> Poll<Result<(), Failure>> {
+        self.upload.poll_begin(cx, rules)
+    }
+
     fn poll_upload(
         &mut self,
         cx: &mut Context<'_>,

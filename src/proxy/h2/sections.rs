@@ -9,29 +9,56 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use crate::limits::STREAMS_MAX;
+
 /// Sections that have come on one connection and have not been asked for.
 #[derive(Debug, Default)]
-pub struct Sections(RefCell<VecDeque<(u32, usize)>>);
+pub struct Sections(RefCell<Book>);
 
-/// The most sections that are remembered. A client that leaves more behind, of
-/// streams that nobody reads any more, loses the oldest.
-const REMEMBERED: usize = 256;
+#[derive(Debug, Default)]
+struct Book {
+    /// Streams, and how many fields their sections had.
+    had: VecDeque<(u32, usize)>,
+    /// Streams whose requests are being read.
+    read: Vec<u32>,
+    /// The highest of all that ever were.
+    newest: u32,
+}
 
 impl Sections {
     /// The trailer section of `stream` has so many fields.
     pub fn note(&self, stream: u32, fields: usize) {
-        let mut sections = self.0.borrow_mut();
-        if sections.len() == REMEMBERED {
-            sections.pop_front();
+        let mut book = self.0.borrow_mut();
+        // Streams are read in the order in which they are opened.
+        if stream <= book.newest && !book.read.contains(&stream) {
+            return;
         }
-        sections.push_back((stream, fields));
+        if book.had.len() == STREAMS_MAX {
+            book.had.pop_front();
+        }
+        book.had.push_back((stream, fields));
+    }
+
+    /// The request of `stream` is being read from now on. What came of older ones
+    /// that nobody reads is forgotten.
+    pub(super) fn enter(&self, stream: u32) {
+        let Book { had, read, newest } = &mut *self.0.borrow_mut();
+        read.push(stream);
+        *newest = stream.max(*newest);
+        had.retain(|(of, _)| of >= newest || read.contains(of));
+    }
+
+    /// Nobody reads the request of `stream` any more.
+    pub(super) fn leave(&self, stream: u32) {
+        let mut book = self.0.borrow_mut();
+        book.had.retain(|(of, _)| *of != stream);
+        book.read.retain(|of| *of != stream);
     }
 
     /// Whether the trailer section of `stream` had just so many fields.
     pub fn had(&self, stream: u32, fields: usize) -> bool {
-        let mut sections = self.0.borrow_mut();
-        let at = sections.iter().position(|(of, _)| *of == stream);
-        at.and_then(|at| sections.remove(at)).is_some_and(|(_, had)| had == fields)
+        let book = self.0.borrow();
+        book.had.iter().any(|section| *section == (stream, fields))
     }
 }
 
@@ -147,15 +174,21 @@ mod tests {
     }
 
     #[test]
-    fn a_section_is_asked_for_once_and_the_oldest_are_forgotten() {
+    fn sections_are_kept_for_those_who_read_and_for_nobody_else() {
         let sections = Sections::default();
         sections.note(1, 2);
-        assert!(!sections.had(3, 2) && sections.had(1, 2) && !sections.had(1, 2));
-        sections.note(5, 1);
-        assert!(!sections.had(5, 0), "a field was left out");
-        for stream in 0..=REMEMBERED as u32 {
-            sections.note(stream, 0);
+        sections.enter(1);
+        assert!(sections.had(1, 2) && !sections.had(1, 1) && !sections.had(3, 2));
+        sections.enter(5);
+        sections.leave(5);
+        for orphan in [3, 5] {
+            sections.note(orphan, 0);
+            assert!(!sections.had(orphan, 0), "nobody reads {orphan}");
         }
-        assert!(!sections.had(0, 0) && sections.had(1, 0));
+        sections.note(7, 0);
+        sections.enter(9);
+        assert!(!sections.had(7, 0) && sections.had(1, 2));
+        sections.leave(1);
+        assert!(!sections.had(1, 2));
     }
 }

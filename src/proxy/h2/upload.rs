@@ -13,6 +13,7 @@ use crate::http1::body::{BodyError, chunk_line};
 use crate::proxy::Failure;
 use crate::proxy::downstream::{Progress, Rate, Rules, State};
 use crate::proxy::outbound::poll_write_all;
+use crate::proxy::request::is_field;
 use crate::proxy::response::put_field;
 use crate::proxy::trailer;
 use crate::upstream::Connection;
@@ -22,6 +23,7 @@ pub(super) struct Upload {
     /// Until the app server takes no more.
     body: Option<RecvStream>,
     sections: Rc<Sections>,
+    stream: u32,
     framing: Framing,
     /// The octets on their way: a chunk's size line, its data, what follows them.
     line: Vec<u8>,
@@ -43,9 +45,12 @@ pub(super) struct Upload {
 impl Upload {
     pub(super) fn new(body: RecvStream, framing: Framing, sections: Rc<Sections>) -> Self {
         let ended = body.is_end_stream();
+        let stream = body.stream_id().into();
+        sections.enter(stream);
         Upload {
             body: Some(body),
             sections,
+            stream,
             framing,
             line: Vec::new(),
             piece: Bytes::new(),
@@ -67,6 +72,22 @@ impl Upload {
         self.progress.state = State::Upstream;
     }
 
+    /// A request without body that has not ended may still turn out to be none:
+    /// waits for its end.
+    pub(super) fn poll_begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        rules: &Rules<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        while self.framing == Framing::Empty && !self.ended {
+            if self.poll_next(cx, rules)?.is_pending() {
+                self.wait(rules)?;
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -75,13 +96,6 @@ impl Upload {
         rules: &Rules<'_>,
     ) -> Result<(), Failure> {
         while matches!(self.progress.state, State::Client | State::Upstream) {
-            // A request without body that has not ended may still turn out to be none.
-            if self.framing == Framing::Empty && !self.ended {
-                if self.poll_next(cx, rules)?.is_pending() {
-                    return self.wait(rules);
-                }
-                continue;
-            }
             match self.poll_flush(cx, head, upstream) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
@@ -177,11 +191,13 @@ impl Upload {
                     return Ok(Poll::Pending);
                 };
                 let trailers = trailers.map_err(|error| broken(&error))?;
-                let stream = body.stream_id().into();
-                if let Some(fields) = &trailers
-                    && !self.sections.had(stream, fields.len())
-                {
-                    return Err(Failure::ClientBody(BodyError("pseudo-header in trailers")));
+                if let Some(fields) = &trailers {
+                    if !self.sections.had(self.stream, fields.len()) {
+                        return Err(Failure::ClientBody(BodyError("pseudo-header in trailers")));
+                    }
+                    if !fields.iter().all(|(name, value)| is_field(name, value)) {
+                        return Err(Failure::ClientBody(BodyError("bad trailer section")));
+                    }
                 }
                 self.ended = true;
                 self.piece = std::mem::take(&mut self.last);
@@ -193,6 +209,12 @@ impl Upload {
             }
         }
         Ok(Poll::Ready(()))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.sections.leave(self.stream);
     }
 }
 

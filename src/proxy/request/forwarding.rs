@@ -78,7 +78,7 @@ impl Writer {
         }
         let scheme = told.scheme.filter(|value| all_tokens(value, is_scheme));
         let first_host = told.host.filter(|value| all_tokens(value, is_host));
-        let port = told.port.filter(|value| all_tokens(value, is_number));
+        let port = told.port.filter(|value| all_tokens(value, is_port));
         self.field(b"X-Forwarded-Proto", scheme.unwrap_or(origin.scheme.as_bytes()));
         self.field(b"X-Forwarded-Host", first_host.unwrap_or(host));
         match port {
@@ -148,8 +148,9 @@ fn client<'b>(
     rules: &Rules<'_>,
 ) -> Option<IpAddr> {
     let mut found = None;
-    for token in lines.rev().flat_map(|line| line.rsplit(|&octet| octet == b',')) {
-        let Some(ip) = address(token.trim_ascii()) else { break };
+    let members = lines.rev().flat_map(|line| line.rsplit(|&octet| octet == b','));
+    for member in members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()) {
+        let Some(ip) = address(member) else { break };
         found = Some(ip);
         if !rules.trusted.contains(found) {
             break;
@@ -175,13 +176,15 @@ fn is_scheme(token: &[u8]) -> bool {
     token.eq_ignore_ascii_case(b"https") || token.eq_ignore_ascii_case(b"http")
 }
 
-fn is_number(token: &[u8]) -> bool {
-    token.len() <= 5 && token.iter().all(u8::is_ascii_digit)
+fn is_port(token: &[u8]) -> bool {
+    let number = std::str::from_utf8(token).ok().and_then(|text| text.parse::<u16>().ok());
+    token.iter().all(u8::is_ascii_digit) && number.is_some_and(|port| port > 0)
 }
 
 /// `t=1700000000000`, in whatever unit its maker counts.
 fn is_start(value: &[u8]) -> bool {
     let digits = value.strip_prefix(b"t=").unwrap_or(value);
-    (1..=24).contains(&digits.len())
+    digits.len() <= 24
+        && digits.iter().any(u8::is_ascii_digit)
         && digits.iter().all(|octet| octet.is_ascii_digit() || *octet == b'.')
 }

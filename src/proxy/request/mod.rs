@@ -210,16 +210,8 @@ pub fn plan_stream(
     if head.method == "CONNECT" {
         return Err(Failure::Method);
     }
-    for field in head.fields {
-        // In HTTP/1 it would be gone, or worse (RFC 9113 section 8.2.1).
-        let blank = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
-        if blank(field.value.first()) || blank(field.value.last()) {
-            return Err(Failure::BadRequest("white space around a field value"));
-        }
-        // The one octet that HTTP/2's library takes and HTTP/1 does not.
-        if field.name.contains('"') {
-            return Err(Failure::BadRequest("field name"));
-        }
+    if !head.fields.iter().all(|field| is_plain(field.name, field.value)) {
+        return Err(Failure::BadRequest("bad field"));
     }
     let seen = Seen::of(head)?;
     let framing = seen.framing.stream(ended).map_err(Failure::Framing)?;
@@ -237,6 +229,19 @@ pub fn plan_stream(
     };
     let shape = Shape { protocol: Protocol::Http2, framing, path, host };
     compose(head, &seen, &shape, rules, arrival, out)
+}
+
+/// Whether a field that HTTP/2's library took is one in HTTP/1 as well: no white
+/// space around its value, which would be gone, or worse (RFC 9113 section 8.2.1),
+/// and no quotation mark in its name.
+fn is_plain(name: &str, value: &[u8]) -> bool {
+    let blank = |octet: Option<&u8>| matches!(octet, Some(b' ' | b'\t'));
+    !blank(value.first()) && !blank(value.last()) && !name.contains('"')
+}
+
+/// The same for a field of a trailer section.
+pub(super) fn is_field(name: &http::HeaderName, value: &http::HeaderValue) -> bool {
+    is_plain(name.as_str(), value.as_bytes())
 }
 
 /// What the protocols say each in their own way.
@@ -297,13 +302,13 @@ fn compose(
 /// How many more hops the request may go, if that is counted.
 fn hops_left(method: &str, seen: &Seen<'_>) -> Result<Option<u64>, Failure> {
     let Some(text) = seen.max_forwards.filter(|_| is_counted(method)) else { return Ok(None) };
-    let number = std::str::from_utf8(text).ok().filter(|text| {
-        (1..=19).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_digit())
-    });
-    match number.and_then(|text| text.parse().ok()) {
-        Some(left) => Ok(Some(left)),
-        None => Err(Failure::BadRequest("bad Max-Forwards")),
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return Err(Failure::BadRequest("bad Max-Forwards"));
     }
+    // More than we can count is the most that we can count.
+    let count =
+        |count: u64, octet: &u8| count.saturating_mul(10).saturating_add((octet - b'0').into());
+    Ok(Some(text.iter().fold(0, count)))
 }
 
 #[cfg(test)]

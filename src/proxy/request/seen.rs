@@ -51,7 +51,7 @@ impl<'b> Seen<'b> {
             grpc: false,
             underscores: false,
         };
-        let mut ids = 0;
+        let (mut ids, mut hops) = (0, 0);
         for (at, field) in head.fields.iter().enumerate() {
             let name = Name::of(field.name);
             seen.names[at] = name;
@@ -74,8 +74,10 @@ impl<'b> Seen<'b> {
                 }
                 Name::ContentType => seen.grpc = field.value.starts_with(b"application/grpc"),
                 Name::Underscored => seen.underscores = true,
-                Name::MaxForwards if seen.max_forwards.replace(field.value).is_some() => {
-                    return Err(Failure::BadRequest("more than one Max-Forwards"));
+                Name::MaxForwards => {
+                    hops += 1;
+                    // Of several, none is a number.
+                    seen.max_forwards = Some(if hops == 1 { field.value } else { b"" });
                 }
                 Name::XForwardedFor => seen.told.clients = Some(field.value),
                 Name::XForwardedHost => seen.told.host = Some(field.value),
@@ -85,7 +87,40 @@ impl<'b> Seen<'b> {
                 _ => {}
             }
         }
+        if seen.options.nominates {
+            seen.leave_out_nominated(head);
+        }
         Ok(seen)
+    }
+
+    /// Fields that `Connection` names end here (RFC 9110 section 7.6.1), but for
+    /// those that are needed to understand the message, and for what a trusted
+    /// peer says of its client: that must not be named away by the client.
+    #[cold]
+    fn leave_out_nominated(&mut self, head: &RequestHead<'_, 'b>) {
+        for (at, field) in head.fields.iter().enumerate() {
+            let may_go = matches!(
+                self.names[at],
+                Name::Other
+                    | Name::ContentType
+                    | Name::Date
+                    | Name::Expect
+                    | Name::Forwarded
+                    | Name::Referer
+                    | Name::Underscored
+                    | Name::UserAgent
+                    | Name::XForwardedOther
+                    | Name::XRequestId
+            );
+            if may_go && is_nominated(head.fields, &self.names, field.name) {
+                match self.names[at] {
+                    Name::Expect => self.expects_continue = false,
+                    Name::XRequestId => self.id = None,
+                    _ => {}
+                }
+                self.names[at] = Name::HopByHop;
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::id::{RequestIds, is_request_id};
-use super::seen::{Seen, is_nominated};
+use super::seen::Seen;
 use super::{Protocol, Rules, Shape, Spans};
 use crate::config::Underscores;
 use crate::http1::field::Name;
@@ -72,7 +72,8 @@ impl Writer {
                 Name::Expect if modern => {}
                 Name::Trailer if shape.framing == Framing::Chunked => {}
                 Name::MaxForwards if !is_counted(head.method) => {}
-                Name::Forwarded | Name::XForwardedOther if rules.origin.trusted => {}
+                Name::XForwardedOther if rules.origin.trusted => {}
+                Name::Forwarded if rules.origin.trusted && rules.forwarding.forwarded => {}
                 // What would come out as a field that means something to us is
                 // never let through under another name.
                 Name::Underscored
@@ -80,12 +81,9 @@ impl Writer {
                         && Name::folded(field.name) == Name::Other => {}
                 _ => continue,
             }
-            if seen.options.nominates && is_nominated(head.fields, &seen.names, field.name) {
-                continue;
-            }
             self.field(field.name.as_bytes(), field.value);
         }
-        if seen.trailers {
+        if seen.trailers && modern {
             self.out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }
     }

@@ -81,7 +81,17 @@ pub(super) async fn serve(
     let Client { peer, address, port, trusted, .. } = client;
     let back = Line::into_socket(line).map(|socket| {
         let buffer = Buffer::default();
-        h1::Client { socket, buffer, peer, address, port, trusted, ended: false, aged: false }
+        h1::Client {
+            socket,
+            buffer,
+            peer,
+            address,
+            port,
+            trusted,
+            half_line: false,
+            ended: false,
+            aged: false,
+        }
     });
     (end, back)
 }
