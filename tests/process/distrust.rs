@@ -26,7 +26,8 @@ fn curt() -> Origin {
     })
 }
 
-const HIDDEN: &str = "GET /evil HTTP/1.1\r\nX-Eat: ";
+/// What a client hides in a body: a request, and the beginning of another.
+const HIDDEN: &str = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\nGET /eats HTTP/1.1\r\nX-Eat: ";
 
 #[test]
 fn body_of_a_request_that_was_answered_instead_reaches_nobody() {
@@ -42,6 +43,8 @@ fn body_of_a_request_that_was_answered_instead_reaches_nobody() {
     let mut other = proxy.client();
     other.get("/victim");
     assert_eq!(other.response().text(), "GET /victim HTTP/1.1");
+    client.half_close();
+    origin.wait_connection_end(0);
     assert!(origin.requests_for("/evil").is_empty());
     let connection = |target: &str| origin.requests_for(target)[0].connection;
     assert_ne!(connection("/leave"), connection("/victim"));
