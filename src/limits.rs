@@ -235,3 +235,7 @@ pub const DESCRIPTORS_RESERVED: usize = 32;
 pub const DESCRIPTORS_PER_WORKER: usize = 4;
 /// The process's own copy of a listener, and what closing it needs.
 pub const DESCRIPTORS_PER_LISTENER: usize = 4;
+
+/// Tasks that run at most before a worker asks the kernel for news. Each may have
+/// a turn of [`H2_TURN`] octets of the dearest frames.
+pub const EVENT_INTERVAL: u32 = 16;

@@ -26,7 +26,7 @@ use super::session::{End, Session};
 use crate::config::{AccessFormat, Config, Endpoint};
 use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
-use crate::limits::{CUT_SEND, DRAIN_TICK, POOL_SWEEP, RETIRE_LINGER, TICK};
+use crate::limits::{CUT_SEND, DRAIN_TICK, EVENT_INTERVAL, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
 use crate::proxy::h1::Client;
 use crate::proxy::{Proxy, RequestIds, Stamp};
@@ -94,6 +94,8 @@ pub fn spawn(index: usize, start: Start) -> io::Result<JoinHandle<()>> {
 
 fn work(start: Start) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
+        // Who always has something to do must not keep the news of others away.
+        .event_interval(EVENT_INTERVAL)
         .enable_io()
         .enable_time()
         .build_local(LocalOptions::default())?;

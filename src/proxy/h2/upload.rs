@@ -10,6 +10,7 @@ use h2::RecvStream;
 use super::sections::Sections;
 use crate::http1::Framing;
 use crate::http1::body::{BodyError, chunk_line};
+use crate::limits::{BUFFER, COPY_MAX};
 use crate::proxy::Failure;
 use crate::proxy::downstream::{Progress, Rate, Rules, State};
 use crate::proxy::outbound::poll_write_all;
@@ -25,8 +26,11 @@ pub(super) struct Upload {
     sections: Rc<Sections>,
     stream: u32,
     framing: Framing,
-    /// The octets on their way: a chunk's size line, its data, what follows them.
+    /// The octets on their way: small pieces that were put together, a chunk's size
+    /// line, its data, what follows them.
     line: Vec<u8>,
+    /// Octets of data in `line`.
+    gathered: usize,
     piece: Bytes,
     suffix: Vec<u8>,
     /// The last octet of a body whose length was told, until the stream has
@@ -53,6 +57,7 @@ impl Upload {
             stream,
             framing,
             line: Vec::new(),
+            gathered: 0,
             piece: Bytes::new(),
             suffix: Vec::new(),
             last: Bytes::new(),
@@ -113,11 +118,32 @@ impl Upload {
             }
             if self.ended {
                 self.progress.state = State::Done;
-            } else if self.poll_next(cx, rules)?.is_pending() {
+            } else if self.poll_gather(cx, rules)?.is_pending() {
                 return self.wait(rules);
             }
         }
         Ok(())
+    }
+
+    /// Takes what there is of the body, small pieces put together: each by itself
+    /// would cost the app server and us a system call.
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        rules: &Rules<'_>,
+    ) -> Result<Poll<()>, Failure> {
+        loop {
+            if self.poll_next(cx, rules)?.is_pending() {
+                return Ok(if self.line.is_empty() { Poll::Pending } else { Poll::Ready(()) });
+            }
+            let small = self.piece.len() <= COPY_MAX && self.line.len() < BUFFER;
+            if self.ended || !small {
+                return Ok(Poll::Ready(()));
+            }
+            self.gathered += self.piece.len();
+            self.line.extend_from_slice(&std::mem::take(&mut self.piece));
+            self.line.append(&mut self.suffix);
+        }
     }
 
     /// The client has to send more.
@@ -147,7 +173,7 @@ impl Upload {
     }
 
     fn release(&mut self) {
-        let taken = std::mem::take(&mut self.piece).len();
+        let taken = std::mem::take(&mut self.piece).len() + std::mem::take(&mut self.gathered);
         if let (1.., Some(body)) = (taken, &mut self.body) {
             // A stream that is gone has no window to open.
             let _gone = body.flow_control().release_capacity(taken);

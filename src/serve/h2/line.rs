@@ -69,6 +69,11 @@ impl Line {
         self.turn.set(0);
     }
 
+    /// Whether h2 has read all that it may read in this turn.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.turn.get() >= H2_TURN
+    }
+
     /// Whether octets have come since this was last asked.
     pub(super) fn take_heard(&self) -> bool {
         self.heard.take()
@@ -161,7 +166,7 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let line = &*self.0;
-        if line.turn.get() >= H2_TURN {
+        if line.is_turn_over() {
             // The streams have to take what there is before more is read.
             cx.waker().wake_by_ref();
             return Poll::Pending;

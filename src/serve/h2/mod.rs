@@ -263,12 +263,13 @@ impl<'a> Multiplex<'a> {
         self.obey();
         self.bell.ring();
         let mut rounds = 0;
-        while self.turns.is_called() && rounds < ROUNDS {
+        self.line.begin_turn();
+        // Whoever sends without a pause has his turn like everybody else.
+        while self.turns.is_called() && rounds < ROUNDS && !self.line.is_turn_over() {
             rounds += 1;
             // The streams first: h2 writes the frames of all of them together.
             self.streams.poll(self.line.taken());
             if self.bell.answer() {
-                self.line.begin_turn();
                 self.poll_h2();
             }
         }
@@ -443,16 +444,16 @@ impl<'a> Multiplex<'a> {
         let taken = self.line.taken();
         let has_streams = self.h2.as_ref().is_some_and(Connection::has_streams);
         let written = !self.line.is_blocked() && !self.turns.is_called();
-        if self.h2.is_some() && written {
+        // A client may take back the room in its windows that a response had when
+        // it was handed over: then it is not out, whatever else is written.
+        let stuck = has_streams && self.streams.is_empty();
+        if self.h2.is_some() && written && !stuck {
             self.streams.write_down(None);
-        } else {
+        } else if !stuck {
             self.streams.write_down_until(taken);
         }
-        // A client may also take back the room in its windows that a response
-        // had when it was handed over.
-        let stuck = has_streams && self.streams.is_empty();
         let waits = self.h2.is_some() && (self.line.is_blocked() || stuck);
-        let moves = self.blocked.is_some_and(|(_, before)| taken > before);
+        let moves = !stuck && self.blocked.is_some_and(|(_, before)| taken > before);
         if self.line.take_heard() || moves {
             self.heard = now;
             self.pinged = None;
