@@ -2,22 +2,19 @@
 //! says nothing twice.
 
 use std::collections::BTreeSet;
-use std::net::{Shutdown, TcpListener, TcpStream};
 
+use crate::copier::copier;
 use crate::corpus::{self, Case, Expect, Script, load};
 use crate::exceptions;
 use crate::frames::Frames;
 use crate::judge::Verdict;
 use crate::raw::Raw;
-use crate::recorder::Recorder;
 use crate::run::{Whom, run};
-use crate::subject::{Subject, Way};
-use crate::support::wire::Place;
 
 #[test]
 fn who_copies_octets_is_unsafe() {
     let cases = load::<Raw>("requests");
-    let verdicts = run(&Whom::Other(copier), &cases);
+    let verdicts = run(&Whom::Other(|origin| copier(origin.place())), &cases);
     let of = |expect: Expect, is: fn(&Verdict) -> bool| {
         let named = cases.iter().filter(|case| case.promise.expect(false) == expect);
         let (all, so): (Vec<_>, Vec<_>) = (
@@ -30,26 +27,6 @@ fn who_copies_octets_is_unsafe() {
     assert!(found.len() * 10 >= rejects * 8, "{} of {rejects}: {found:?}", found.len());
     let (accepts, passed) = of(Expect::Accept, |verdict| *verdict == Verdict::Ok);
     assert!(passed.len() * 2 >= accepts, "{} of {accepts}: {passed:?}", passed.len());
-}
-
-/// Copies octets to the origin and back, and thinks nothing of them.
-fn copier(origin: &Recorder) -> Subject {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = Place::Tcp(listener.local_addr().unwrap());
-    let Place::Tcp(behind) = *origin.place() else { panic!("an origin on TCP") };
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(origin) = TcpStream::connect(behind) else { return };
-            for (from, to) in [(&client, &origin), (&origin, &client)] {
-                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Write);
-                });
-            }
-        }
-    });
-    Subject::at(place.clone(), Way::Clear(place))
 }
 
 #[test]

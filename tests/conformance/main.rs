@@ -54,6 +54,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copier;
 mod corpus;
 mod duties;
 mod exceptions;

@@ -1,12 +1,10 @@
 //! The checks meet a gateway that does nothing: whoever copies octets has to fail.
 
 use std::collections::BTreeSet;
-use std::net::{Shutdown, TcpListener, TcpStream};
 
 use super::bench::Whom;
 use super::score::Score;
-use crate::subject::{Subject, Way};
-use crate::support::wire::Place;
+use crate::copier::copier;
 use crate::{duties, upstreams};
 
 /// What none can hold that does not look at what it forwards, over HTTP/1.
@@ -54,24 +52,4 @@ fn who_copies_octets_fails() {
     assert!(passed.is_empty(), "{passed:?}");
     let names: BTreeSet<_> = NEVER.iter().collect();
     assert_eq!(names.len(), NEVER.len(), "each once");
-}
-
-/// Copies octets to the origin and back, and thinks nothing of them.
-fn copier(origin: &Place) -> Subject {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = Place::Tcp(listener.local_addr().unwrap());
-    let Place::Tcp(behind) = *origin else { panic!("an origin on TCP") };
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(origin) = TcpStream::connect(behind) else { return };
-            for (from, to) in [(&client, &origin), (&origin, &client)] {
-                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Write);
-                });
-            }
-        }
-    });
-    Subject::at(place.clone(), Way::Clear(place))
 }
