@@ -154,6 +154,16 @@ fn client_that_sent_its_fin_still_gets_its_response() {
 }
 
 #[test]
+fn client_that_only_sent_its_fin_is_waited_for_a_while() {
+    let (_origin, proxy) = pair();
+    let mut client = proxy.client();
+    client.get("/think/1500");
+    client.half_close();
+    let response = client.response();
+    assert_eq!((response.status, client.end()), (200, End::Eof));
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order() {
     let (origin, proxy) = pair();
     let mut client = proxy.client();
