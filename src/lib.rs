@@ -19,6 +19,8 @@
 //! | [`admin`] | health, status and metrics over HTTP, and their client |
 //! | [`server`] | composition root |
 //! | [`cli`] | arguments, help, `check` |
+//!
+//! What an operator may rely on is in the [`manual`].
 
 pub mod admin;
 pub mod cli;
@@ -27,6 +29,7 @@ pub mod drain;
 pub mod http1;
 pub mod lifecycle;
 pub mod limits;
+pub mod manual;
 pub mod net;
 pub mod proxy;
 pub mod serve;

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("limits", &[]),
+    ("manual", &["telemetry"]),
     ("drain", &["limits"]),
     ("telemetry", &["limits", "drain"]),
     ("tls", &["limits"]),
