@@ -70,10 +70,15 @@ fn nginx_with(ground: &Ground, workers: u8, site: &str) -> Front {
 }
 
 impl Front {
-    /// Waits until it has said this.
-    pub(crate) fn wait_said(&self, what: &str) {
+    /// How often it has said this.
+    pub(crate) fn said(&self, what: &str) -> usize {
+        self.server.said().matches(what).count()
+    }
+
+    /// Waits until it has said this more often.
+    pub(crate) fn wait_said(&self, what: &str, before: usize) {
         within(PATIENCE, &format!("the front to say {what}"), || {
-            self.server.said().contains(what).then_some(())
+            (self.said(what) > before).then_some(())
         });
     }
 }

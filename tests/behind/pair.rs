@@ -35,17 +35,15 @@ impl Which {
 pub(crate) struct Pair {
     ground: Ground,
     running: [Proxy; 2],
-    /// What those that have ended served, by which of the two they were.
-    pub(crate) served: [u64; 2],
-    /// What they counted as raced.
-    pub(crate) raced: u64,
+    /// The drain reports of those that have ended.
+    reports: Vec<(Which, Value)>,
 }
 
 impl Pair {
     /// Starts both.
     pub(crate) fn start(ground: &Ground) -> Pair {
         let running = Which::BOTH.map(|which| launch(ground, which).start());
-        Pair { ground: *ground, running, served: [0; 2], raced: 0 }
+        Pair { ground: *ground, running, reports: Vec::new() }
     }
 
     /// Stops one: it has to end by itself, with nothing cut. What is wrong with that.
@@ -58,9 +56,15 @@ impl Pair {
         if exit.code() != 0 || report["cut_total"] != 0 {
             wrongs.push(format!("{which:?} ended with {}: {report}", exit.code()));
         }
-        self.raced += report["raced"].as_u64().expect("a count");
-        self.served[which as usize] += report["requests_served"].as_u64().expect("a count");
+        self.reports.push((which, report));
         wrongs
+    }
+
+    /// What those of one kind that have ended counted together, by its place in the report.
+    pub(crate) fn counted(&self, which: Which, place: &str) -> u64 {
+        let ours = self.reports.iter().filter(|(whose, _)| *whose == which);
+        let counts = ours.map(|(_, report)| report.pointer(place).and_then(Value::as_u64));
+        counts.map(|count| count.expect("a count")).sum()
     }
 
     /// Starts one that has ended, at the same place.

@@ -86,12 +86,44 @@ fn haproxy_as_recommended_holds_requests_while_it_has_nobody() {
     let mut stage = Stage::new(haproxy, gunicorn);
     let load = stage.load(Diet::Mixed, 6);
     for (which, other, name) in [(Which::A, Which::B, "a"), (Which::B, Which::A, "b")] {
+        let [off, on] = ["DOWN", "UP"].map(|how| format!("Server ebbtide/{name} is {how}"));
+        let [was_off, was_on] = [&off, &on].map(|what| stage.front.said(what));
         stage.stop(which);
-        stage.front.wait_said(&format!("Server ebbtide/{name} is DOWN"));
+        stage.front.wait_said(&off, was_off);
         stage.start_again(which);
         stage.restart(other);
-        stage.front.wait_said(&format!("Server ebbtide/{name} is UP"));
+        stage.front.wait_said(&on, was_on);
         load.wait_served(BETWEEN_ROUNDS);
     }
     stage.assert_sound(load);
+}
+
+/// Nobody is at work any more when the first is stopped: what the front keeps idle is there
+/// until somebody closes it.
+fn stopped_in_silence(front: fronts::Kind) -> Stage {
+    let mut stage = Stage::new(front, puma);
+    let load = stage.load(Diet::Mixed, 7);
+    let asked = load.finish();
+    stage.stop(Which::A);
+    assert_eq!(stage.judge(&asked), Vec::<String>::new());
+    stage
+}
+
+/// A request that meets a connection which ebbtide is just closing is lost, so nginx has to
+/// be the first.
+#[test]
+fn nginx_as_recommended_closes_idle_connections_before_ebbtide_does() {
+    let stage = stopped_in_silence(nginx);
+    let [by_nginx, by_ebbtide] =
+        ["/closed/client", "/closed/drain"].map(|place| stage.pair.counted(Which::A, place));
+    assert!(by_nginx > 0 && by_ebbtide == 0, "{by_nginx} by nginx, {by_ebbtide} by ebbtide");
+}
+
+/// HAProxy keeps them longer, so it may ask for nothing more there when ebbtide closes them.
+#[test]
+fn haproxy_as_recommended_takes_a_server_off_before_idle_connections_are_closed() {
+    let stage = stopped_in_silence(haproxy);
+    let by_ebbtide = stage.pair.counted(Which::A, "/closed/drain");
+    assert!(by_ebbtide > 0, "it had kept some");
+    assert_eq!(stage.front.said("Server ebbtide/a is DOWN"), 1, "it knew when they were closed");
 }

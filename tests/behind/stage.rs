@@ -3,7 +3,7 @@
 use crate::apps::{self, App};
 use crate::fronts::{self, Front};
 use crate::ground::{Ground, Role};
-use crate::judge::wrongs;
+use crate::judge::{Asked, wrongs};
 use crate::load::{Diet, Load, Order};
 use crate::pair::{Pair, Which};
 use crate::support::timeline::Timeline;
@@ -14,6 +14,9 @@ const BEFORE_AND_AFTER: u64 = 100;
 
 /// How many answers show that a front asks a server as any other: the first may be a trial.
 const ASKED_AGAIN: usize = 10;
+
+/// Where a drain report says how many requests were answered.
+const SERVED: &str = "/requests_served";
 
 /// The servers, ended in this order.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl Stage {
         self.start_again(which);
     }
 
-    /// Stops one.
+    /// Stops one: that it ends as it should is a part of the verdict.
     pub(crate) fn stop(&mut self, which: Which) {
         self.story.note(format!("{which:?} is asked to stop"));
         self.wrongs.extend(self.pair.stop(which));
@@ -94,14 +97,18 @@ impl Stage {
     /// Lets the clients come to an end; what is wrong with how anybody fared.
     pub(crate) fn verdict(&mut self, load: Load) -> Vec<String> {
         load.wait_served(BEFORE_AND_AFTER);
-        let asked = load.finish();
-        let (served, raced) = (self.pair.served, self.pair.raced);
+        self.judge(&load.finish())
+    }
+
+    /// What is wrong with how anybody fared.
+    pub(crate) fn judge(&mut self, asked: &[Asked]) -> Vec<String> {
+        let [served, raced] = [SERVED, "/raced"].map(|place| self.counted(place));
         self.story.note(format!(
-            "{} requests were asked for, {served:?} answered by those that ended, {raced} raced",
+            "{} requests were asked for, {served:?} answered by those that ended, {raced:?} raced",
             asked.len()
         ));
         let mut all = std::mem::take(&mut self.wrongs);
-        all.extend(wrongs(&asked, &self.app.executed()));
+        all.extend(wrongs(asked, &self.app.executed()));
         all
     }
 
@@ -112,7 +119,11 @@ impl Stage {
         let story = self.story.told();
         println!("{story}");
         assert!(wrongs.is_empty(), "{} are wrong:\n{}", wrongs.len(), wrongs.join("\n"));
-        let worked = self.pair.served.iter().all(|served| *served > 0);
-        assert!(worked, "both were asked: {:?}", self.pair.served);
+        let served = self.counted(SERVED);
+        assert!(served.iter().all(|served| *served > 0), "both were asked: {served:?}");
+    }
+
+    fn counted(&self, place: &str) -> [u64; 2] {
+        Which::BOTH.map(|which| self.pair.counted(which, place))
     }
 }
