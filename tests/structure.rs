@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("limits", &[]),
     ("manual", &["telemetry"]),
     ("drain", &["limits"]),
@@ -16,6 +16,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("config", &["tls", "limits"]),
     ("net", &["tls", "drain", "limits", "config", "telemetry"]),
     ("http1", &["limits"]),
+    ("stream", &["limits"]),
     ("upstream", &["http1", "net", "config", "drain", "telemetry", "limits"]),
     ("proxy", &["upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
     (
