@@ -39,4 +39,6 @@ mod tls_stop;
 mod trust;
 mod watchdog;
 mod way;
+mod websocket;
+mod websocket_stop;
 mod workers;

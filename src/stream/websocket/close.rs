@@ -3,8 +3,11 @@
 const CLOSE: u8 = 0x88;
 const MASKED: u8 = 0x80;
 
+/// A Ping without payload, for a client.
+pub const PING: [u8; 2] = [0x89, 0];
+
 /// The longest reason: a control frame's payload less the code.
-const REASON_MAX: usize = 123;
+pub const REASON_MAX: usize = 123;
 
 /// A Close frame, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +22,21 @@ impl AsRef<[u8]> for CloseFrame {
     }
 }
 
+/// Whether a code may stand in a frame (section 7.4): not below 1000, not one that only
+/// stands for the lack of one (1004, 1005, 1006, 1015), none that nobody has defined, and
+/// not 5000 and above.
+pub fn is_sendable(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
 /// A Close with this code and as much of this reason as fits, cut between characters;
-/// masked with `key` for a server, plain for a client. `None` for a code that may not
-/// stand in a frame (section 7.4): below 1000, the ones that only stand for the lack of
-/// one (1004, 1005, 1006, 1015), those nobody has defined, and 5000 and above.
-pub fn close(code: u16, reason: &str, key: Option<[u8; 4]>) -> Option<CloseFrame> {
-    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return None;
-    }
-    let reason = &reason[..reason.floor_char_boundary(REASON_MAX)];
+/// masked with `key` for a server, plain for a client. The code must be one that may be
+/// sent.
+pub fn close(code: u16, reason: &str, key: Option<[u8; 4]>) -> CloseFrame {
+    debug_assert!(is_sendable(code));
+    let fits = |end: &usize| reason.is_char_boundary(*end);
+    let end = (0..=reason.len().min(REASON_MAX)).rev().find(fits).unwrap_or(0);
+    let reason = &reason[..end];
     let mut frame = CloseFrame { octets: [0; _], length: 0 };
     let mut put = |octets: &[u8]| {
         frame.octets[frame.length..][..octets.len()].copy_from_slice(octets);
@@ -49,7 +58,7 @@ pub fn close(code: u16, reason: &str, key: Option<[u8; 4]>) -> Option<CloseFrame
             *octet ^= key;
         }
     }
-    Some(frame)
+    frame
 }
 
 #[cfg(test)]
@@ -59,10 +68,10 @@ mod tests {
 
     #[test]
     fn it_is_what_the_rfc_says() {
-        assert_eq!(close(1001, "", None).unwrap().as_ref(), [0x88, 2, 0x03, 0xe9]);
-        let said = close(1012, "bye", None).unwrap();
+        assert_eq!(close(1001, "", None).as_ref(), [0x88, 2, 0x03, 0xe9]);
+        let said = close(1012, "bye", None);
         assert_eq!(said.as_ref(), [&[0x88, 5, 0x03, 0xf4][..], b"bye"].concat());
-        let masked = close(1001, "a", Some([1, 2, 3, 4])).unwrap();
+        let masked = close(1001, "a", Some([1, 2, 3, 4]));
         assert_eq!(masked.as_ref(), [0x88, 0x83, 1, 2, 3, 4, 0x02, 0xeb, b'a' ^ 3]);
     }
 
@@ -70,20 +79,20 @@ mod tests {
     fn a_long_reason_is_cut_between_characters() {
         let long = "ä".repeat(100);
         for key in [None, Some([9; 4])] {
-            let said = close(4999, &long, key).unwrap();
+            let said = close(4999, &long, key);
             let mut frames = Frames::default();
             frames.pass(said.as_ref());
             assert!(frames.has_closed_whole() && frames.is_at_boundary());
         }
-        let said = close(1001, &long, None).unwrap();
+        let said = close(1001, &long, None);
         assert_eq!(said.as_ref().len(), 4 + 122);
         assert!(std::str::from_utf8(&said.as_ref()[4..]).is_ok());
     }
 
     #[test]
-    fn codes_that_may_not_be_sent_are_none() {
+    fn codes_that_may_not_be_sent_are_known() {
         for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-            assert_eq!(close(code, "", None), None, "{code}");
+            assert!(!is_sendable(code), "{code}");
         }
     }
 }

@@ -3,5 +3,5 @@
 mod close;
 mod frames;
 
-pub use close::{CloseFrame, close};
+pub use close::{CloseFrame, PING, REASON_MAX, close, is_sendable};
 pub use frames::Frames;
