@@ -175,6 +175,9 @@ pub const TUNNEL_TURNS: u32 = 16;
 /// The longest pause between two WebSockets that are told to end.
 pub const TELL_EVERY: Duration = Duration::from_millis(10);
 
+/// Tunnels that the status shows, the oldest first.
+pub const STATUS_TUNNELS_MAX: usize = 100;
+
 /// Interim responses to one request.
 pub const INTERIM_MAX: u32 = 32;
 

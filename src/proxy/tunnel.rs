@@ -6,9 +6,10 @@ use std::time::Instant;
 use super::Proxy;
 use super::downstream::Caller;
 use super::failure::Failure;
-use super::record::{Summary, record};
+use super::record::{Summary, address_of, lossy, record, shown_target};
 use super::request::{Request, Upgrade};
 use crate::net::Peer;
+use crate::telemetry::About;
 use crate::upstream::Connection;
 
 /// A tunnel, from its 101 on.
@@ -34,6 +35,17 @@ impl Tunnel {
     /// Whether its frames are those of a WebSocket.
     pub fn is_websocket(&self) -> bool {
         self.request.upgrade.as_deref().is_some_and(Upgrade::is_websocket)
+    }
+
+    /// Who and what it is, for the status.
+    pub fn about(&self, proxy: &Proxy, (peer, address): (Peer, &str)) -> About {
+        let token = self.request.upgrade.as_deref().map(Upgrade::token);
+        About {
+            kind: lossy(token.unwrap_or_default()).to_ascii_lowercase(),
+            client: address_of(&Caller { peer, address }, &self.request),
+            target: shown_target(proxy, self.request.target()),
+            upstream: proxy.pool.name(self.upstream.endpoint).to_owned(),
+        }
     }
 
     /// Closes the app server's side; counts the tunnel as a request and writes down what

@@ -33,7 +33,7 @@ use crate::proxy::h1::Client;
 use crate::proxy::{Proxy, RequestIds, Stamp};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
-    AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
+    AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink, Tunnels,
 };
 use crate::tls::Settings;
 use crate::upstream::{Pool, Spare};
@@ -61,6 +61,8 @@ pub struct Start {
     pub counters: Arc<Counters>,
     /// Where access log lines go.
     pub access: Sink,
+    /// The tunnels of all workers.
+    pub tunnels: Tunnels,
     /// Events on stderr.
     pub events: Events,
     /// Where cut requests are named.
@@ -116,6 +118,8 @@ pub struct Worker {
     pub(super) shard: Rc<Shard<ConnectionState>>,
     /// Alarms of the tasks, see `seat`.
     pub(super) seats: RefCell<Slab<Rc<Alarm>>>,
+    /// The tunnels of all workers, for the status.
+    pub(super) tunnels: Tunnels,
     /// When tunnels are told to end.
     pub(super) tellings: Tellings,
     /// HTTP/2 connections that could make room.
@@ -165,6 +169,7 @@ async fn run(start: Start) -> io::Result<()> {
         fallback_host,
         shard,
         seats: RefCell::default(),
+        tunnels: start.tunnels,
         tellings: Tellings::default(),
         idlers: h2::Idlers::default(),
         lot: RefCell::new(Lot::new()?),

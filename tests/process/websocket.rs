@@ -265,3 +265,36 @@ fn a_close_and_what_is_behind_it_are_left_to_the_peers() {
     socket.send(&Frame::close(4000));
     assert_eq!(socket.end(), End::Eof);
 }
+
+#[test]
+fn the_status_shows_tunnels_with_age_and_octets_over_the_unix_socket_only() {
+    let origin = Origin::scripted(ws::echo);
+    let dir = tempfile::tempdir().unwrap();
+    let admin = format!("unix:{}", dir.path().join("admin").display());
+    let proxy = Launch::before(&origin).arg("--admin").arg(&admin).start();
+    let mut socket = opened(&proxy);
+    socket.echo("hello");
+    let ask = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ebbtide"));
+        let output = command.args(["status", "--admin", &admin]).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let status: serde_json::Value = serde_json::from_str(&ask(&["--json"])).unwrap();
+    let tunnel = &status["tunnels"][0];
+    assert_eq!(
+        (tunnel["kind"].as_str(), tunnel["target"].as_str()),
+        (Some("websocket"), Some("/chat"))
+    );
+    assert_eq!((tunnel["bytes_in"].as_u64(), tunnel["bytes_out"].as_u64()), (Some(11), Some(7)));
+    assert!(tunnel["age_ms"].is_u64() && tunnel["client"].is_string());
+    assert!(ask(&[]).contains("/chat"));
+
+    let proxy = start(&origin);
+    let _socket = opened(&proxy);
+    proxy.wait_count(&["connections", "tunnel", "websocket"], 1);
+    let status = crate::support::admin::status(&proxy.admin());
+    assert_eq!(
+        (status["connections"]["tunnel"]["websocket"].as_u64(), status.get("tunnels")),
+        (Some(1), None)
+    );
+}

@@ -29,8 +29,15 @@ pub(super) async fn serve(
     } else {
         ConnectionState::TunnelOpaque
     });
+    let caller = (client.peer, client.address.clone());
+    let entry = worker.tunnels.enter(tunnel.about(&worker.proxy, (caller.0, &caller.1)));
     let mut relay = Relay::new(worker, alarm, client, &mut tunnel);
-    let over = poll_fn(|cx| relay.poll(cx)).await;
+    let over = poll_fn(|cx| {
+        let polled = relay.poll(cx);
+        entry.note(relay.up.octets, relay.down.octets);
+        polled
+    });
+    let over = over.await;
     let passed = (relay.up.octets, relay.down.octets);
     drop(relay);
     let (end, failure) = outcome(over);
@@ -39,8 +46,7 @@ pub(super) async fn serve(
         client.socket.reset_on_close(true);
         tunnel.upstream.socket.reset_on_close(over != Over::ClientGone);
     }
-    let caller = (client.peer, &*client.address);
-    tunnel.finish(&worker.proxy, caller, passed, failure.as_ref());
+    tunnel.finish(&worker.proxy, (caller.0, &caller.1), passed, failure.as_ref());
     end
 }
 
