@@ -40,5 +40,6 @@ mod trust;
 mod watchdog;
 mod way;
 mod websocket;
+mod websocket_race;
 mod websocket_stop;
 mod workers;
