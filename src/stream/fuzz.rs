@@ -32,3 +32,19 @@ pub fn follow(octets: &[u8]) {
         assert!(again.is_at_boundary());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_fuzz_body_holds_on_its_seeds() {
+        for seed in [
+            &b"\x03\x82\x05hello\x89\x00\x88\x02\x03\xe9"[..],
+            b"\x05\x81\xfe\x00\x80\x01\x02\x03\x04aaaa",
+            b"\x07data: a\r\n\r\n: ping\n\nid: 1\ndata: b\n\n",
+            b"\x02\xef\xbb\xbfdata: a\r\rretry: 5\n\n",
+            b"",
+        ] {
+            super::follow(seed);
+        }
+    }
+}
