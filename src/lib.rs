@@ -11,6 +11,7 @@
 //! | [`tls`] | certificates, tickets, TLS sessions; knows no socket |
 //! | [`config`] | text to a checked [`config::Config`], all errors at once |
 //! | [`net`] | listeners (bind, accept, close without a reset), sockets, connect |
+//! | [`stream`] | endless streams: frame and event boundaries, goodbyes |
 //! | [`http1`] | HTTP/1.1 messages as octets: heads, framing, bodies |
 //! | [`upstream`] | endpoints, connections to them, the per-worker pool |
 //! | [`proxy`] | one request: head edits, forwarding, retry, errors to statuses |
@@ -34,6 +35,7 @@ pub mod net;
 pub mod proxy;
 pub mod serve;
 pub mod server;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

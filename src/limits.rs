@@ -169,6 +169,15 @@ pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
 /// GOAWAY (drain.md: at the latest 1 s after the grace).
 pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 
+/// How often a tunnel may move octets before others have their turn.
+pub const TUNNEL_TURNS: u32 = 16;
+
+/// The longest pause between two WebSockets that are told to end.
+pub const TELL_EVERY: Duration = Duration::from_millis(10);
+
+/// Tunnels that the status shows, the oldest first.
+pub const STATUS_TUNNELS_MAX: usize = 100;
+
 /// Interim responses to one request.
 pub const INTERIM_MAX: u32 = 32;
 
