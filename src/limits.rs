@@ -248,3 +248,64 @@ pub const DESCRIPTORS_PER_LISTENER: usize = 4;
 /// Tasks that run at most before a worker asks the kernel for news. Each may have
 /// a turn of [`H2_TURN`] octets of the dearest frames.
 pub const EVENT_INTERVAL: u32 = 16;
+
+/// The longest that the app of the demo works on one request.
+pub const DEMO_WORK_MAX: Duration = Duration::from_secs(60);
+
+/// How long a client of the demo waits for a connection, and for a whole answer, which
+/// may take [`DEMO_WORK_MAX`].
+pub const DEMO_CONNECT: Duration = Duration::from_secs(5);
+/// See [`DEMO_CONNECT`].
+pub const DEMO_PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long a client of the demo that was refused waits before it tries again.
+pub const DEMO_RECONNECT: Duration = Duration::from_millis(50);
+
+/// How long the app of the demo may take to hear of a request, before it counts as one
+/// that never came through; and once more when all clients are done.
+pub const DEMO_DOUBT: Duration = Duration::from_millis(50);
+/// See [`DEMO_DOUBT`].
+pub const DEMO_SETTLE: Duration = Duration::from_millis(200);
+
+/// Octets of an answer that a client of the demo reads.
+pub const DEMO_ANSWER_MAX: usize = 4 << 20;
+
+/// Requests without an answer that are remembered until the end; of more it is not said
+/// whether the app executed them.
+pub const DEMO_DOUBTS_MAX: usize = 100_000;
+
+/// How long the demo loads the proxy before it stops it, if nobody says otherwise.
+pub const DEMO_LOAD: Duration = Duration::from_secs(3);
+
+/// The least and the most that it may be told to.
+pub const DEMO_LOAD_MIN: Duration = Duration::from_secs(1);
+/// See [`DEMO_LOAD_MIN`].
+pub const DEMO_LOAD_MAX: Duration = Duration::from_secs(60);
+
+/// How long the demo's proxy may take to be ready.
+pub const DEMO_START: Duration = Duration::from_secs(10);
+
+/// The `drain_timeout` of the demo's proxy: longer than its longest request, and short
+/// enough that a person sees it pass.
+pub const DEMO_DRAIN: Duration = Duration::from_secs(10);
+
+/// When a proxy that has been told to stop is ended: after all its own bounds, the
+/// watchdog's included.
+pub const DEMO_STOP_MAX: Duration = Duration::from_secs(20);
+
+/// How long the demo's clients go on after the end of the proxy, so that each of them
+/// finds nobody there.
+pub const DEMO_AFTER: Duration = Duration::from_millis(500);
+
+/// How often the demo asks for the proxy's status, and how often it draws.
+pub const DEMO_ASK: Duration = Duration::from_millis(40);
+/// See [`DEMO_ASK`].
+pub const DEMO_DRAW: Duration = Duration::from_millis(100);
+
+/// Open files that the demo needs at most, in each of its processes.
+pub const DEMO_DESCRIPTORS: u64 = 512;
+
+/// Events of the demo's proxy that wait to be looked at.
+pub const DEMO_NEWS: usize = 256;
+
+const _: () = assert!(DEMO_PATIENCE.as_secs() > DEMO_WORK_MAX.as_secs());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("limits", &[]),
     ("manual", &["telemetry"]),
     ("drain", &["limits"]),
@@ -36,8 +36,9 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ),
     ("lifecycle", &["drain", "telemetry", "config", "limits"]),
     ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
+    ("demo", &["admin", "http1", "drain", "telemetry", "limits"]),
     ("server", &["*"]),
-    ("cli", &["config", "drain", "server", "admin", "telemetry", "limits"]),
+    ("cli", &["config", "drain", "demo", "server", "admin", "telemetry", "limits"]),
     ("main", &["*"]),
 ];
 
