@@ -1,6 +1,6 @@
 //! WebSockets and other upgrades: what passes, what does not, and how they end.
 
-use crate::support::client::{End, get};
+use crate::support::client::{Client, End, get};
 use crate::support::origin::{Next, Origin};
 use crate::support::process::{Launch, Proxy};
 use crate::support::ws::{self, BINARY, CLOSE, Frame, PING, PONG, Socket, TEXT};
@@ -201,7 +201,7 @@ fn an_app_server_that_is_gone_inside_a_frame_becomes_a_reset() {
 #[test]
 fn a_client_that_is_gone_is_told_to_the_app_server() {
     let origin = Origin::scripted(ws::echo);
-    let proxy = Launch::before(&origin).admin().stop("close_timeout", "100ms").start();
+    let proxy = start(&origin);
     let mut socket = opened(&proxy);
     socket.echo("a");
     drop(socket);
@@ -297,4 +297,106 @@ fn the_status_shows_tunnels_with_age_and_octets_over_the_unix_socket_only() {
         (status["connections"]["tunnel"]["websocket"].as_u64(), status.get("tunnels")),
         (Some(1), None)
     );
+}
+
+#[test]
+fn nothing_of_ours_follows_a_close_of_the_app_server() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        conn.send(Frame::close(1000).octets(false))?;
+        conn.wait_end();
+        Ok(Next::Close)
+    });
+    let proxy = Launch::before(&origin).set("websocket.ping_interval", "1s").start();
+    let mut socket = opened(&proxy);
+    assert_eq!(socket.read_to_close(), (Some(1000), vec![]));
+    let mut client = Client { wire: socket.wire };
+    client.hears_nothing_for(ms(1500));
+}
+
+#[test]
+fn what_a_client_says_after_the_app_server_has_ended_its_side_arrives() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        conn.send(Frame::close(1000).octets(false))?;
+        conn.wire().sock.shutdown(std::net::Shutdown::Write).unwrap();
+        conn.hold("answer")?;
+        assert_eq!(ws::read(conn.wire(), true)?, Frame::new(TEXT, "one more"));
+        assert_eq!(ws::read(conn.wire(), true)?.code(), Some(1000));
+        Ok(Next::Close)
+    });
+    let proxy = start(&origin);
+    let mut socket = opened(&proxy);
+    assert_eq!(socket.read_to_close(), (Some(1000), vec![]));
+    socket.send(&Frame::new(TEXT, "one more"));
+    socket.send(&Frame::close(1000));
+    origin.release("answer");
+    assert_eq!(socket.end(), End::Eof);
+    assert_eq!(origin.wait_connection_end(0).0, End::Eof);
+}
+
+#[test]
+fn a_client_that_has_said_all_still_gets_what_the_app_server_says() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        let _close = ws::read(conn.wire(), true)?;
+        for _ in 0..8 {
+            conn.send(Frame::new(TEXT, "still").octets(false))?;
+            crate::support::pause(ms(700));
+        }
+        conn.send(Frame::close(1000).octets(false))?;
+        Ok(Next::Close)
+    });
+    let proxy = start(&origin);
+    let mut socket = opened(&proxy);
+    socket.send(&Frame::close(1000));
+    socket.wire.sock.shutdown(std::net::Shutdown::Write).unwrap();
+    let (code, before) = socket.read_to_close();
+    assert_eq!((code, before.len()), (Some(1000), 8));
+}
+
+#[test]
+fn an_app_server_that_ends_without_answering_a_close_is_no_failure() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        let _close = ws::read(conn.wire(), true)?;
+        Ok(Next::Close)
+    });
+    let proxy = start(&origin);
+    let mut socket = opened(&proxy);
+    socket.send(&Frame::close(1000));
+    assert_eq!(socket.read_to_close(), (Some(1000), vec![]));
+    assert_eq!(socket.end(), End::Eof);
+    proxy.wait_access("the tunnel's line", |line| line.contains("\"error\":null"));
+    assert!(proxy.events("request_failed").is_empty());
+}
+
+#[test]
+fn a_reset_passes_through_a_tunnel_that_is_not_understood() {
+    let agree = "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n";
+    let wish = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n";
+    let origin = Origin::scripted(move |conn, _| {
+        conn.send(agree)?;
+        conn.send("part of")?;
+        conn.hold("die")?;
+        Ok(Next::Reset)
+    });
+    let proxy = Launch::before(&origin).set("upgrade_tokens", "raw").start();
+    let mut client = proxy.client();
+    client.send(wish);
+    client.head();
+    client.octets(7);
+    origin.release("die");
+    assert_eq!(client.end(), End::Reset);
+
+    let origin = Origin::scripted(move |conn, _| {
+        conn.send(agree)?;
+        Err(conn.wait_end())
+    });
+    let proxy = Launch::before(&origin).set("upgrade_tokens", "raw").start();
+    let mut client = proxy.client();
+    client.send(wish);
+    client.head();
+    client.reset();
+    assert_eq!(origin.wait_connection_end(0).0, End::Reset);
 }

@@ -1,10 +1,10 @@
 //! What a stop does with tunnels: the rows of the contract's table, one by one.
 
-use crate::support::client::End;
+use crate::support::client::{Client, End};
 use crate::support::origin::{Next, Origin};
 use crate::support::process::{Launch, Proxy};
 use crate::support::ws::{self, BINARY, CLOSE, Frame, Socket, TEXT};
-use crate::support::{ms, pattern};
+use crate::support::{ms, pattern, pause};
 
 fn opened(proxy: &Proxy) -> Socket {
     Socket::open(proxy.client(), "/chat")
@@ -231,4 +231,155 @@ fn a_wish_that_is_answered_in_the_drain_is_told_at_once() {
     assert_eq!(socket.end(), End::Eof);
     drop(socket);
     proxy.wait_clean_exit();
+}
+
+#[test]
+fn a_close_of_the_app_server_that_is_under_way_arrives_whole() {
+    for at in 1..4 {
+        let octets = Frame::close(4002).octets(false);
+        let origin = Origin::scripted(move |conn, request| {
+            conn.send(ws::agree(request))?;
+            conn.send(&octets[..at])?;
+            conn.hold("rest")?;
+            conn.send(&octets[at..])?;
+            let _answer = ws::read(conn.wire(), true)?;
+            Ok(Next::Close)
+        });
+        let proxy = Launch::before(&origin).start();
+        let mut socket = opened(&proxy);
+        while socket.wire.ahead.len() < at {
+            socket.wire.fill().unwrap();
+        }
+        proxy.terminate();
+        proxy.wait_phase("draining");
+        pause(ms(50));
+        origin.release("rest");
+        assert_eq!(socket.read_to_close(), (Some(4002), vec![]), "{at}");
+        socket.send(&Frame::close(4002));
+        assert_eq!(socket.end(), End::Eof);
+        drop(socket);
+        proxy.wait_clean_exit();
+    }
+}
+
+#[test]
+fn who_does_not_read_his_close_before_the_deadline_is_reset_and_named() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        conn.send(Frame::new(BINARY, pattern(8 << 20)).octets(false))?;
+        conn.wait_end();
+        Ok(Next::Close)
+    });
+    let proxy = Launch::before(&origin)
+        .stop("drain_timeout", "600ms")
+        .stop("close_timeout", "100ms")
+        .start();
+    let mut client = Client::connect_narrow(&proxy.place(), 4096);
+    client.send(ws::upgrade("/chat"));
+    let mut socket = Socket::opened(client);
+    let mut got = Vec::new();
+    socket.wire.exactly(50, &mut got).unwrap();
+    proxy.terminate();
+    assert_eq!(proxy.wait_exit().code(), 3);
+    assert_eq!(socket.wire.until_end(&mut got), End::Reset);
+    assert_eq!(proxy.reported("cut_total"), 1);
+}
+
+#[test]
+fn a_close_is_sent_and_taken_even_if_no_time_is_given_to_answer() {
+    let origin = Origin::scripted(ws::echo);
+    let proxy = Launch::before(&origin).stop("close_timeout", "0s").start();
+    let mut socket = opened(&proxy);
+    proxy.terminate();
+    assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
+    drop(socket);
+    proxy.wait_clean_exit();
+}
+
+#[test]
+fn a_wish_that_is_answered_late_is_told_in_time_to_answer() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.hold("agree")?;
+        ws::echo(conn, request)
+    });
+    let proxy = Launch::before(&origin)
+        .stop("stream_close_after", "60s")
+        .stop("drain_timeout", "3s")
+        .stop("close_timeout", "2s")
+        .start();
+    let mut client = proxy.client();
+    client.send(ws::upgrade("/chat"));
+    origin.wait_started("/chat");
+    proxy.terminate();
+    proxy.wait_phase("draining");
+    origin.release("agree");
+    let mut socket = Socket::opened(client);
+    assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
+    socket.send(&Frame::close(1001));
+    assert_eq!(socket.end(), End::Eof);
+    drop(socket);
+    proxy.wait_clean_exit();
+}
+
+#[test]
+fn the_app_server_is_told_of_a_client_that_only_hung_up() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        let said = ws::read(conn.wire(), true)?;
+        assert_eq!((said.opcode, said.code()), (CLOSE, Some(1001)));
+        conn.send(said.octets(false))?;
+        Ok(Next::Close)
+    });
+    for resets in [false, true] {
+        let proxy = Launch::before(&origin).start();
+        let mut socket = opened(&proxy);
+        proxy.terminate();
+        assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
+        if resets {
+            socket.wire.reset();
+        }
+        drop(socket);
+        proxy.wait_clean_exit();
+    }
+    assert_eq!(origin.wait_connection_end(0).0, End::Eof);
+    assert_eq!(origin.wait_connection_end(1).0, End::Eof);
+}
+
+#[test]
+fn a_client_inside_a_frame_that_does_not_answer_becomes_a_reset_for_the_app_server() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        Err(conn.wait_end())
+    });
+    let proxy = Launch::before(&origin).stop("close_timeout", "200ms").start();
+    let mut socket = opened(&proxy);
+    socket.wire.send(&Frame::new(TEXT, "half of it").octets(true)[..9]).unwrap();
+    proxy.terminate();
+    assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
+    assert_eq!(socket.end(), End::Eof);
+    drop(socket);
+    assert_eq!(origin.wait_connection_end(0).0, End::Reset);
+    proxy.wait_clean_exit();
+}
+
+#[test]
+fn what_age_could_not_end_the_deadline_names() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        conn.send(&Frame::new(BINARY, pattern(100)).octets(false)[..50])?;
+        conn.wait_end();
+        Ok(Next::Close)
+    });
+    let proxy = Launch::before(&origin)
+        .set("websocket.max_age", "1s")
+        .stop("drain_timeout", "1500ms")
+        .stop("close_timeout", "500ms")
+        .start();
+    let mut socket = opened(&proxy);
+    let mut got = Vec::new();
+    socket.wire.exactly(50, &mut got).unwrap();
+    proxy.terminate();
+    assert_eq!(socket.wire.until_end(&mut got), End::Reset);
+    assert_eq!(proxy.wait_exit().code(), 3);
+    assert_eq!(proxy.reported("cut_total"), 1);
 }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::seen::Seen;
 use super::{Protocol, Shape};
-use crate::http1::field::{Field, Name, tokens};
+use crate::http1::field::{Field, Name, has_token, tokens};
 use crate::http1::{Framing, RequestHead, ResponseHead};
 
 /// The one protocol whose frames are known.
@@ -72,6 +72,9 @@ impl Upgrade {
 
     /// Whether a 101 is the answer to this wish; else what is wrong with it.
     pub(in crate::proxy) fn check(&self, head: &ResponseHead<'_, '_>) -> Result<(), &'static str> {
+        if head.minor == 0 {
+            return Err("101 in HTTP/1.0");
+        }
         let mut connection = head.fields.iter().filter(|it| Name::of(it.name) == Name::Connection);
         let says =
             |field: &Field<'_>| tokens(field.value).any(|it| it.eq_ignore_ascii_case(b"upgrade"));
@@ -83,6 +86,10 @@ impl Upgrade {
             return Err("101 for another protocol than was asked for");
         }
         if let Some(accept) = &self.accept {
+            let hidden = |field: &Field<'_>| has_token(field.value, "sec-websocket-accept");
+            if head.fields.iter().any(|it| Name::of(it.name) == Name::Connection && hidden(it)) {
+                return Err("101 that names Sec-WebSocket-Accept in Connection");
+            }
             let mut accepts = named(head.fields, "sec-websocket-accept");
             if accepts.next() != Some(accept) || accepts.next().is_some() {
                 return Err("101 with a wrong Sec-WebSocket-Accept");

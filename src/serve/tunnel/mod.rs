@@ -1,5 +1,6 @@
 //! Tunnels: connections that have become another protocol's.
 
+mod farewell;
 mod relay;
 mod tellings;
 mod way;
@@ -39,13 +40,14 @@ pub(super) async fn serve(
     });
     let over = over.await;
     let passed = (relay.up.octets, relay.down.octets);
+    let leaves_part = relay.leaves_part;
     drop(relay);
     let (end, failure) = outcome(over);
-    if let End::Drop(_) = end {
-        // Neither may take it for an end that somebody meant.
-        client.socket.reset_on_close(true);
-        tunnel.upstream.socket.reset_on_close(over != Over::ClientGone);
-    }
+    // Nobody may take for an end that somebody meant what is none.
+    let whole = is_websocket && over == Over::ClientGone;
+    let is_drop = matches!(end, End::Drop(_));
+    client.socket.reset_on_close(is_drop);
+    tunnel.upstream.socket.reset_on_close(leaves_part || (is_drop && !whole));
     tunnel.finish(&worker.proxy, (caller.0, &caller.1), passed, failure.as_ref());
     end
 }

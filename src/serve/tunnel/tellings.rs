@@ -29,7 +29,8 @@ pub(super) struct Telling<'a> {
 impl Tellings {
     /// A place for a tunnel. One that comes while the process drains is told at once.
     pub(super) fn enter(&self, proxy: &Proxy) -> Telling<'_> {
-        let due = if proxy.stage() >= Stage::Draining { first(proxy) } else { NEVER };
+        let draining = proxy.stage() >= Stage::Draining;
+        let due = if draining { first(proxy).min(last(proxy)) } else { NEVER };
         let due = Rc::new(Cell::new(due));
         let key = self.tunnels.borrow_mut().insert(Rc::clone(&due));
         Telling { tellings: self, key, due }
@@ -39,13 +40,8 @@ impl Tellings {
     /// `drain.stop.spread`, none later than `close_timeout` before the hard deadline.
     pub(in crate::serve) fn spread(&self, proxy: &Proxy) {
         let tunnels = self.tunnels.borrow();
-        let plan = &proxy.config.stop;
-        let Orders { deadline, .. } = proxy.orders.get();
-        let last = deadline
-            .instant()
-            .map_or(NEVER, |at| proxy.clock.millis(at).saturating_sub(millis(plan.close_timeout)));
-        let pause = pause(plan.spread, tunnels.len());
-        let first = first(proxy);
+        let pause = pause(proxy.config.stop.spread, tunnels.len());
+        let (first, last) = (first(proxy), last(proxy));
         for (place, (_, due)) in tunnels.iter().enumerate() {
             let after = pause.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
             due.set(due.get().min(first.saturating_add(millis(after)).min(last)));
@@ -57,6 +53,13 @@ impl Tellings {
 fn first(proxy: &Proxy) -> u64 {
     let Orders { since, .. } = proxy.orders.get();
     proxy.clock.millis(since).saturating_add(millis(proxy.config.stop.stream_close_after))
+}
+
+/// When the last of them is told: in time to answer before the hard deadline.
+fn last(proxy: &Proxy) -> u64 {
+    let Orders { deadline, .. } = proxy.orders.get();
+    let answer = millis(proxy.config.stop.close_timeout);
+    deadline.instant().map_or(NEVER, |at| proxy.clock.millis(at).saturating_sub(answer))
 }
 
 /// From one to the next, if there are so many.

@@ -13,8 +13,12 @@ pub(super) struct Way {
     /// Octets that wait for the reader, and how many of them it has taken.
     held: Vec<u8>,
     taken: usize,
-    /// Octets that the reader has been given.
+    /// Something was written that the kernel may not have: ciphertext.
+    unsure: bool,
+    /// Octets of the writer that passed.
     pub(super) octets: u64,
+    /// Octets that the reader has taken, ours among them.
+    pub(super) delivered: u64,
     /// The writer has ended its side.
     pub(super) ended: bool,
     /// The reader has been told so, or is gone.
@@ -32,15 +36,22 @@ impl Way {
             frames,
             held: octets.to_vec(),
             taken: 0,
+            unsure: false,
             octets: octets.len() as u64,
+            delivered: 0,
             ended: false,
             finished: false,
         }
     }
 
-    /// Whether nothing waits for the reader.
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+    /// Whether the kernel has all that was for the reader.
+    pub(super) fn is_out(&self) -> bool {
+        self.held.is_empty() && !self.unsure
+    }
+
+    /// Whether its frames can be told apart.
+    pub(super) fn is_followed(&self) -> bool {
+        self.frames.as_ref().is_some_and(|frames| !frames.is_opaque())
     }
 
     /// Whether a frame of ours may be sent now: what waits ends with a frame as well.
@@ -65,9 +76,9 @@ impl Way {
         }
     }
 
-    /// Puts octets behind what waits.
-    pub(super) fn hold(&mut self, octets: &[u8]) {
-        self.held.extend_from_slice(octets);
+    /// Puts a frame of ours behind what waits.
+    pub(super) fn hold(&mut self, frame: &[u8]) {
+        self.held.extend_from_slice(frame);
     }
 
     /// Sends what waits; `false` if the reader does not take all of it now.
@@ -75,7 +86,10 @@ impl Way {
         while self.taken < self.held.len() {
             match reader.poll_write(cx, &self.held[self.taken..])? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(n) => self.taken += n,
+                Poll::Ready(n) => {
+                    self.taken += n;
+                    self.delivered += n as u64;
+                }
                 Poll::Pending => return Ok(false),
             }
         }
@@ -83,7 +97,8 @@ impl Way {
             // A silent tunnel has no buffer.
             (self.held, self.taken) = (Vec::new(), 0);
         }
-        Ok(reader.poll_flush(cx)?.is_ready())
+        self.unsure = reader.poll_flush(cx)?.is_pending();
+        Ok(!self.unsure)
     }
 
     /// Sends octets at once, and holds what the reader does not take. Only when nothing
@@ -95,6 +110,7 @@ impl Way {
         octets: &[u8],
     ) -> io::Result<()> {
         self.octets += octets.len() as u64;
+        self.unsure = reader.is_tls();
         let mut sent = 0;
         while sent < octets.len() {
             match reader.poll_write(cx, &octets[sent..])? {
@@ -103,6 +119,7 @@ impl Way {
                 Poll::Pending => break,
             }
         }
+        self.delivered += sent as u64;
         self.hold(&octets[sent..]);
         Ok(())
     }
@@ -119,7 +136,7 @@ impl Way {
 
     /// Forgets what waits: the reader is gone.
     pub(super) fn give_up(&mut self) {
-        (self.held, self.taken) = (Vec::new(), 0);
+        (self.held, self.taken, self.unsure) = (Vec::new(), 0, false);
         self.finished = true;
     }
 }
