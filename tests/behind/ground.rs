@@ -78,15 +78,13 @@ impl Ground {
     /// A configuration from `config/` with these addresses in the place of its own.
     pub(crate) fn written_into(&self, config: &str) -> String {
         let mut config = config.to_owned();
-        for (theirs, ours, times) in [
-            ("10.0.0.11:8080", self.place(Role::A).to_string(), 1),
-            ("10.0.0.12:8080", self.place(Role::B).to_string(), 1),
-            ("listen 80;", format!("listen {};", self.place(Role::Front)), 0),
-            ("bind :80", format!("bind {}", self.place(Role::Front)), 0),
-            ("port 9901", format!("port {}", self.admin(Role::A).port()), 0),
+        for (theirs, ours) in [
+            ("10.0.0.11:8080", self.place(Role::A).to_string()),
+            ("10.0.0.12:8080", self.place(Role::B).to_string()),
+            ("listen 80;", format!("listen {};", self.place(Role::Front))),
+            ("bind :80", format!("bind {}", self.place(Role::Front))),
+            ("port 9901", format!("port {}", self.admin(Role::A).port())),
         ] {
-            let there = config.matches(theirs).count();
-            assert!((times..=1).contains(&there), "{theirs} stands {there} times in:\n{config}");
             config = config.replace(theirs, &ours);
         }
         config

@@ -78,22 +78,20 @@ fn nginx_as_it_comes_hides_restarts_11_s_apart() {
     stage.assert_sound(load);
 }
 
-/// The longest stop there is: HAProxy notices it, takes the server off, and only the
-/// other one is left. That is stopped at the moment at which the first is back, and
-/// before HAProxy knows of it.
+/// HAProxy has taken both off and still tries them, so that whoever asks now waits for the
+/// first that comes back.
 #[test]
 fn haproxy_as_recommended_holds_requests_while_it_has_nobody() {
     let mut stage = Stage::new(haproxy, gunicorn);
     let load = stage.load(Diet::Mixed, 6);
-    for (which, other, name) in [(Which::A, Which::B, "a"), (Which::B, Which::A, "b")] {
-        let [off, on] = ["DOWN", "UP"].map(|how| format!("Server ebbtide/{name} is {how}"));
-        let [was_off, was_on] = [&off, &on].map(|what| stage.front.said(what));
+    load.pace(Pace::Quiet);
+    for (which, name) in [(Which::A, "a"), (Which::B, "b")] {
         stage.stop(which);
-        stage.front.wait_said(&off, was_off);
+        stage.front.wait_said(&format!("Server ebbtide/{name} is DOWN"));
+    }
+    load.pace(Pace::Busy);
+    for which in Which::BOTH {
         stage.start_again(which);
-        stage.restart(other);
-        stage.front.wait_said(&on, was_on);
-        load.wait_served(BETWEEN_ROUNDS);
     }
     stage.assert_sound(load);
 }
@@ -125,5 +123,5 @@ fn haproxy_as_recommended_takes_a_server_off_before_idle_connections_are_closed(
     let stage = stopped_in_silence(haproxy);
     let by_ebbtide = stage.pair.counted(Which::A, "/closed/drain");
     assert!(by_ebbtide > 0, "it had kept some");
-    assert_eq!(stage.front.said("Server ebbtide/a is DOWN"), 1, "it knew when they were closed");
+    assert!(stage.front.has_said("Server ebbtide/a is DOWN"), "it knew when they were closed");
 }
