@@ -100,7 +100,8 @@ fn idle_connection_is_told_twice_with_the_grace_between(way: Way) {
 
 fn streams_opened_before_the_final_goaway_are_served(way: Way) {
     let origin = Origin::new();
-    let proxy = launch(&origin).start();
+    // Long enough for ten rounds on a machine that is busy with other things.
+    let proxy = launch(&origin).stop("goaway_grace", "3s").start();
     let mut h2 = way.connect(&proxy);
     drain(&proxy);
     first_goaway(&mut h2);
@@ -177,7 +178,9 @@ fn the_process_leaves_right_after_the_last_stream(way: Way) {
 
 fn a_thousand_streams_on_one_connection_go_through_a_stop(way: Way) {
     let origin = Origin::new();
-    let proxy = launch(&origin).set("limits.streams", "1000").start();
+    // Long enough to open them all on a machine that is busy with other things.
+    let launch = launch(&origin).set("limits.streams", "1000");
+    let proxy = launch.stop("goaway_grace", "3s").start();
     let mut h2 = way.connect(&proxy);
     let before: Vec<u32> = (0..400).map(|_| h2.get("/think/400")).collect();
     proxy.terminate();
