@@ -18,11 +18,13 @@
 //! | [`lifecycle`] | the process state machine, signals, watchdog |
 //! | [`admin`] | health, status and metrics over HTTP, and their client |
 //! | [`server`] | composition root |
+//! | [`demo`] | an app, clients that count, and a stop that a person can watch |
 //! | [`cli`] | arguments, help, `check` |
 
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod http1;
 pub mod lifecycle;

@@ -239,3 +239,30 @@ pub const DESCRIPTORS_PER_LISTENER: usize = 4;
 /// Tasks that run at most before a worker asks the kernel for news. Each may have
 /// a turn of [`H2_TURN`] octets of the dearest frames.
 pub const EVENT_INTERVAL: u32 = 16;
+
+/// The longest that the app of the demo works on one request.
+pub const DEMO_WORK_MAX: Duration = Duration::from_secs(60);
+
+/// How long a client of the demo waits for a connection, and for a whole answer, which
+/// may take [`DEMO_WORK_MAX`].
+pub const DEMO_CONNECT: Duration = Duration::from_secs(5);
+/// See [`DEMO_CONNECT`].
+pub const DEMO_PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long a client of the demo that was refused waits before it tries again.
+pub const DEMO_RECONNECT: Duration = Duration::from_millis(50);
+
+/// How long the app of the demo may take to hear of a request, before it counts as one
+/// that never came through; and once more when all clients are done.
+pub const DEMO_DOUBT: Duration = Duration::from_millis(50);
+/// See [`DEMO_DOUBT`].
+pub const DEMO_SETTLE: Duration = Duration::from_millis(200);
+
+/// Octets of an answer that a client of the demo reads.
+pub const DEMO_ANSWER_MAX: usize = 4 << 20;
+
+/// Requests without an answer that are remembered until the end; of more it is not said
+/// whether the app executed them.
+pub const DEMO_DOUBTS_MAX: usize = 100_000;
+
+const _: () = assert!(DEMO_PATIENCE.as_secs() > DEMO_WORK_MAX.as_secs());

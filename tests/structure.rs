@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("limits", &[]),
     ("drain", &["limits"]),
     ("telemetry", &["limits", "drain"]),
@@ -23,6 +23,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ),
     ("lifecycle", &["drain", "telemetry", "config", "limits"]),
     ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
+    ("demo", &["http1", "limits"]),
     ("server", &["*"]),
     ("cli", &["config", "drain", "server", "admin", "telemetry", "limits"]),
     ("main", &["*"]),

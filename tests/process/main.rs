@@ -13,6 +13,7 @@ mod support;
 mod admin;
 mod crossing;
 mod degrade;
+mod demo;
 mod distrust;
 mod errors;
 mod forward;
