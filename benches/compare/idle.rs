@@ -1,5 +1,7 @@
 //! What a connection that is held open takes of a proxy's memory.
 
+use std::thread;
+
 use serde_json::json;
 
 use crate::field::Field;
@@ -8,8 +10,7 @@ use crate::section::Section;
 use crate::support::h2load::Work;
 use crate::support::idle::Idle;
 use crate::support::load::Load;
-use crate::support::proxy::Doors;
-use crate::support::{Error, memory};
+use crate::support::{Error, host, memory};
 
 /// What is held, and the words for it.
 #[derive(Clone, Copy)]
@@ -29,45 +30,66 @@ const HELD: [(Held, &str); 4] = [
 /// The most bytes after one request in clear text that are aimed at: 1.5 KB.
 const AIM: f64 = 1.5;
 
+/// Of each kind, before any is measured: what the first of a kind brings with it, such as
+/// the pages of a TLS library, is not to be divided among the others.
+const WARM_UP: usize = 8;
+
+/// Descriptors that the bench needs besides its connections.
+const SPARE_DESCRIPTORS: u64 = 1_000;
+
 /// A proxy that is started for this alone; KB for each connection.
 fn grown(field: &Field, number: usize, held: Held, connections: usize) -> Result<f64, Error> {
     let entry = field.entries(Variant::Plain)[number];
     let running = field.start(number, entry, field.upstream)?;
-    let doors: Doors = running.doors;
+    let (process, doors) = (&running.process, &running.doors);
     let bytes = match held {
-        Held::Fresh => memory::growth(&running.process, &doors, connections, || {
-            Load::connect(doors.h1, connections)
-        }),
-        Held::Used => memory::growth(&running.process, &doors, connections, || {
+        Held::Fresh => {
+            memory::growth(process, doors, connections, || Load::connect(doors.h1, connections))
+        }
+        Held::Used => memory::growth(process, doors, connections, || {
             Load::connect_and_ask(doors.h1, connections)
         }),
-        Held::Encrypted(work) => memory::growth(&running.process, &doors, connections, || {
-            Idle::connect(work, &doors, &field.identity, connections)
-        }),
+        Held::Encrypted(work) => {
+            let hold = |count| Idle::connect(work, doors, &field.identity, count);
+            drop(hold(WARM_UP)?);
+            memory::growth(process, doors, connections, || hold(connections))
+        }
     };
     let bytes = bytes.map_err(|error| format!("{}: {error}", entry.name()))?;
     Ok(bytes as f64 / 1024.0)
 }
 
-/// Measures all programs, one after the other.
-pub(crate) fn measure(field: &Field, connections: usize) -> Result<Section, Error> {
+/// All programs side by side, since most of the time passes with waiting.
+fn grown_all(field: &Field, held: Held, connections: usize) -> Result<Vec<f64>, Error> {
+    thread::scope(|scope| {
+        let measure = |number| scope.spawn(move || grown(field, number, held, connections));
+        let all: Vec<_> = (0..field.programs.len()).map(measure).collect();
+        all.into_iter().map(|one| one.join().map_err(|_| "a thread panicked")?).collect()
+    })
+}
+
+/// Measures all kinds, one after the other.
+pub(crate) fn measure(field: &Field, wanted: usize) -> Result<Section, Error> {
+    let limit = host::raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS);
+    let share = usize::try_from(limit).unwrap_or(usize::MAX) / field.programs.len();
+    let connections = wanted.min(share);
     let method = format!(
-        "{connections} connections, all held open for two seconds or more without a change; \
-         growth of the proportional set size of all its processes, by connection. What the \
-         kernel needs for a socket is not in it, and is the same for all."
+        "{connections} connections (of {wanted} wanted) to each, held open until nothing has \
+         changed for two seconds; growth of the proportional set size of all its processes, \
+         by connection. What the kernel needs for a socket is not in it, and is the same for \
+         all."
     );
-    let mut header = vec!["proxy"];
-    header.extend(HELD.map(|(_, words)| words));
+    let header: Vec<_> = std::iter::once("proxy").chain(HELD.map(|(_, words)| words)).collect();
     let mut section = Section::new("Memory for an idle connection, KB", method, &header);
+    let mut kinds = Vec::new();
+    for (held, words) in HELD {
+        eprintln!("compare: idle: {words}");
+        kinds.push(grown_all(field, held, connections)?);
+    }
     for (number, program) in field.programs.iter().enumerate() {
-        let mut sizes = Vec::new();
-        for (held, words) in HELD {
-            eprintln!("compare: idle: {}, {words}", program.name());
-            sizes.push(grown(field, number, held, connections)?);
-        }
-        let raw = json!(sizes);
-        let shown: Vec<_> = sizes.iter().map(|size| format!("{size:.2}")).collect();
-        section.add(&program.name(), shown, raw);
+        let sizes: Vec<_> = kinds.iter().map(|sizes| sizes[number]).collect();
+        let shown = sizes.iter().map(|size| format!("{size:.2}"));
+        section.add(&program.name(), shown, json!(sizes));
         if program.make == Make::Ebbtide {
             section.aim("KB for an idle connection after one request", sizes[1], AIM);
         }

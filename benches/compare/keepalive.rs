@@ -14,7 +14,7 @@ use crate::support::proxy::Doors;
 use crate::support::{Error, message};
 
 const CONNECTIONS: usize = 8;
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW: Duration = Duration::from_millis(800);
 const WARM_UP: u64 = 2_000;
 
 /// Requests a second of the row with a fixed rate.
@@ -124,7 +124,7 @@ pub(crate) fn measure(field: &Field, small: Small, rounds: usize) -> Result<Sect
     if small == Small::KeepAlive {
         let mut load = Load::connect(field.upstream, CONNECTIONS)?;
         load.run(Until::Requests(WARM_UP))?;
-        let limit = load.run(Until::Elapsed(WINDOW))?;
+        let limit = load.run(Until::Elapsed(Duration::from_secs(1)))?;
         section.method += &format!(
             " Without a proxy, load and application do {limit} requests in a second on the \
              core that they share. A response has {} octets of body.",

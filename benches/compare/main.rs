@@ -1,5 +1,5 @@
 //! ebbtide beside nginx and HAProxy: what a request, a large body and an idle connection
-//! cost, and what a start and a stop take.
+//! cost, what a start and a stop take, and what clients lose by a stop.
 //!
 //! `benches/compare/run` installs the peers and runs this. Proxies have one worker on a
 //! core of their own; load and application share the other. Each response is checked,
@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bulk;
+mod drain;
 mod ebbtide;
 mod field;
 mod figures;
@@ -34,6 +35,7 @@ use std::time::Instant;
 
 use bulk::Direction;
 use clap::{Parser, ValueEnum};
+use drain::Deed;
 use field::Field;
 use keepalive::Small;
 use program::{Named, Program};
@@ -72,6 +74,12 @@ enum Row {
     Start,
     /// From the signal to the exit with idle connections.
     Retire,
+    /// What clients lose when a proxy stops.
+    Stops,
+    /// What clients lose when a proxy is stopped and started again.
+    Restarts,
+    /// What clients lose when a peer reloads.
+    Reloads,
 }
 
 /// Measures ebbtide beside other proxies.
@@ -90,12 +98,15 @@ struct Options {
     /// Rounds in which each proxy has its turn; a ratio is the median over them.
     #[arg(long, value_name = "N", default_value_t = 15)]
     pairs: usize,
-    /// Idle connections held for `idle`.
-    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    /// Idle connections held for `idle`, to each proxy.
+    #[arg(long, value_name = "N", default_value_t = 3_000)]
     held: usize,
     /// Idle connections held for `retire`; fewer if the descriptor limit asks for it.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     retired: usize,
+    /// Stops, restarts and reloads under load, of each proxy.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    stops: usize,
     /// Few rounds, to see that everything works. Its figures are not to be quoted.
     #[arg(long)]
     quick: bool,
@@ -107,8 +118,10 @@ struct Options {
     bench: bool,
 }
 
-/// Rounds of a quick run.
+/// Rounds of a quick run, and its stops, and its idle connections.
 const QUICK_PAIRS: usize = 3;
+const QUICK_STOPS: usize = 2;
+const QUICK_HELD: usize = 1_000;
 
 /// Stops with idle connections, and the same of a quick run.
 const RETIRED: usize = 3;
@@ -117,6 +130,14 @@ const QUICK_RETIRED: usize = 1;
 impl Options {
     fn pairs(&self) -> usize {
         if self.quick { QUICK_PAIRS } else { self.pairs }
+    }
+
+    fn stops(&self) -> usize {
+        if self.quick { QUICK_STOPS } else { self.stops }
+    }
+
+    fn held(&self) -> usize {
+        if self.quick { QUICK_HELD } else { self.held }
     }
 }
 
@@ -184,8 +205,8 @@ fn introduction(field: &Field, options: &Options) -> String {
     }
     text += &format!(
         "\nAll with one worker, pinned to a core of its own; load and application share another \
-         core, over loopback. The proxies run at once and are loaded in turn, about a second \
-         each, in random order within a round. A ratio is formed within each of the {} rounds; \
+         core, over loopback. The proxies run at once and are loaded in turn, somewhat less than \
+         a second each, in random order within a round. A ratio is formed within each of the {} rounds; \
          shown are the medians and, in brackets, the quartiles. CPU time is that of all threads \
          and processes of a proxy, as the kernel's scheduler accounts it; requests a second \
          depend as often on the load as on the proxy and are only shown beside it. Every \
@@ -209,11 +230,14 @@ fn measure(row: Row, field: &Field, options: &Options) -> Result<Section, Error>
         Row::Handshakes => small(Small::H2load(Work::Handshake)),
         Row::Download => bulk::measure(field, Direction::Down, pairs),
         Row::Upload => bulk::measure(field, Direction::Up, pairs),
-        Row::Idle => idle::measure(field, options.held),
+        Row::Idle => idle::measure(field, options.held()),
         Row::Start => start::measure(field, pairs),
         Row::Retire => {
             let times = if options.quick { QUICK_RETIRED } else { RETIRED };
             retire::measure(field, options.retired, times)
         }
+        Row::Stops => drain::measure(field, Deed::Stop, options.stops()),
+        Row::Restarts => drain::measure(field, Deed::Restart, options.stops()),
+        Row::Reloads => drain::measure(field, Deed::Reload, options.stops()),
     }
 }

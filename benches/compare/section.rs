@@ -1,4 +1,4 @@
-//! What a row has to say: a heading, how it was done, a Markdown table, and which aims
+//! What a row has to say: a heading, how it was done, Markdown tables, and which aims
 //! were kept.
 
 use std::fmt;
@@ -10,13 +10,20 @@ use serde_json::{Value, json};
 pub(crate) struct Section {
     pub(crate) title: String,
     pub(crate) method: String,
-    pub(crate) header: Vec<String>,
-    pub(crate) lines: Vec<Vec<String>>,
+    /// The first has a line for each proxy.
+    pub(crate) tables: Vec<Table>,
     pub(crate) aims: Vec<Aim>,
     /// What ebbtide did wrong, if anything.
     pub(crate) faults: Vec<String>,
     /// All figures, by the name of the proxy.
     pub(crate) raw: Value,
+}
+
+/// A heading and lines of as many cells.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    header: Vec<String>,
+    lines: Vec<Vec<String>>,
 }
 
 /// Something that ebbtide wants to be.
@@ -43,18 +50,16 @@ impl Section {
         Self {
             title: title.into(),
             method: method.into(),
-            header: header.iter().map(|&column| column.to_owned()).collect(),
-            lines: Vec::new(),
+            tables: vec![Table::new(header.iter().map(|&column| column.to_owned()))],
             aims: Vec::new(),
             faults: Vec::new(),
             raw: json!({}),
         }
     }
 
-    /// Adds a line, and the figures behind it.
+    /// Adds the line of a proxy, and the figures behind it.
     pub(crate) fn add(&mut self, name: &str, cells: impl IntoIterator<Item = String>, raw: Value) {
-        let line = std::iter::once(name.to_owned()).chain(cells).collect();
-        self.lines.push(line);
+        self.tables[0].add(std::iter::once(name.to_owned()).chain(cells));
         self.raw[name] = raw;
     }
 
@@ -66,6 +71,16 @@ impl Section {
     pub(crate) fn json(&self) -> Value {
         let aims: Vec<_> = self.aims.iter().map(aim_json).collect();
         json!({ "title": self.title, "aims": aims, "faults": self.faults, "figures": self.raw })
+    }
+}
+
+impl Table {
+    pub(crate) fn new(header: impl IntoIterator<Item = String>) -> Self {
+        Self { header: header.into_iter().collect(), lines: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, line: impl IntoIterator<Item = String>) {
+        self.lines.push(line.into_iter().collect());
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -87,9 +102,8 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-impl fmt::Display for Section {
+impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "### {}\n\n{}\n", self.title, self.method)?;
         let widths = self.widths();
         let write_line = |f: &mut fmt::Formatter<'_>, line: &[String], fill: char| {
             for (column, &width) in widths.iter().enumerate() {
@@ -101,9 +115,14 @@ impl fmt::Display for Section {
         };
         write_line(f, &self.header, ' ')?;
         write_line(f, &[], '-')?;
-        for line in &self.lines {
-            write_line(f, line, ' ')?;
-        }
+        self.lines.iter().try_for_each(|line| write_line(f, line, ' '))
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "### {}\n\n{}", self.title, self.method)?;
+        self.tables.iter().try_for_each(|table| write!(f, "\n{table}"))?;
         if !self.aims.is_empty() || !self.faults.is_empty() {
             writeln!(f)?;
         }

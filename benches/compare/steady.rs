@@ -2,8 +2,8 @@
 //!
 //! The same proxy differs by 15 to 20 % from one second to the next, so figures
 //! of different runs cannot be compared. All proxies run at once and are loaded
-//! in turn, a second each, in random order; ratios are formed within a round.
-//! Three rounds show a factor, not a per cent; fifty are good for about 5 %.
+//! in turn, for somewhat less than a second each, in random order; ratios are
+//! formed within a round. Three rounds show a factor, not a per cent; fifty are good for about 5 %.
 
 use std::net::SocketAddr;
 use std::time::Instant;

@@ -17,7 +17,7 @@ use crate::support::Error;
 const BODY: usize = 10_000_000;
 
 const CONNECTIONS: usize = 4;
-const WINDOW: Duration = Duration::from_secs(1);
+const WINDOW: Duration = Duration::from_millis(800);
 
 /// Where the body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
