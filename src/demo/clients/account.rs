@@ -5,6 +5,7 @@
 //! as far as it is known then, and finally when all clients are done.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,14 +84,20 @@ impl Account {
                     let _slower = stream.set_nodelay(true);
                     return Some(stream);
                 }
-                // Whoever is not answered at all never believed that it was connected.
-                Ok(Err(_)) | Err(_) if !was_refused => {
-                    was_refused = true;
-                    let row = self.counters.row(kind);
-                    count(&row.asked);
-                    count(&row.refused);
+                // The kernel had connected it, and the reset came before we looked.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    let asked = self.ask(kind, true, true);
+                    self.lost(asked, Way::Fresh);
                 }
-                Ok(Err(_)) | Err(_) => {}
+                // Whoever is not answered at all never believed that it was connected.
+                Ok(Err(_)) | Err(_) => {
+                    if !was_refused {
+                        was_refused = true;
+                        let row = self.counters.row(kind);
+                        count(&row.asked);
+                        count(&row.refused);
+                    }
+                }
             }
             self.rest(DEMO_RECONNECT).await;
         }

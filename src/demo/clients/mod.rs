@@ -16,6 +16,8 @@ mod h2;
 mod kind;
 mod pace;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::io;
