@@ -99,7 +99,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 15)]
     pairs: usize,
     /// Idle connections held for `idle`, to each proxy.
-    #[arg(long, value_name = "N", default_value_t = 3_000)]
+    #[arg(long, value_name = "N", default_value_t = 3_500)]
     held: usize,
     /// Idle connections held for `retire`; fewer if the descriptor limit asks for it.
     #[arg(long, value_name = "N", default_value_t = 10_000)]

@@ -128,7 +128,7 @@ impl fmt::Display for Section {
         }
         for aim in &self.aims {
             let verdict = if aim.is_kept() { "kept" } else { "MISSED" };
-            let places = if aim.most < 100.0 { 2 } else { 0 };
+            let places = if aim.most < 100.0 { 2 } else { 1 };
             let (what, got, most) = (&aim.what, aim.got, aim.most);
             writeln!(f, "- aim: {what}: {got:.places$}, at most {most:.places$}: {verdict}")?;
         }

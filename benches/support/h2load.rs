@@ -43,7 +43,7 @@ impl Work {
         match self {
             Self::H1 => 40_000,
             Self::H1Tls | Self::H2 | Self::H2Tls => 20_000,
-            Self::Handshake => 700,
+            Self::Handshake => 500,
         }
     }
 

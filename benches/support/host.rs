@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -93,14 +94,27 @@ pub(crate) fn family(pid: u32) -> Result<Vec<u32>, Error> {
     let mut asked = 0;
     while let Some(&parent) = members.get(asked) {
         asked += 1;
-        for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
-            let children = fs::read_to_string(thread?.path().join("children"))?;
-            for child in children.split_whitespace() {
+        let Some(threads) = unless_gone(fs::read_dir(format!("/proc/{parent}/task")))? else {
+            continue;
+        };
+        for thread in threads {
+            let Some(thread) = unless_gone(thread)? else { continue };
+            let children = unless_gone(fs::read_to_string(thread.path().join("children")))?;
+            for child in children.iter().flat_map(|text| text.split_whitespace()) {
                 members.push(child.parse()?);
             }
         }
     }
     Ok(members)
+}
+
+/// Nothing where a thread or process has ended while it was looked at.
+fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        outcome => outcome.map(Some),
+    }
 }
 
 /// Where `program` is installed, if it is. Servers live in `sbin`, which is not

@@ -59,13 +59,15 @@ impl Deed {
                  Being refused then is right: whoever has another endpoint goes there."
             }
             Self::Restart => {
-                "The same signals; the next process is started as soon as the ports can be \
-                 bound, while the one before ends what it has. Being refused is the time in \
-                 between, the same for all."
+                "The same signals, a second of load between two; the next process is started as \
+                 soon as the ports can be bound, while the one before ends what it has. Being \
+                 refused is the time in between. Who connects while ebbtide closes its listeners \
+                 is neither refused nor reset: the kernel tries again after a second, which \
+                 shows in what was served."
             }
             Self::Reload => {
                 "nginx by HUP, HAProxy by USR2 to its master (`-W`): new workers get the \
-                 listening sockets, so nobody is refused. ebbtide's handing over to a \
+                 listening sockets, so only HTTP/2 streams are refused, by GOAWAY. ebbtide's handing over to a \
                  successor does not exist yet."
             }
         }
