@@ -265,4 +265,38 @@ pub const DEMO_ANSWER_MAX: usize = 4 << 20;
 /// whether the app executed them.
 pub const DEMO_DOUBTS_MAX: usize = 100_000;
 
+/// How long the demo loads the proxy before it stops it, if nobody says otherwise.
+pub const DEMO_LOAD: Duration = Duration::from_secs(3);
+
+/// The least and the most that it may be told to.
+pub const DEMO_LOAD_MIN: Duration = Duration::from_secs(1);
+/// See [`DEMO_LOAD_MIN`].
+pub const DEMO_LOAD_MAX: Duration = Duration::from_secs(60);
+
+/// How long the demo's proxy may take to be ready.
+pub const DEMO_START: Duration = Duration::from_secs(10);
+
+/// The `drain_timeout` of the demo's proxy: longer than its longest request, and short
+/// enough that a person sees it pass.
+pub const DEMO_DRAIN: Duration = Duration::from_secs(10);
+
+/// When a proxy that has been told to stop is ended: after all its own bounds, the
+/// watchdog's included.
+pub const DEMO_STOP_MAX: Duration = Duration::from_secs(20);
+
+/// How long the demo's clients go on after the end of the proxy, so that each of them
+/// finds nobody there.
+pub const DEMO_AFTER: Duration = Duration::from_millis(500);
+
+/// How often the demo asks for the proxy's status, and how often it draws.
+pub const DEMO_ASK: Duration = Duration::from_millis(40);
+/// See [`DEMO_ASK`].
+pub const DEMO_DRAW: Duration = Duration::from_millis(100);
+
+/// Events of the demo's proxy that wait to be looked at.
+pub const DEMO_NEWS: usize = 256;
+
+/// What else bounds a stop: closing, `cut_timeout`, `finish_timeout`, `force_timeout`.
+const DEMO_STOP_REST: u64 = CLOSING.as_secs() + 2 + 3 + 2;
+const _: () = assert!(DEMO_DRAIN.as_secs() + DEMO_STOP_REST < DEMO_STOP_MAX.as_secs());
 const _: () = assert!(DEMO_PATIENCE.as_secs() > DEMO_WORK_MAX.as_secs());

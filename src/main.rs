@@ -5,10 +5,10 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ebbtide::cli::{self, Command, RunArgs, StatusArgs};
+use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs};
 use ebbtide::limits::LAST_WORDS;
 use ebbtide::telemetry::{Event, Events, Level};
-use ebbtide::{admin, config, server};
+use ebbtide::{admin, config, demo, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -18,10 +18,20 @@ fn main() -> ExitCode {
         Command::Check(args) => cli::check(&args, cli::environment()),
         Command::Run(args) => run(&args),
         Command::Status(args) => status(&args),
+        Command::Demo(args) => demo(&args),
     }
 }
 
 fn run(args: &RunArgs) -> ExitCode {
+    if args.stop_with_parent
+        && let Err(error) = stop_with_parent()
+    {
+        return refuse(
+            "start_failed",
+            vec![format!("--stop-with-parent: {error}")],
+            cli::EXIT_FAILED,
+        );
+    }
     let loaded = match config::load(&args.sources(cli::environment())) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -36,6 +46,29 @@ fn run(args: &RunArgs) -> ExitCode {
             let text = cause.map_or_else(String::new, |cause| format!(": {cause}"));
             refuse("start_failed", vec![format!("{error}{text}")], cli::EXIT_FAILED)
         }
+    }
+}
+
+/// Asks the kernel for a SIGTERM when whoever started this process ends.
+fn stop_with_parent() -> std::io::Result<()> {
+    let parent = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    // Who has ended just before is told of no more.
+    if rustix::process::getppid() != parent {
+        return Err(std::io::Error::other("the parent process has ended"));
+    }
+    Ok(())
+}
+
+fn demo(args: &DemoArgs) -> ExitCode {
+    let options = match args.options() {
+        Ok(options) => options,
+        Err(errors) => return fail(&errors, cli::EXIT_USAGE),
+    };
+    match demo::run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(cli::EXIT_FAILED),
+        Err(error) => fail(&format!("ebbtide: {error}"), cli::EXIT_FAILED),
     }
 }
 

@@ -23,9 +23,9 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ),
     ("lifecycle", &["drain", "telemetry", "config", "limits"]),
     ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
-    ("demo", &["http1", "limits"]),
+    ("demo", &["admin", "http1", "drain", "telemetry", "limits"]),
     ("server", &["*"]),
-    ("cli", &["config", "drain", "server", "admin", "telemetry", "limits"]),
+    ("cli", &["config", "drain", "demo", "server", "admin", "telemetry", "limits"]),
     ("main", &["*"]),
 ];
 

@@ -38,6 +38,7 @@ Examples:
   ebbtide run --config ebbtide.toml --drain-timeout 50s
   ebbtide check --config ebbtide.toml
   ebbtide status --admin unix:/run/ebbtide/admin.sock
+  ebbtide demo
 
 {EXIT_STATUS}
 
@@ -95,6 +96,18 @@ and key; then the exit status is 2.";
 pub(super) const STATUS: &str = "\
 Ask the admin listener of a running process for its phase, its connections and, while it drains, \
 its deadline. The exit status is 1 if it does not answer.";
+
+/// About `demo`.
+pub(super) const DEMO: &str = "\
+Watch a proxy being stopped under load. Nothing else is needed: a small app, this proxy before it \
+in a process of its own, and a hundred clients of all kinds over HTTP/1.1 and HTTP/2, downloads \
+and uploads among them, which check every answer. After a few seconds the proxy is told to stop \
+while they go on. The screen shows the phases of the stop, its connections by state, and what the \
+clients saw of it; at the end, whether anything was lost.
+
+Ctrl-C begins the stop at once; a second one cuts what is left, and the end shows what that was. \
+The exit status is 0 if nothing was lost and the proxy ended well, else 1. Where stdout is no \
+terminal, the same is told in plain lines.";
 
 /// Below the long help of `run` and `check`: where values come from, how they
 /// are written, and the keys.

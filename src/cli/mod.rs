@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Flag, Listen, Sources};
+use crate::demo;
+use crate::limits::{DEMO_LOAD, DEMO_LOAD_MAX, DEMO_LOAD_MIN};
 
 pub use check::check;
 
@@ -51,6 +53,9 @@ pub enum Command {
     /// Ask a running process how it is
     #[command(long_about = help::STATUS)]
     Status(StatusArgs),
+    /// Watch a proxy being stopped under load, and lose nothing
+    #[command(long_about = help::DEMO)]
+    Demo(DemoArgs),
 }
 
 /// The arguments of `run` and `check`.
@@ -111,6 +116,31 @@ pub struct RunArgs {
     /// Write the drain report to this file too [key: report]
     #[arg(long, value_name = "FILE")]
     pub report: Option<String>,
+
+    /// Stop, as on SIGTERM, when the process that started this one ends
+    ///
+    /// More exactly: the thread that started it. Linux only tells of that.
+    #[arg(long)]
+    pub stop_with_parent: bool,
+}
+
+/// The arguments of `demo`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct DemoArgs {
+    /// Show first what is lost without a drain
+    ///
+    /// The same load twice: the first proxy is killed, which is what SIGTERM does to a
+    /// program that has no handler for it; the second one drains.
+    #[arg(long)]
+    pub compare: bool,
+
+    /// Stop the proxy after this time, 1s to 1m; default: 3s
+    #[arg(long, value_name = "DURATION")]
+    pub load_for: Option<String>,
+
+    /// Write plain lines on a terminal, too
+    #[arg(long)]
+    pub plain: bool,
 }
 
 /// The arguments of `status`.
@@ -182,6 +212,20 @@ impl RunArgs {
     }
 }
 
+impl DemoArgs {
+    /// What these arguments ask for.
+    ///
+    /// # Errors
+    ///
+    /// If the time is none, or out of bounds.
+    pub fn options(&self) -> Result<demo::Options, config::Errors> {
+        let load = self.load_for.as_deref().map_or(Ok(DEMO_LOAD), |text| {
+            config::duration("--load-for", text, DEMO_LOAD_MIN..=DEMO_LOAD_MAX)
+        })?;
+        Ok(demo::Options { compare: self.compare, load, plain: self.plain })
+    }
+}
+
 impl StatusArgs {
     /// The admin listener to ask.
     ///
@@ -221,6 +265,7 @@ mod tests {
             workers: text(),
             access_log: text(),
             report: text(),
+            stop_with_parent: true,
         };
         let flags = args.sources(Vec::new()).flags;
         assert_eq!(flags.len(), 11);

@@ -6,12 +6,15 @@
 //! certificates it ends up with; the environment is handed in.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::error::{Error, Errors, Origin, Problem, Warning};
 use super::keys::{self, Draft, KEYS, Key, VARIABLE_PREFIX};
 use super::model::{Config, Listen};
-use super::{check, file, suggest};
+use super::show::Span;
+use super::{check, file, suggest, value};
 
 /// Where values may come from, lowest precedence first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +104,27 @@ pub fn admin_address(
         Some(admin) if builder.errors.is_empty() => Ok(admin),
         _ => Err(Errors(builder.errors)),
     }
+}
+
+/// A duration within these bounds, for a flag that stands for no key.
+///
+/// # Errors
+///
+/// If the text is no duration, or it is out of bounds.
+pub fn duration(
+    flag: &'static str,
+    text: &str,
+    bounds: RangeInclusive<Duration>,
+) -> Result<Duration, Errors> {
+    let why = match value::duration(text) {
+        Ok(time) if bounds.contains(&time) => return Ok(time),
+        Ok(_) => None,
+        Err(refused) => refused.why,
+    };
+    let (least, most) = (Span(*bounds.start()), Span(*bounds.end()));
+    let allowed = format!("a duration from {least} to {most}");
+    let problem = Problem::Value { found: format!("{text:?}"), why, allowed };
+    Err(Errors(vec![Error { origin: Origin::Flag(flag), key: None, problem }]))
 }
 
 /// A configuration in the making.

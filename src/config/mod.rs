@@ -31,6 +31,6 @@ mod value;
 
 pub use error::{Error, Errors, Origin, Problem, Warning};
 pub use keys::{KEYS, Key, Preset, find};
-pub use load::{Flag, Loaded, Sources, admin_address, load};
+pub use load::{Flag, Loaded, Sources, admin_address, duration, load};
 pub use model::*;
 pub use show::Span;

@@ -336,3 +336,14 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     }
     lines
 }
+
+#[test]
+fn commands_read_durations_of_their_own_within_bounds() {
+    let seconds = Duration::from_secs;
+    let read = |text| duration("--load-for", text, seconds(1)..=seconds(60));
+    assert_eq!(read("1m").unwrap(), seconds(60));
+    for text in ["0.9s", "61", "infinity", "soon", ""] {
+        let wanted = format!("--load-for: found {text:?}; allowed: a duration from 1s to 1m");
+        assert_eq!(read(text).unwrap_err().to_string(), wanted);
+    }
+}

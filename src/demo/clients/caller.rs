@@ -55,10 +55,8 @@ impl Caller {
     /// Asks; whether the request raced with the end of the connection.
     async fn ask_once(&mut self, mut connection: Connection) -> bool {
         let Caller { account, kind, job, .. } = self;
-        // A body that is sent slowly cannot be sent again: it gets a connection that
-        // cannot be ending.
         let at_once = !matches!(job.sends, Sends::Slowly(_));
-        let closes = *kind == Kind::OneEach || !at_once;
+        let closes = matches!(kind, Kind::OneEach | Kind::Download | Kind::Upload);
         let asked = account.ask(*kind, !connection.is_used, at_once);
         match connection.exchange(Request { id: asked.id, job: *job, closes }).await {
             Ok(stays) => {

@@ -4,6 +4,8 @@
 use std::io;
 
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -50,14 +52,16 @@ impl Connection {
     }
 
     /// Whether the other side has already ended it: the look before a connection is
-    /// used again. Octets that nobody asked for end it too.
+    /// used again. Octets that nobody asked for end it too. The kernel is asked, since
+    /// the runtime may not have heard yet.
     pub(super) fn has_ended(&self) -> bool {
-        !matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(&self.stream, &mut [0; 1], flags) != Err(Errno::WOULDBLOCK)
     }
 
     /// Waits for the other side to end it.
     pub(super) async fn ended(&self) {
-        while self.stream.readable().await.is_ok() && !self.has_ended() {}
+        let _failed = self.stream.peek(&mut [0; 1]).await;
     }
 
     /// Asks, and checks the whole answer; whether the connection may be used again.

@@ -74,6 +74,10 @@ impl Line {
     /// Asks again and again, on one stream after the other.
     async fn work(self: Rc<Self>, sender: SendRequest<Bytes>, job: Job, mix: Mix, mut rng: Rng) {
         let account = &self.account;
+        // Like other clients: some of what takes long ends at any moment.
+        if job == Kind::Long.job(mix.long) {
+            account.rest(Kind::Long.begins(mix.long, &mut rng)).await;
+        }
         while !account.is_finished() {
             // After a GOAWAY, or the end, nothing more is asked here.
             let Ok(sender) = sender.clone().ready().await else {

@@ -23,9 +23,10 @@ pub enum Kind {
     MostlyIdle,
     /// GETs that are answered after [`Mix::long`](super::Mix::long), on one connection.
     Long,
-    /// Answers that come in pieces for as long.
+    /// Answers that come in pieces for as long, each on a connection of its own, which
+    /// says `Connection: close`.
     Download,
-    /// Bodies that are sent in pieces for as long, each on a connection of its own.
+    /// Bodies that are sent in pieces for as long, likewise.
     Upload,
     /// HTTP/2 with prior knowledge, four streams at once: GET, POST, slow GET, long GET.
     H2,

@@ -17,7 +17,7 @@ mod kind;
 mod pace;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::cell::RefCell;
 use std::io;

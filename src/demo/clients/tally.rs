@@ -45,7 +45,7 @@ impl Way {
     /// What happened, to stand behind a number.
     pub const fn name(self) -> &'static str {
         match self {
-            Way::Fresh => "connected, then reset unserved",
+            Way::Fresh => "reset before anything was served",
             Way::Reset => "reset",
             Way::Closed => "closed without an answer",
             Way::Truncated => "truncated",
