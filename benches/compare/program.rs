@@ -30,8 +30,8 @@ pub(crate) struct Program {
     pub(crate) version: String,
     /// Its TLS library, with the version that it runs with.
     tls: String,
-    /// How its compiler was told to optimise.
-    compiled: String,
+    /// How it was built, as far as that explains its figures.
+    built: String,
 }
 
 /// A peer as the command line names it: `nginx:Debian=/usr/sbin/nginx`.
@@ -106,16 +106,17 @@ impl Program {
         let (version, tls) =
             found.ok_or_else(|| format!("{} does not say what it is:\n{said}", path.display()))?;
         let flag = said.split([' ', '\'']).find(|word| word.starts_with("-O")).unwrap_or("?");
-        Ok(Self { make, origin, path, version, tls, compiled: flag.to_owned() })
+        let built = format!("compiled with {flag}{}", linked(&said));
+        Ok(Self { make, origin, path, version, tls, built })
     }
 
     /// ebbtide itself.
     pub(crate) fn own(path: &Path) -> Result<Self, Error> {
         let said = said(path, "--version")?;
         let version = said.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        let compiled = "its release profile".to_owned();
+        let built = "compiled with its release profile".to_owned();
         let (make, origin, tls) = (Make::Ebbtide, String::new(), ebbtide::tls());
-        Ok(Self { make, origin, path: path.into(), version, tls, compiled })
+        Ok(Self { make, origin, path: path.into(), version, tls, built })
     }
 
     /// The name in a table.
@@ -129,7 +130,7 @@ impl Program {
 
     /// What it is, for the heading of all tables.
     pub(crate) fn description(&self) -> String {
-        format!("{}: {}, compiled with {}", self.name(), self.tls, self.compiled)
+        format!("{}: {}, {}", self.name(), self.tls, self.built)
     }
 
     /// Writes what configuration it needs; the command that runs it in the foreground.
@@ -148,6 +149,17 @@ impl Program {
             Make::Nginx => Signal::QUIT,
             Make::Haproxy => Signal::USR1,
         }
+    }
+}
+
+/// What has to be known of a build from Alpine: each pool of a request is mapped and
+/// unmapped again, which costs as much as the rest of a small request.
+fn linked(said: &str) -> &'static str {
+    if said.contains("Alpine") && said.contains("-static") {
+        ", linked statically with musl, whose allocator asks the kernel for memory again \
+         and again: more than its version would need"
+    } else {
+        ""
     }
 }
 
