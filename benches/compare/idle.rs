@@ -5,6 +5,7 @@ use std::thread;
 use serde_json::json;
 
 use crate::field::Field;
+use crate::figures::Summary;
 use crate::program::{Make, Variant};
 use crate::section::Section;
 use crate::support::h2load::Work;
@@ -68,30 +69,37 @@ fn grown_all(field: &Field, held: Held, connections: usize) -> Result<Vec<f64>, 
     })
 }
 
-/// Measures all kinds, one after the other.
-pub(crate) fn measure(field: &Field, wanted: usize) -> Result<Section, Error> {
+/// Measures all kinds, one after the other, so many times.
+pub(crate) fn measure(field: &Field, wanted: usize, times: usize) -> Result<Section, Error> {
     let limit = host::raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS);
     let share = usize::try_from(limit).unwrap_or(usize::MAX) / field.programs.len();
     let connections = wanted.min(share);
     let method = format!(
         "{connections} connections (of {wanted} wanted) to each, held open until nothing has \
-         changed for two seconds; growth of the proportional set size of all its processes, \
-         by connection. What the kernel needs for a socket is not in it, and is the same for \
+         changed for two seconds; growth of the anonymous memory of all its processes, by \
+         connection, the median of {times}: what an allocator has left over from the requests \
+         before differs from time to time. What the kernel needs for a socket is not in it, and is the same for \
          all."
     );
     let header: Vec<_> = std::iter::once("proxy").chain(HELD.map(|(_, words)| words)).collect();
     let mut section = Section::new("Memory for an idle connection, KB", method, &header);
     let mut kinds = Vec::new();
     for (held, words) in HELD {
-        eprintln!("compare: idle: {words}");
-        kinds.push(grown_all(field, held, connections)?);
+        let mut all = Vec::new();
+        for time in 1..=times {
+            eprintln!("compare: idle: {words}, {time} of {times}");
+            all.push(grown_all(field, held, connections)?);
+        }
+        kinds.push(all);
     }
     for (number, program) in field.programs.iter().enumerate() {
-        let sizes: Vec<_> = kinds.iter().map(|sizes| sizes[number]).collect();
-        let shown = sizes.iter().map(|size| format!("{size:.2}"));
+        let sizes: Vec<Vec<f64>> =
+            kinds.iter().map(|all| all.iter().map(|sizes| sizes[number]).collect()).collect();
+        let medians: Vec<_> = sizes.iter().map(|sizes| Summary::of(sizes).median).collect();
+        let shown = medians.iter().map(|size| format!("{size:.2}"));
         section.add(&program.name(), shown, json!(sizes));
         if program.make == Make::Ebbtide {
-            section.aim("KB for an idle connection after one request", sizes[1], AIM);
+            section.aim("KB for an idle connection after one request", medians[1], AIM);
         }
     }
     Ok(section)

@@ -121,11 +121,11 @@ struct Options {
 /// Rounds of a quick run, and its stops, and its idle connections.
 const QUICK_PAIRS: usize = 3;
 const QUICK_STOPS: usize = 2;
-const QUICK_HELD: usize = 1_000;
+const QUICK_HELD: usize = 2_000;
 
-/// Stops with idle connections, and the same of a quick run.
-const RETIRED: usize = 3;
-const QUICK_RETIRED: usize = 1;
+/// How often idle connections are held and dismissed, and the same of a quick run.
+const TIMES: usize = 3;
+const QUICK_TIMES: usize = 1;
 
 impl Options {
     fn pairs(&self) -> usize {
@@ -134,6 +134,10 @@ impl Options {
 
     fn stops(&self) -> usize {
         if self.quick { QUICK_STOPS } else { self.stops }
+    }
+
+    fn times(&self) -> usize {
+        if self.quick { QUICK_TIMES } else { TIMES }
     }
 
     fn held(&self) -> usize {
@@ -230,12 +234,9 @@ fn measure(row: Row, field: &Field, options: &Options) -> Result<Section, Error>
         Row::Handshakes => small(Small::H2load(Work::Handshake)),
         Row::Download => bulk::measure(field, Direction::Down, pairs),
         Row::Upload => bulk::measure(field, Direction::Up, pairs),
-        Row::Idle => idle::measure(field, options.held()),
+        Row::Idle => idle::measure(field, options.held(), options.times()),
         Row::Start => start::measure(field, pairs),
-        Row::Retire => {
-            let times = if options.quick { QUICK_RETIRED } else { RETIRED };
-            retire::measure(field, options.retired, times)
-        }
+        Row::Retire => retire::measure(field, options.retired, options.times()),
         Row::Stops => drain::measure(field, Deed::Stop, options.stops()),
         Row::Restarts => drain::measure(field, Deed::Restart, options.stops()),
         Row::Reloads => drain::measure(field, Deed::Reload, options.stops()),

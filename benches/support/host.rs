@@ -68,13 +68,15 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// Proportional set size of a process and of those it started, in bytes.
+/// Proportional set size of the anonymous memory of a process and of those it started, in
+/// bytes. Pages of files are left out: a connection takes none, and what a process has of
+/// them changes when another that uses the same library ends.
 pub(crate) fn memory(pid: u32) -> Result<u64, Error> {
     let mut kilobytes = 0;
     for pid in family(pid)? {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let size = text.lines().find_map(|line| first_number(line.strip_prefix("Pss:")?));
-        kilobytes += size.ok_or("smaps_rollup has no Pss")?;
+        let size = text.lines().find_map(|line| first_number(line.strip_prefix("Pss_Anon:")?));
+        kilobytes += size.ok_or("smaps_rollup has no Pss_Anon")?;
     }
     Ok(kilobytes * 1024)
 }

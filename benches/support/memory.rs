@@ -1,6 +1,6 @@
 //! What connections that are held open take of a proxy's memory.
 //!
-//! Proportional set size, so the kernel's socket buffers are not in it. The proxy has
+//! Anonymous memory, so the kernel's socket buffers are not in it. The proxy has
 //! answered a few requests before, so that what it allocates once is not divided among
 //! the connections.
 
