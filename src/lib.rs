@@ -11,6 +11,7 @@
 //! | [`tls`] | certificates, tickets, TLS sessions; knows no socket |
 //! | [`config`] | text to a checked [`config::Config`], all errors at once |
 //! | [`net`] | listeners (bind, accept, close without a reset), sockets, connect |
+//! | [`stream`] | endless streams: frame and event boundaries, goodbyes |
 //! | [`http1`] | HTTP/1.1 messages as octets: heads, framing, bodies |
 //! | [`upstream`] | endpoints, connections to them, the per-worker pool |
 //! | [`proxy`] | one request: head edits, forwarding, retry, errors to statuses |
@@ -20,6 +21,8 @@
 //! | [`server`] | composition root |
 //! | [`demo`] | an app, clients that count, and a stop that a person can watch |
 //! | [`cli`] | arguments, help, `check` |
+//!
+//! What an operator may rely on is in the [`manual`].
 
 pub mod admin;
 pub mod cli;
@@ -29,10 +32,12 @@ pub mod drain;
 pub mod http1;
 pub mod lifecycle;
 pub mod limits;
+pub mod manual;
 pub mod net;
 pub mod proxy;
 pub mod serve;
 pub mod server;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -169,6 +169,15 @@ pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
 /// GOAWAY (drain.md: at the latest 1 s after the grace).
 pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 
+/// How often a tunnel may move octets before others have their turn.
+pub const TUNNEL_TURNS: u32 = 16;
+
+/// The longest pause between two WebSockets that are told to end.
+pub const TELL_EVERY: Duration = Duration::from_millis(10);
+
+/// Tunnels that the status shows, the oldest first.
+pub const STATUS_TUNNELS_MAX: usize = 100;
+
 /// Interim responses to one request.
 pub const INTERIM_MAX: u32 = 32;
 
@@ -293,10 +302,10 @@ pub const DEMO_ASK: Duration = Duration::from_millis(40);
 /// See [`DEMO_ASK`].
 pub const DEMO_DRAW: Duration = Duration::from_millis(100);
 
+/// Open files that the demo needs at most, in each of its processes.
+pub const DEMO_DESCRIPTORS: u64 = 512;
+
 /// Events of the demo's proxy that wait to be looked at.
 pub const DEMO_NEWS: usize = 256;
 
-/// What else bounds a stop: closing, `cut_timeout`, `finish_timeout`, `force_timeout`.
-const DEMO_STOP_REST: u64 = CLOSING.as_secs() + 2 + 3 + 2;
-const _: () = assert!(DEMO_DRAIN.as_secs() + DEMO_STOP_REST < DEMO_STOP_MAX.as_secs());
 const _: () = assert!(DEMO_PATIENCE.as_secs() > DEMO_WORK_MAX.as_secs());

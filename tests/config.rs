@@ -314,3 +314,22 @@ fn why_it_does_not_start_is_a_log_line_where_nobody_reads_a_terminal() {
     assert!(lines.iter().all(|line| line["event"] == "config_error"), "{text}");
     assert!(text.contains("did you mean timeouts.head"), "{text}");
 }
+
+/// The lines of a file that do something.
+fn effective(path: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(here().join(path)).unwrap();
+    let lines = text.lines().map(str::trim_end);
+    let said = |line: &&str| !line.is_empty() && !line.trim_start().starts_with('#');
+    lines.filter(said).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readme_shows_the_snippets_that_are_shipped_and_tested() {
+    let readme = std::fs::read_to_string(here().join("README.md")).unwrap();
+    let nginx = effective("config/behind-nginx.conf").join("\n");
+    assert!(readme.contains(&format!("```nginx\n{nginx}\n```")), "{nginx}");
+    let haproxy = effective("config/behind-haproxy.cfg");
+    let backend = haproxy.iter().position(|line| line.starts_with("backend ")).unwrap();
+    let backend = haproxy[backend..].join("\n");
+    assert!(readme.contains(&format!("```haproxy\n{backend}\n```")), "{backend}");
+}

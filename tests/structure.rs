@@ -7,19 +7,32 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("limits", &[]),
+    ("manual", &["telemetry"]),
     ("drain", &["limits"]),
     ("telemetry", &["limits", "drain"]),
     ("tls", &["limits"]),
-    ("config", &["tls", "limits"]),
+    ("config", &["tls", "stream", "limits"]),
     ("net", &["tls", "drain", "limits", "config", "telemetry"]),
     ("http1", &["limits"]),
+    ("stream", &["limits"]),
     ("upstream", &["http1", "net", "config", "drain", "telemetry", "limits"]),
     ("proxy", &["upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
     (
         "serve",
-        &["proxy", "upstream", "http1", "net", "tls", "drain", "config", "telemetry", "limits"],
+        &[
+            "proxy",
+            "upstream",
+            "stream",
+            "http1",
+            "net",
+            "tls",
+            "drain",
+            "config",
+            "telemetry",
+            "limits",
+        ],
     ),
     ("lifecycle", &["drain", "telemetry", "config", "limits"]),
     ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),

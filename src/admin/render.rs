@@ -7,6 +7,9 @@ use std::fmt::Write;
 
 use super::status::Status;
 
+/// Tunnels on a page.
+const TUNNELS: usize = 20;
+
 const STATES: [&str; 7] = ["fresh", "reading", "active", "idle", "closing", "websocket", "opaque"];
 
 /// Several lines, with the connections as a table.
@@ -42,6 +45,22 @@ pub(super) fn page(status: &Status) -> String {
             };
         }
         out.push('\n');
+    }
+    if !status.tunnels.is_empty() {
+        out.push_str("\ntunnels          age         in        out  client, target, app server\n");
+    }
+    for tunnel in status.tunnels.iter().take(TUNNELS) {
+        let _ = writeln!(
+            out,
+            "{:<11}{:>8}s{:>11}{:>11}  {} {} {}",
+            printable(&tunnel.kind),
+            tunnel.age_ms / 1000,
+            tunnel.bytes_in,
+            tunnel.bytes_out,
+            printable(&tunnel.client),
+            printable(&tunnel.target),
+            printable(&tunnel.upstream),
+        );
     }
     out
 }

@@ -42,7 +42,7 @@ pub(super) fn answer<B>(
     let known = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics" | "/status");
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match (origin, known, reads) {
-        (_, true, true) => document(request.uri().path(), view),
+        (_, true, true) => document(request.uri().path(), origin, view),
         (Origin::Tcp(_), _, _) => plain(StatusCode::FORBIDDEN, ""),
         (Origin::Unix, false, _) => plain(StatusCode::NOT_FOUND, ""),
         (Origin::Unix, true, false) => {
@@ -53,7 +53,7 @@ pub(super) fn answer<B>(
     }
 }
 
-fn document(path: &str, view: &dyn View) -> Answer {
+fn document(path: &str, origin: Origin, view: &dyn View) -> Answer {
     match path {
         "/livez" if view.live() => plain(StatusCode::OK, "ok"),
         "/livez" => plain(StatusCode::SERVICE_UNAVAILABLE, "stuck"),
@@ -65,10 +65,16 @@ fn document(path: &str, view: &dyn View) -> Answer {
             plain(StatusCode::SERVICE_UNAVAILABLE, why)
         }
         "/metrics" => with_type(StatusCode::OK, view.metrics(), metrics::CONTENT_TYPE),
-        _ => match serde_json::to_string(&view.status()) {
-            Ok(text) => with_type(StatusCode::OK, text + "\n", "application/json"),
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, ""),
-        },
+        _ => {
+            let mut status = view.status();
+            if let Origin::Tcp(_) = origin {
+                status.tunnels.clear();
+            }
+            match serde_json::to_string(&status) {
+                Ok(text) => with_type(StatusCode::OK, text + "\n", "application/json"),
+                Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, ""),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::telemetry::ConnectionCounts;
+use crate::telemetry::{ConnectionCounts, TunnelStatus};
 
 /// What `/status` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Status {
     pub raced: u64,
     /// Requests ended by the hard deadline.
     pub cut: u64,
+    /// The oldest of the tunnels; over the unix socket only, since they name clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tunnels: Vec<TunnelStatus>,
 }
 
 #[cfg(test)]
@@ -44,6 +47,7 @@ pub(super) fn example() -> Status {
         requests: 1000,
         raced: 1,
         cut: 0,
+        tunnels: Vec::new(),
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Form {
     Names(Set<Vec<String>>),
     /// Any number of networks.
     Networks(Set<Trusted>),
+    /// Any number of names of protocols.
+    Tokens(Set<Vec<String>>),
     /// The path of a file.
     File(Set<PathBuf>),
     /// The paths of one or more files.
@@ -80,6 +82,10 @@ pub(super) enum Form {
     Rate(Set<u64>),
     /// `true` or `false`.
     Flag(Set<bool>),
+    /// The code of a WebSocket's Close.
+    CloseCode(Set<u16>),
+    /// Its reason.
+    Reason(Set<String>),
     /// One of a few words.
     Word(&'static [Meaning]),
 }
@@ -121,6 +127,7 @@ impl Form {
                 | Self::Endpoints(_)
                 | Self::Names(_)
                 | Self::Networks(_)
+                | Self::Tokens(_)
                 | Self::Files(_)
         )
     }
@@ -128,7 +135,8 @@ impl Form {
     /// Whether a value is text, so that a bare number or boolean in a file
     /// would be a mistake.
     pub(super) fn is_text(&self) -> bool {
-        self.is_list() || matches!(self, Self::Listener(_) | Self::File(_) | Self::Word(_))
+        self.is_list()
+            || matches!(self, Self::Listener(_) | Self::File(_) | Self::Word(_) | Self::Reason(_))
     }
 
     /// The texts in which one line, from the environment or `--set`, is taken.
@@ -144,6 +152,7 @@ impl Form {
             Self::Endpoints(set) => set(draft, all(texts, value::endpoint)?),
             Self::Names(set) => set(draft, all(texts, value::name)?),
             Self::Networks(set) => set(draft, Trusted::new(all(texts, trust::network)?)),
+            Self::Tokens(set) => set(draft, all(texts, value::upgrade_token)?),
             Self::Files(set) => set(draft, all(texts, value::path)?),
             scalar => {
                 let (text, more) = match texts {
@@ -165,6 +174,7 @@ impl Form {
             | Self::Endpoints(_)
             | Self::Names(_)
             | Self::Networks(_)
+            | Self::Tokens(_)
             | Self::Files(_) => return Err(Refused::FORM),
             Self::Listener(set) => set(draft, value::listen(text)?),
             Self::File(set) => set(draft, value::path(text)?),
@@ -182,6 +192,8 @@ impl Form {
             Self::CountOrOff(set) => set(draft, Some(within(value::number(text)?, 1, usize::MAX)?)),
             Self::Rate(set) => set(draft, value::number(text)?),
             Self::Flag(set) => set(draft, value::flag(text)?),
+            Self::CloseCode(set) => set(draft, value::close_code(text)?),
+            Self::Reason(set) => set(draft, value::close_reason(text)?),
             Self::Word(words) => {
                 let meaning = words.iter().find(|(word, _)| *word == text).ok_or(Refused::FORM)?;
                 (meaning.1)(draft);
@@ -225,6 +237,11 @@ impl Form {
             Self::CountOrOff(_) => "off, or a number of connections, at least 1".to_owned(),
             Self::Rate(_) => "a number of bytes per second, or 0".to_owned(),
             Self::Flag(_) => "true or false".to_owned(),
+            Self::Tokens(_) => "names of protocols other than websocket and h2c".to_owned(),
+            Self::CloseCode(_) => {
+                "1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 section 7.4)".to_owned()
+            }
+            Self::Reason(_) => "a text of at most 123 bytes".to_owned(),
             Self::Word(words) => {
                 let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
                 words.join(", ")

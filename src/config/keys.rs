@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::form::Form;
 use super::form::Form::{
-    Connections, Count, CountOrOff, Endpoints, File, Files, Flag, Listener, Listeners, Names,
-    Networks, Rate, Size, SizeOrOff, Time, TimeOrOff, Word,
+    CloseCode, Connections, Count, CountOrOff, Endpoints, File, Files, Flag, Listener, Listeners,
+    Names, Networks, Rate, Reason, Size, SizeOrOff, Time, TimeOrOff, Tokens, Word,
 };
 use super::model::{
-    AccessFormat, Config, Forwarding, Limits, Log, Plan, ProxyProtocol, Retry, Timeouts, Tls,
-    Trusted, Underscores, Upstream,
+    AccessFormat, Config, Forwarding, Limits, Log, OnDrain, Plan, ProxyProtocol, Retry, Timeouts,
+    Tls, Trusted, Underscores, Upstream, WebSocket,
 };
 use crate::limits;
 
@@ -121,6 +121,13 @@ pub static KEYS: &[Key] = &[
         "Peers whose word about the client is taken: X-Forwarded-For and its like, Forwarded, the \
          PROXY protocol. Addresses, networks such as 10.0.0.0/8, or unix for all who come through \
          a unix listener.",
+    ),
+    key(
+        "upgrade_tokens",
+        Is(""),
+        Tokens(|d, v| d.config.upgrade_tokens = v),
+        "Protocols besides websocket that an HTTP/1.1 connection may be upgraded to; any other \
+         Upgrade is left out. Never h2c.",
     ),
     key(
         "tls.listen",
@@ -320,6 +327,55 @@ pub static KEYS: &[Key] = &[
          2: auto takes one if there is one, require closes those without, off takes none.",
     ),
     key(
+        "websocket.close_code",
+        Is("1001"),
+        CloseCode(|d, v| d.config.websocket.close_code = v),
+        "The code of the Close that ends a WebSocket in a stop: 1001 (going away), 1012 (service \
+         restart), or another that may be sent.",
+    ),
+    key(
+        "websocket.close_reason",
+        Is(""),
+        Reason(|d, v| d.config.websocket.close_reason = v),
+        "The reason in that Close, at most 123 bytes.",
+    ),
+    key(
+        "websocket.on_drain",
+        Is("close"),
+        Word(&[
+            ("close", |d| d.config.websocket.on_drain = OnDrain::Close),
+            ("leave", |d| d.config.websocket.on_drain = OnDrain::Leave),
+        ]),
+        "What a stop does with a WebSocket: close it, or leave it alone until the hard deadline.",
+    ),
+    key(
+        "websocket.tell_lost",
+        Is("on"),
+        switch!(websocket.tell_lost),
+        "Whether the client of an app server that is gone gets a Close 1011: on or off.",
+    ),
+    key(
+        "websocket.idle_timeout",
+        Is("1h"),
+        open_time(SOME, |d, v| d.config.websocket.idle_timeout = v),
+        "How long a tunnel may be silent in both directions; may be infinity.",
+    ),
+    key(
+        "websocket.ping_interval",
+        Is("off"),
+        TimeOrOff {
+            least: Duration::from_secs(1),
+            set: |d, v| d.config.websocket.ping_interval = v,
+        },
+        "How long a WebSocket may be silent before its client is sent a Ping, 1s or more, or off.",
+    ),
+    key(
+        "websocket.max_age",
+        Is("off"),
+        TimeOrOff { least: Duration::from_secs(1), set: |d, v| d.config.websocket.max_age = v },
+        "The age after which a WebSocket is closed, 1s or more; off keeps it.",
+    ),
+    key(
         "drain.stop.lame_duck",
         Is("0s"),
         time(NONE, |d, v| d.config.stop.lame_duck = v),
@@ -342,6 +398,25 @@ pub static KEYS: &[Key] = &[
         Is("200ms"),
         time(NONE, |d, v| d.config.stop.goaway_grace = v),
         "How long an HTTP/2 client may still open streams after the first GOAWAY, at least.",
+    ),
+    key(
+        "drain.stop.stream_close_after",
+        Is("0s"),
+        time(NONE, |d, v| d.config.stop.stream_close_after = v),
+        "How long WebSockets and other endless streams go on after listeners close.",
+    ),
+    key(
+        "drain.stop.spread",
+        Is("2s"),
+        time(NONE, |d, v| d.config.stop.spread = v),
+        "Over how long their ends are spread, so that clients do not all come back at once.",
+    ),
+    key(
+        "drain.stop.close_timeout",
+        Is("5s"),
+        time(NONE, |d, v| d.config.stop.close_timeout = v),
+        "How long a WebSocket client may take to answer a Close; none is told later than this \
+         before the hard deadline.",
     ),
     key(
         "drain.stop.linger",
@@ -413,6 +488,25 @@ impl Key {
     }
 }
 
+/// A plan in which every duration is `t`.
+fn blank_plan(t: Duration) -> Plan {
+    Plan {
+        lame_duck: t,
+        first_request_grace: t,
+        idle_grace: t,
+        goaway_grace: t,
+        stream_close_after: t,
+        spread: t,
+        close_timeout: t,
+        linger: t,
+        drain_timeout: t,
+        cut_timeout: t,
+        finish_timeout: t,
+        total_timeout: t,
+        force_timeout: t,
+    }
+}
+
 /// What the names of our environment variables begin with.
 pub(super) const VARIABLE_PREFIX: &str = "EBBTIDE_";
 
@@ -478,18 +572,17 @@ impl Draft {
                     underscores: Underscores::Drop,
                     proxy_protocol: ProxyProtocol::Off,
                 },
-                stop: Plan {
-                    lame_duck: t,
-                    first_request_grace: t,
-                    idle_grace: t,
-                    goaway_grace: t,
-                    linger: t,
-                    drain_timeout: t,
-                    cut_timeout: t,
-                    finish_timeout: t,
-                    total_timeout: t,
-                    force_timeout: t,
+                upgrade_tokens: Vec::new(),
+                websocket: WebSocket {
+                    close_code: 0,
+                    close_reason: String::new(),
+                    on_drain: OnDrain::Close,
+                    tell_lost: false,
+                    idle_timeout: t,
+                    ping_interval: None,
+                    max_age: None,
                 },
+                stop: blank_plan(t),
                 log: Log { access: AccessFormat::Off, query: false },
             },
             total_timeout: None,

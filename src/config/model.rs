@@ -34,6 +34,10 @@ pub struct Config {
     pub limits: Limits,
     /// `[forwarding]`
     pub forwarding: Forwarding,
+    /// Protocols besides `websocket` that a connection may be upgraded to (`upgrade_tokens`), in lower case.
+    pub upgrade_tokens: Vec<String>,
+    /// `[websocket]`
+    pub websocket: WebSocket,
     /// `[drain.stop]`
     pub stop: Plan,
     /// `[log]`
@@ -189,6 +193,34 @@ pub enum ProxyProtocol {
     Off,
 }
 
+/// `[websocket]`: tunnels whose frames are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// The code of a Close that we send in a stop, and at `max_age` and `idle_timeout`.
+    pub close_code: u16,
+    /// Its reason, which people may be shown; at most 123 octets.
+    pub close_reason: String,
+    /// What a drain asks of a tunnel.
+    pub on_drain: OnDrain,
+    /// Whether an app server that is gone becomes a Close 1011 for the client.
+    pub tell_lost: bool,
+    /// The longest time without an octet in either direction.
+    pub idle_timeout: Duration,
+    /// How often a silent client is sent a Ping; `None`: off.
+    pub ping_interval: Option<Duration>,
+    /// The age after which a tunnel is closed; `None`: off.
+    pub max_age: Option<Duration>,
+}
+
+/// `websocket.on_drain`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrain {
+    /// It is ended by a Close.
+    Close,
+    /// It is left alone until the hard deadline.
+    Leave,
+}
+
 /// The plan of a drain (`[drain.stop]`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -200,6 +232,12 @@ pub struct Plan {
     pub idle_grace: Duration,
     /// From the first GOAWAY to the final one, at least.
     pub goaway_grace: Duration,
+    /// From the start of draining until endless streams are told to end.
+    pub stream_close_after: Duration,
+    /// Over how long their ends are spread, so that clients do not all come back at once.
+    pub spread: Duration,
+    /// How long a peer may take to answer a Close.
+    pub close_timeout: Duration,
     /// How long a connection is read after our FIN.
     pub linger: Duration,
     /// From the start of closing to the hard deadline.

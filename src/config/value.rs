@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::model::{Endpoint, INFINITY, Listen};
 use crate::limits;
+use crate::stream::websocket;
 
 /// A text is not a value of the wanted form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,40 @@ fn digits(text: &str) -> Option<u64> {
         return None;
     }
     text.parse().ok()
+}
+
+/// A protocol's name in `Upgrade` (RFC 9110 section 7.8), in lower case.
+pub(super) fn upgrade_token(text: &str) -> Parsed<String> {
+    let token = text.to_ascii_lowercase();
+    let is_tchar =
+        |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&octet);
+    if token == "h2c" || token.starts_with("http") {
+        return Err(Refused::because("HTTP is spoken to the app in one way only"));
+    }
+    if token == "websocket" {
+        return Err(Refused::because("it is always allowed"));
+    }
+    if token.is_empty() || token.starts_with('/') || !token.bytes().all(is_tchar) {
+        return Err(Refused::FORM);
+    }
+    Ok(token)
+}
+
+/// A code that may stand in a Close frame.
+pub(super) fn close_code(text: &str) -> Parsed<u16> {
+    let code = digits(text).and_then(|code| u16::try_from(code).ok()).ok_or(Refused::FORM)?;
+    if !websocket::is_sendable(code) {
+        return Err(Refused::because("it may not be sent"));
+    }
+    Ok(code)
+}
+
+/// A reason that fits into a Close frame.
+pub(super) fn close_reason(text: &str) -> Parsed<String> {
+    if text.len() > websocket::REASON_MAX {
+        return Err(Refused::because("it is too long"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A whole number.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::limits::DEMO_DESCRIPTORS;
+
 /// Each text is one line that names its cause.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
@@ -13,6 +15,11 @@ pub enum DemoError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A hundred clients, the app's side of them, and the proxy's.
+    #[error(
+        "only {0} files may be open, {DEMO_DESCRIPTORS} are needed; try ulimit -n {DEMO_DESCRIPTORS}"
+    )]
+    Descriptors(u64),
     /// The proxy has said why, or nothing.
     #[error("the proxy did not start: {0}")]
     Unready(String),

@@ -28,6 +28,7 @@ mod view;
 
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Builder, LocalOptions};
 
 use self::error::cannot;
@@ -35,6 +36,7 @@ use self::interrupt::Interrupts;
 use self::play::play;
 use self::screen::Screen;
 use self::view::Stop;
+use crate::limits::DEMO_DESCRIPTORS;
 
 pub use error::DemoError;
 
@@ -55,6 +57,11 @@ pub struct Options {
 ///
 /// If there was nothing to show.
 pub fn run(options: &Options) -> Result<bool, DemoError> {
+    if let Some(limit) = getrlimit(Resource::Nofile).current
+        && limit < DEMO_DESCRIPTORS
+    {
+        return Err(DemoError::Descriptors(limit));
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

@@ -68,7 +68,7 @@ fn command(app: SocketAddr) -> Command {
     command.arg0("ebbtide").args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.args(["--access-log", "off", "--stop-with-parent"]);
     command.arg("--upstream").arg(app.to_string());
-    command.arg("--drain-timeout").arg(format!("{}s", DEMO_DRAIN.as_secs()));
+    command.arg("--drain-timeout").arg(drain_timeout());
     let ours = std::env::vars_os().map(|(name, _)| name);
     for name in ours.filter(|name| name.to_string_lossy().starts_with("EBBTIDE_")) {
         command.env_remove(name);
@@ -78,6 +78,10 @@ fn command(app: SocketAddr) -> Command {
     command.process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
+}
+
+fn drain_timeout() -> String {
+    format!("{}s", DEMO_DRAIN.as_secs())
 }
 
 /// Waits until the proxy is ready: its two addresses, or why it is not.
@@ -95,7 +99,9 @@ async fn listening(child: &mut Watched) -> Result<(SocketAddr, SocketAddr), Stri
                     (Some("ready"), _) => {
                         return clients.zip(admin).ok_or_else(|| "it listens nowhere".to_owned());
                     }
-                    _ => said = text("message").or(said),
+                    // What went wrong, in an event or in a panic, which is none.
+                    _ if event["level"] != "info" => said = text("message").or(said),
+                    _ => {}
                 }
             }
             Some(News::Ended(status)) => return Err(said.unwrap_or_else(|| ended(status))),
@@ -171,5 +177,24 @@ fn watch(mut child: Child, stderr: impl Read, teller: &mpsc::Sender<News>) {
     }
     if let Ok(status) = child.wait() {
         let _nobody_listens = teller.blocking_send(News::Ended(status));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flag, Sources, load};
+    use crate::limits::DEMO_STOP_MAX;
+
+    #[test]
+    fn the_proxy_has_all_the_time_that_it_gives_itself() {
+        let flag = |name, key, value: &str| Flag { name, key, values: vec![value.to_owned()] };
+        let flags = vec![
+            flag("--listen", "listen", "127.0.0.1:0"),
+            flag("--upstream", "upstream.endpoints", "127.0.0.1:1"),
+            flag("--drain-timeout", "drain.stop.drain_timeout", &drain_timeout()),
+        ];
+        let loaded = load(&Sources { flags, ..Sources::default() }).unwrap();
+        assert!(loaded.config.stop.longest() < DEMO_STOP_MAX);
     }
 }

@@ -159,6 +159,8 @@ pub struct Options {
     pub close: bool,
     /// `keep-alive`
     pub keep_alive: bool,
+    /// `upgrade`
+    pub upgrade: bool,
     /// Names of fields.
     pub nominates: bool,
     /// Names of fields that would be passed on if they were not named here.
@@ -174,6 +176,7 @@ impl Options {
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
             } else {
+                self.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
                 self.nominates = true;
                 self.hides |= !std::str::from_utf8(token).is_ok_and(|name| {
                     matches!(

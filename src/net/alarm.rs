@@ -83,6 +83,12 @@ impl Alarm {
         self.due.set(due);
     }
 
+    /// Rings at this time of the clock if that is before it would ring anyhow.
+    #[inline]
+    pub fn set_by(&self, due: u64) {
+        self.due.set(self.due.get().min(due));
+    }
+
     /// Does not ring any more.
     #[inline]
     pub fn clear(&self) {

@@ -125,6 +125,8 @@ pub(super) enum Taken {
     Interim,
     /// The final head: the body follows.
     Final,
+    /// The answer to an `Upgrade`: what follows is another protocol.
+    Switch,
 }
 
 /// How far a request has been sent.

@@ -26,7 +26,7 @@ use super::failure::Died;
 use super::patience::{Patience, Wait};
 use super::record::{Summary, record};
 use super::trailer::Policy;
-use super::{Failure, Proxy, Request};
+use super::{Failure, Proxy, Request, Tunnel};
 use crate::config::Retry;
 use crate::drain::{Deadline, Stage};
 use crate::http1::{Buffer, Framing};
@@ -49,6 +49,8 @@ pub(super) struct Exchange<'p, D> {
     /// All of the request had been sent when its answer came. Else the app server
     /// may see its end elsewhere than we do.
     asked_whole: bool,
+    /// The app server has agreed to another protocol.
+    switched: bool,
     /// The client asked for leave to send its body and got the answer instead:
     /// nothing of the body is sent (RFC 9110 section 10.1.1).
     withheld: bool,
@@ -73,6 +75,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             refused: 0,
             fresh_only: false,
             asked_whole: false,
+            switched: false,
             withheld: false,
             handed: false,
             first_byte: None,
@@ -115,6 +118,10 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             None => Some(self.connect_quietly().await?),
         };
         poll_fn(|cx| self.poll_head(cx)).await?;
+        if self.switched {
+            poll_fn(|cx| self.poll_switch(cx)).await?;
+            return Ok(Ended::Keep);
+        }
         poll_fn(|cx| self.poll_body(cx)).await?;
         if !self.side.upload().is_over() && !self.withheld {
             poll_fn(|cx| self.poll_rest(cx)).await?;
@@ -242,6 +249,10 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         while !upstream.buffer.is_empty() {
             match self.side.take_head(upstream, self.proxy, &self.request)? {
                 Taken::Final => return Ok(true),
+                Taken::Switch => {
+                    self.switched = true;
+                    return Ok(true);
+                }
                 Taken::Interim => self.withheld = false,
                 Taken::Part => return Ok(false),
             }
@@ -315,6 +326,15 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                     return self.patience.pend(wait);
                 }
             }
+        }
+    }
+
+    /// Brings the answer to an `Upgrade` out.
+    fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.poll_told(cx)?;
+        match self.poll_down(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.patience.pend(Wait::ClientTakes),
         }
     }
 
@@ -415,6 +435,19 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             }
         }
         self.side.complete()
+    }
+
+    /// Whether the app server has agreed to another protocol, and the client has been told.
+    pub(super) fn has_switched(&self) -> bool {
+        self.switched && self.failure.is_none()
+    }
+
+    /// What the connection has become, if it [has switched](Self::has_switched).
+    pub(super) fn into_tunnel(mut self) -> Option<Tunnel> {
+        let upstream = self.upstream.take()?;
+        self.proxy.counters.in_flight_sub(self.request.protocol.family());
+        self.side.recycle(&self.proxy.spare);
+        Some(Tunnel::new(upstream, self.request, self.first_byte, self.attempts))
     }
 
     /// Whether the client gave it up.

@@ -27,8 +27,14 @@ pub fn forwarded(octets: &[u8]) {
     let base = std::net::Ipv4Addr::new(10, 0, 0, 0).to_ipv6_mapped().to_bits();
     let trusted = Trusted::new(vec![Network::Addresses { base, bits: 104 }]);
     let origin = Origin { client: "10.0.0.9", port: 80, scheme: "https", trusted: bit(2) };
-    let rules =
-        Rules { origin, forwarding: &forwarding, trusted: &trusted, ids: &RequestIds::new() };
+    let upgrades = [String::from("raw")];
+    let rules = Rules {
+        origin,
+        forwarding: &forwarding,
+        trusted: &trusted,
+        upgrades: &upgrades,
+        ids: &RequestIds::new(),
+    };
     let arrival = Arrival { began: Instant::now(), wall: SystemTime::now() };
     let mut fields = storage();
     let Ok(Some(head)) = parse_request(octets, &mut fields) else { return };

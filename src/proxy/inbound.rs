@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Failure;
 use super::downstream::Taken;
+use super::request::Upgrade;
 use super::response::{Seen, look};
 use crate::http1::body::Progress;
 use crate::http1::head::{parse_response, storage};
@@ -52,7 +53,7 @@ impl Inbound {
         &mut self,
         upstream: &mut Connection,
         spare: &Spare,
-        is_head: bool,
+        (is_head, upgrade): (bool, Option<&Upgrade>),
         put: impl FnOnce(&ResponseHead<'_, '_>, &Seen) -> Result<(), Failure>,
     ) -> Result<Taken, Failure> {
         let mut fields = storage();
@@ -76,6 +77,10 @@ impl Inbound {
             self.decoder = Decoder::new(seen.framing);
             self.upstream_keeps = seen.keep_alive;
             Taken::Final
+        } else if let (101, Some(upgrade)) = (head.status, upgrade) {
+            upgrade.check(&head).map_err(Failure::BadResponse)?;
+            self.status = Some(head.status);
+            Taken::Switch
         } else {
             self.interims += 1;
             if head.status == 101 || self.interims > INTERIM_MAX {

@@ -27,6 +27,7 @@ mod response;
 mod stamp;
 mod target;
 mod trailer;
+mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -45,6 +46,7 @@ pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
 pub use stamp::Stamp;
+pub use tunnel::Tunnel;
 
 /// What every request of one worker needs.
 pub struct Proxy {
@@ -75,8 +77,8 @@ pub struct Proxy {
 impl Proxy {
     /// What requests of a connection are planned by.
     pub fn rules<'a>(&'a self, origin: Origin<'a>) -> Rules<'a> {
-        let Config { forwarding, trusted, .. } = &*self.config;
-        Rules { origin, forwarding, trusted, ids: &self.ids }
+        let Config { forwarding, trusted, upgrade_tokens, .. } = &*self.config;
+        Rules { origin, forwarding, trusted, upgrades: upgrade_tokens, ids: &self.ids }
     }
 
     /// What is asked now.

@@ -125,7 +125,7 @@ fn client_of<'a>(client: &Caller<'a>, request: &'a Request) -> &'a str {
 }
 
 /// The same with the port where it is known.
-fn address_of(client: &Caller<'_>, request: &Request) -> String {
+pub(super) fn address_of(client: &Caller<'_>, request: &Request) -> String {
     match client_of(client, request) {
         told if told == remote(client) => client.peer.to_string(),
         told => told.to_owned(),

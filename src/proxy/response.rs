@@ -1,6 +1,6 @@
 //! The response head: what the app server sent, and what the client is sent.
 
-use super::request::{Protocol, is_nominated};
+use super::request::{Protocol, Upgrade, is_nominated};
 use super::stamp::Stamp;
 use super::trailer;
 use crate::config::Underscores;
@@ -170,6 +170,26 @@ pub(super) fn write(
         Persistence::KeptSaid => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         Persistence::Close => out.extend_from_slice(b"Connection: close\r\n"),
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a 101 for the client.
+pub(super) fn write_switch(
+    head: &ResponseHead<'_, '_>,
+    seen: &Seen,
+    upgrade: &Upgrade,
+    stamp: &Stamp,
+    out: &mut Vec<u8>,
+) {
+    status_line(head.status, head.reason, out);
+    put_field(b"Connection", b"Upgrade", out);
+    put_field(b"Upgrade", upgrade.token(), out);
+    for field in passes(head, seen, false, false) {
+        put_field(field.name.as_bytes(), field.value, out);
+    }
+    stamp.each(head.minor, seen.dated, |name, value| {
+        put_field(name.as_bytes(), value.as_bytes(), out);
+    });
     out.extend_from_slice(b"\r\n");
 }
 

@@ -30,6 +30,7 @@ mod kept;
 mod lot;
 mod seat;
 mod session;
+mod tunnel;
 mod worker;
 
 pub use admission::Admission;

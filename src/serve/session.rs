@@ -21,9 +21,9 @@ use crate::http1::head::{
 use crate::http1::{Framing, HeadError};
 use crate::limits::{BUFFER, PARK_AFTER};
 use crate::net::Alarm;
-use crate::proxy::h1::{self, Client, blank_lines};
+use crate::proxy::h1::{self, Client, Served, blank_lines};
 use crate::proxy::request::{Arrival, Origin, plan};
-use crate::proxy::{Ended, Failure, Proxy, Request};
+use crate::proxy::{Ended, Failure, Proxy, Request, Tunnel};
 use crate::telemetry::{CloseReason, ConnectionState};
 
 /// How a session ends.
@@ -37,6 +37,8 @@ pub(super) enum End {
     Drop(CloseReason),
     /// The client speaks HTTP/2: go on with that.
     Multiplex,
+    /// It has become a tunnel: go on with that.
+    Tunnel,
 }
 
 /// One connection being served.
@@ -57,6 +59,8 @@ pub(super) struct Session<'a> {
     /// It was parked and octets woke it. The runtime has still to see them for
     /// itself, so the first look in vain is no reason to park it again.
     pub(super) woken: bool,
+    /// What it has become.
+    pub(super) tunnel: Option<Box<Tunnel>>,
 }
 
 enum Head {
@@ -99,7 +103,13 @@ impl Session<'_> {
                 Head::Whole(request) => {
                     self.guard.shift(ConnectionState::H1Active);
                     // Boxed, so that a connection that only waits does not carry it.
-                    Box::pin(h1::serve(proxy, self.alarm, self.client, request)).await
+                    match Box::pin(h1::serve(proxy, self.alarm, self.client, request)).await {
+                        Served::Ended(ended) => ended,
+                        Served::Tunnel(tunnel) => {
+                            self.tunnel = Some(tunnel);
+                            return End::Tunnel;
+                        }
+                    }
                 }
             };
             match ended {

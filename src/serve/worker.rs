@@ -23,6 +23,7 @@ use super::h2;
 use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
+use super::tunnel::{self, Tellings};
 use crate::config::{AccessFormat, Config, Endpoint};
 use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
@@ -32,7 +33,7 @@ use crate::proxy::h1::Client;
 use crate::proxy::{Proxy, RequestIds, Stamp};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
-    AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink,
+    AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink, Tunnels,
 };
 use crate::tls::Settings;
 use crate::upstream::{Pool, Spare};
@@ -60,6 +61,8 @@ pub struct Start {
     pub counters: Arc<Counters>,
     /// Where access log lines go.
     pub access: Sink,
+    /// The tunnels of all workers.
+    pub tunnels: Tunnels,
     /// Events on stderr.
     pub events: Events,
     /// Where cut requests are named.
@@ -115,6 +118,10 @@ pub struct Worker {
     pub(super) shard: Rc<Shard<ConnectionState>>,
     /// Alarms of the tasks, see `seat`.
     pub(super) seats: RefCell<Slab<Rc<Alarm>>>,
+    /// The tunnels of all workers, for the status.
+    pub(super) tunnels: Tunnels,
+    /// When tunnels are told to end.
+    pub(super) tellings: Tellings,
     /// HTTP/2 connections that could make room.
     pub(super) idlers: h2::Idlers,
     lot: RefCell<Lot>,
@@ -162,6 +169,8 @@ async fn run(start: Start) -> io::Result<()> {
         fallback_host,
         shard,
         seats: RefCell::default(),
+        tunnels: start.tunnels,
+        tellings: Tellings::default(),
         idlers: h2::Idlers::default(),
         lot: RefCell::new(Lot::new()?),
         scratch: RefCell::new(vec![0; 16 * 1024].into()),
@@ -237,12 +246,13 @@ impl Worker {
                 since: kept.since,
                 asks_head: false,
                 woken,
+                tunnel: None,
             };
             let end = match unheard {
                 Some(end) => end,
                 None => session.run().await,
             };
-            let since = session.since;
+            let (since, tunnel) = (session.since, session.tunnel.take());
             let kept = Kept { since, ..kept };
             if let End::Multiplex = end {
                 // Boxed, so that a connection of HTTP/1 does not carry it.
@@ -254,6 +264,14 @@ impl Worker {
                     (_, None) => worker.proxy.counters.closed(CloseReason::Error),
                 }
             } else {
+                let end = match tunnel {
+                    Some(tunnel) => {
+                        // Boxed, so that a connection of HTTP does not carry it.
+                        let parts = (&mut client, &kept);
+                        Box::pin(tunnel::serve(&worker, &alarm, parts, tunnel)).await
+                    }
+                    None => end,
+                };
                 let end = worker.end(&alarm, &mut client, end).await;
                 worker.after(client, kept, end);
             }
@@ -313,8 +331,8 @@ impl Worker {
         let now = self.proxy.clock.now();
         match end {
             End::Drop(reason) => self.proxy.counters.closed(reason),
-            // One that is multiplexed has been served before it comes here.
-            End::Multiplex => self.proxy.counters.closed(CloseReason::Error),
+            // What has become something else has been served before it comes here.
+            End::Multiplex | End::Tunnel => self.proxy.counters.closed(CloseReason::Error),
             End::Linger(reason) => {
                 self.proxy.counters.closed(reason);
                 if crate::drain::kept(Rule::Linger) {
@@ -379,6 +397,7 @@ impl Worker {
             self.proxy.clock.refresh();
             self.proxy.orders.set(orders);
             if stage >= Stage::Draining {
+                self.tellings.spread(&self.proxy);
                 self.retime();
             }
             for (_, alarm) in self.seats.borrow().iter() {

@@ -9,7 +9,7 @@ use crate::drain::{Census, Phase, Scope};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
 use crate::telemetry::{
-    ConnectionCounts, ConnectionState, Counters, MetricsView, Sink, Totals, metrics,
+    ConnectionCounts, ConnectionState, Counters, MetricsView, Sink, Totals, Tunnels, metrics,
 };
 
 /// The generation of a process that took nothing over from another.
@@ -20,6 +20,7 @@ pub(super) struct Overview {
     pub(super) scope: Scope<ConnectionState>,
     pub(super) counters: Vec<Arc<Counters>>,
     pub(super) access: Sink,
+    pub(super) tunnels: Tunnels,
     pub(super) state: RefCell<State>,
     pub(super) shutdown_start: Cell<Option<SystemTime>>,
     pub(super) errors: RefCell<[u64; Phase::ALL.len()]>,
@@ -82,6 +83,7 @@ impl View for Overview {
             requests: totals.requests(),
             raced: totals.raced,
             cut: totals.cut,
+            tunnels: self.tunnels.oldest(),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::lifecycle::State;
 use crate::limits::{ACCESS_LOG_QUEUE_MAX, DELIVERIES, LAST_WORDS, REPORT_CUT_MAX, REPORTS};
 use crate::net::{BindError, Listener};
 use crate::serve::{self, Admission, Delivery, Start};
-use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink};
+use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink, Tunnels};
 use crate::tls::{self, certs};
 
 /// Why the process could not start.
@@ -103,6 +103,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         scope: Scope::new(Instant::now()),
         counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
         access: access.clone(),
+        tunnels: Tunnels::default(),
         state: RefCell::new(State::new(config.stop.clone(), Instant::now())),
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
@@ -196,6 +197,7 @@ async fn start_workers(
             admission: Arc::clone(&admission),
             counters: Arc::clone(counters),
             access: overview.access.clone(),
+            tunnels: overview.tunnels.clone(),
             events: events.clone(),
             cuts: cut.clone(),
         };

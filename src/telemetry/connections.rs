@@ -26,6 +26,10 @@ pub enum ConnectionState {
     H2Idle,
     /// The last stream is over, FIN sent, lingering.
     H2Closing,
+    /// A tunnel whose frames are followed.
+    TunnelWebSocket,
+    /// A tunnel of which nothing is known.
+    TunnelOpaque,
 }
 
 impl crate::drain::Kind for ConnectionState {
@@ -38,7 +42,7 @@ impl crate::drain::Kind for ConnectionState {
 
 impl ConnectionState {
     /// All states, in the order of [`ConnectionState::index`].
-    pub const ALL: [ConnectionState; 8] = [
+    pub const ALL: [ConnectionState; 10] = [
         Self::H1Fresh,
         Self::H1Reading,
         Self::H1Active,
@@ -47,6 +51,8 @@ impl ConnectionState {
         Self::H2Active,
         Self::H2Idle,
         Self::H2Closing,
+        Self::TunnelWebSocket,
+        Self::TunnelOpaque,
     ];
 
     /// Whether nothing more is served on it.
@@ -74,6 +80,7 @@ impl ConnectionState {
                 "h1"
             }
             Self::H2Active | Self::H2Idle | Self::H2Closing => "h2",
+            Self::TunnelWebSocket | Self::TunnelOpaque => "tunnel",
         }
     }
 
@@ -85,6 +92,8 @@ impl ConnectionState {
             Self::H1Active | Self::H2Active => "active",
             Self::H1Idle | Self::H2Idle => "idle",
             Self::H1Closing | Self::H2Closing => "closing",
+            Self::TunnelWebSocket => "websocket",
+            Self::TunnelOpaque => "opaque",
         }
     }
 }
@@ -154,7 +163,10 @@ impl From<StateCounts> for ConnectionCounts {
                 idle: at(ConnectionState::H2Idle),
                 closing: at(ConnectionState::H2Closing),
             },
-            tunnel: TunnelCounts::default(),
+            tunnel: TunnelCounts {
+                websocket: at(ConnectionState::TunnelWebSocket),
+                opaque: at(ConnectionState::TunnelOpaque),
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod metrics;
 pub mod report;
 pub mod sink;
+pub mod tunnels;
 
 mod escape;
 mod line;
@@ -25,3 +26,4 @@ pub use event::{Event, Events, Level};
 pub use metrics::MetricsView;
 pub use report::{CutRequest, DrainReport};
 pub use sink::Sink;
+pub use tunnels::{About, TunnelEntry, TunnelStatus, Tunnels};

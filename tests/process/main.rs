@@ -40,4 +40,7 @@ mod tls_stop;
 mod trust;
 mod watchdog;
 mod way;
+mod websocket;
+mod websocket_race;
+mod websocket_stop;
 mod workers;

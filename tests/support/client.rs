@@ -1,7 +1,10 @@
 //! A raw client: writes octets, reads exactly one response, and says how the
 //! connection ended.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use socket2::Socket;
 
 use super::PATIENCE;
 use super::wire::{Head, Place, Wire, find};
@@ -94,11 +97,22 @@ impl Client {
             .unwrap_or_else(|end| panic!("connect to {place}: {end:?}"))
     }
 
+    /// Connects from this address within [`PATIENCE`], or says why not.
+    pub(crate) fn try_connect_from(source: IpAddr, place: &Place) -> Result<Client, End> {
+        let sock = place.socket();
+        sock.bind(&SocketAddr::new(source, 0).into()).expect("a socket of this address");
+        Client::connect_over(sock, place, PATIENCE)
+    }
+
     fn connect_with(place: &Place, bound: Duration, narrow: Option<usize>) -> Result<Client, End> {
         let sock = place.socket();
         if let Some(octets) = narrow {
             sock.set_recv_buffer_size(octets).expect("a receive buffer");
         }
+        Client::connect_over(sock, place, bound)
+    }
+
+    fn connect_over(sock: Socket, place: &Place, bound: Duration) -> Result<Client, End> {
         let connected = match place {
             Place::Tcp(_) => sock.connect_timeout(&place.sock_addr(), bound),
             Place::Unix(_) => sock.connect(&place.sock_addr()),

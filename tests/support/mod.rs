@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod timeline;
 pub(crate) mod tls;
 pub(crate) mod wire;
+pub(crate) mod ws;
 
 use std::time::{Duration, Instant};
 

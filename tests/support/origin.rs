@@ -268,6 +268,11 @@ pub(crate) struct OriginConn {
 }
 
 impl OriginConn {
+    /// Its wire, for another protocol.
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
     /// Writes octets.
     pub(crate) fn send(&mut self, octets: impl AsRef<[u8]>) -> Result<(), End> {
         self.wire.send(octets.as_ref())

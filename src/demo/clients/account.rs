@@ -5,7 +5,7 @@
 //! as far as it is known then, and finally when all clients are done.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,26 +78,29 @@ impl Account {
     pub(super) async fn connect(&self, kind: Kind) -> Option<TcpStream> {
         let mut was_refused = false;
         while !self.is_finished() {
-            match timeout(DEMO_CONNECT, TcpStream::connect(self.target)).await {
-                Ok(Ok(stream)) => {
+            let tried = timeout(DEMO_CONNECT, TcpStream::connect(self.target)).await;
+            match tried.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+                Ok(stream) => {
                     // A small request must not wait for the ACK of the one before.
                     let _slower = stream.set_nodelay(true);
                     return Some(stream);
                 }
-                // The kernel had connected it, and the reset came before we looked.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    let asked = self.ask(kind, true, true);
-                    self.lost(asked, Way::Fresh);
-                }
-                // Whoever is not answered at all never believed that it was connected.
-                Ok(Err(_)) | Err(_) => {
-                    if !was_refused {
+                Err(error) => match error.kind() {
+                    // The kernel had connected it, and the reset came before we looked.
+                    ErrorKind::ConnectionReset => {
+                        let asked = self.ask(kind, true, true);
+                        self.lost(asked, Way::Fresh);
+                    }
+                    // Who is not answered at all never believed that it was connected.
+                    ErrorKind::ConnectionRefused | ErrorKind::TimedOut if !was_refused => {
                         was_refused = true;
                         let row = self.counters.row(kind);
                         count(&row.asked);
                         count(&row.refused);
                     }
-                }
+                    // Refused again; or no descriptor, no port: nobody's doing but ours.
+                    _ => {}
+                },
             }
             self.rest(DEMO_RECONNECT).await;
         }

@@ -9,6 +9,7 @@ use crate::net::Socket;
 use crate::proxy::downstream::Taken;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::outbound::Outbound;
+use crate::proxy::request::Upgrade;
 use crate::proxy::response::{self, Outgoing, Persistence};
 use crate::proxy::{Failure, Protocol, Proxy, trailer};
 use crate::upstream::{Connection, Spare};
@@ -30,9 +31,10 @@ pub(super) struct Download {
 
 /// What a response has to know of its request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct Asked<'r> {
     pub(super) is_head: bool,
     pub(super) protocol: Protocol,
+    pub(super) upgrade: Option<&'r Upgrade>,
 }
 
 impl Download {
@@ -78,13 +80,14 @@ impl Download {
         &mut self,
         upstream: &mut Connection,
         proxy: &Proxy,
-        asked: Asked,
+        asked: Asked<'_>,
         persistence: impl FnOnce(bool) -> Persistence,
     ) -> Result<Taken, Failure> {
         let (out, head_octets) = (&mut self.head, &mut self.head_octets);
         let (outgoing, until_close) = (&mut self.outgoing, &mut self.until_close);
         let trailers = &mut self.trailers;
-        self.inbound.take_head(upstream, &proxy.spare, asked.is_head, |head, seen| {
+        let wanted = (asked.is_head, asked.upgrade);
+        self.inbound.take_head(upstream, &proxy.spare, wanted, |head, seen| {
             let before = out.len();
             if head.status >= 200 {
                 (*outgoing, *until_close) = response::outgoing(seen.framing, asked.protocol);
@@ -92,6 +95,8 @@ impl Download {
                 let persistence = persistence(*until_close);
                 let how = (*outgoing, persistence);
                 response::write(head, seen, asked.is_head, how, &proxy.stamp, out);
+            } else if let (101, Some(upgrade)) = (head.status, asked.upgrade) {
+                response::write_switch(head, seen, upgrade, &proxy.stamp, out);
             } else if asked.protocol != Protocol::Http10 {
                 // An HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
                 response::write_interim(head, seen, out);

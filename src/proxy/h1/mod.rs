@@ -18,7 +18,7 @@ use super::downstream::{
 use super::exchange::{Exchange, send};
 use super::record::{Refused, record_refusal};
 use super::response::Persistence;
-use super::{Failure, Protocol, Proxy, Request, respond};
+use super::{Failure, Protocol, Proxy, Request, Tunnel, respond};
 use crate::drain::{Rule, Stage, kept};
 use crate::http1::Buffer;
 use crate::limits::CUT_SEND;
@@ -26,13 +26,21 @@ use crate::net::Alarm;
 use crate::telemetry::CloseReason;
 use crate::upstream::{Connection, Spare};
 
+/// What came of a request.
+pub enum Served {
+    /// It is over.
+    Ended(Ended),
+    /// Its connection has become a tunnel.
+    Tunnel(Box<Tunnel>),
+}
+
 /// Serves one request whose head has been read.
 pub async fn serve(
     proxy: &Proxy,
     alarm: &Rc<Alarm>,
     client: &mut Client,
     request: Request,
-) -> Ended {
+) -> Served {
     let side = Side {
         proxy,
         upload: Upload::new(request.framing),
@@ -42,8 +50,12 @@ pub async fn serve(
     };
     let mut exchange = Exchange::new(proxy, alarm, side, request);
     let ended = exchange.run().await;
+    if exchange.has_switched() {
+        let gone = Served::Ended(Ended::Drop(CloseReason::Error));
+        return exchange.into_tunnel().map_or(gone, |tunnel| Served::Tunnel(Box::new(tunnel)));
+    }
     exchange.finish(None);
-    ended
+    Served::Ended(ended)
 }
 
 /// Answers a request whose head was never understood; `is_head` is whether it
@@ -121,7 +133,8 @@ impl Downstream for Side<'_> {
         proxy: &Proxy,
         request: &Request,
     ) -> Result<Taken, Failure> {
-        let asked = Asked { is_head: request.is_head, protocol: request.protocol };
+        let upgrade = request.upgrade.as_deref();
+        let asked = Asked { is_head: request.is_head, protocol: request.protocol, upgrade };
         let (client, close) = (&*self.client, &mut self.close);
         let done = self.upload.progress.is_done();
         let persistence = |until_close| {

@@ -68,7 +68,7 @@ impl Download {
         is_head: bool,
     ) -> Result<Taken, Failure> {
         let (respond, ready, policy) = (&mut self.respond, &mut self.head, &mut self.policy);
-        self.inbound.take_head(upstream, &proxy.spare, is_head, |head, seen| {
+        self.inbound.take_head(upstream, &proxy.spare, (is_head, None), |head, seen| {
             if head.status >= 200 {
                 *policy = seen.trailers();
                 *ready = Some(head::response(head, seen, is_head, &proxy.stamp)?);

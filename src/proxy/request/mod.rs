@@ -7,6 +7,7 @@
 mod forwarding;
 mod id;
 mod seen;
+mod upgrade;
 mod writer;
 
 use std::ops::Range;
@@ -22,6 +23,7 @@ use crate::telemetry::Family;
 
 pub use self::id::RequestIds;
 pub(super) use self::seen::is_nominated;
+pub use self::upgrade::Upgrade;
 
 /// What is known of the connection a request came on.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,8 @@ pub struct Rules<'a> {
     pub forwarding: &'a Forwarding,
     /// Whose word is taken.
     pub trusted: &'a Trusted,
+    /// Protocols besides WebSocket that a connection may be upgraded to.
+    pub upgrades: &'a [String],
     /// Ids for those that have none.
     pub ids: &'a RequestIds,
 }
@@ -101,6 +105,8 @@ pub struct Request {
     pub is_repeatable: bool,
     /// gRPC, which has statuses of its own.
     pub is_grpc: bool,
+    /// What the connection is to become, if the app server agrees.
+    pub upgrade: Option<Box<Upgrade>>,
     /// Fields are named in `Connection` that would be passed on else.
     pub hides_fields: bool,
     /// It may go no further than here (RFC 9110 section 7.6.2).
@@ -268,11 +274,13 @@ fn compose(
     let left = hops_left(head.method, seen)?;
     let modern = protocol != Protocol::Http10;
     let options = seen.options;
+    let upgrade = Upgrade::of(head, seen, shape, rules.upgrades);
     let repeatable = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
     let mut writer = Writer { out, spans: Spans::default() };
     writer.request_line(head.method, path);
     writer.host(host);
     writer.fields(head, seen, shape, rules);
+    writer.connection(seen.trailers && modern, upgrade.as_deref());
     writer.framing(framing, seen);
     writer.max_forwards(head.method, left);
     writer.forwarding(head, seen, rules, host, arrival.wall);
@@ -292,6 +300,7 @@ fn compose(
         expects_continue: seen.expects_continue && modern,
         is_repeatable: repeatable && framing == Framing::Empty,
         is_grpc: seen.grpc,
+        upgrade,
         hides_fields: options.hides,
         ends_here: left == Some(0),
         began: arrival.began,

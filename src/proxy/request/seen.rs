@@ -15,6 +15,8 @@ pub(super) struct Seen<'b> {
     /// An `X-Request-Id` that is the only one.
     pub(super) id: Option<&'b [u8]>,
     pub(super) max_forwards: Option<&'b [u8]>,
+    /// An `Upgrade` field.
+    pub(super) upgrades: bool,
     /// What an earlier proxy says of the client, if it is one that is believed.
     pub(super) told: Told<'b>,
     pub(super) options: Options,
@@ -44,6 +46,7 @@ impl<'b> Seen<'b> {
             host: None,
             id: None,
             max_forwards: None,
+            upgrades: false,
             told: Told::default(),
             options: Options::default(),
             trailers: false,
@@ -74,6 +77,7 @@ impl<'b> Seen<'b> {
                 }
                 Name::ContentType => seen.grpc = field.value.starts_with(b"application/grpc"),
                 Name::Underscored => seen.underscores = true,
+                Name::Upgrade => seen.upgrades = true,
                 Name::MaxForwards => {
                     hops += 1;
                     // Of several, none is a number.

@@ -31,7 +31,7 @@ impl Plan {
         let (client, port, scheme) = ("192.0.2.7", 8080, "http");
         let origin = Origin { client, port, scheme, trusted: self.from_trusted };
         let (forwarding, trusted) = (&self.forwarding, &self.trusted);
-        let rules = Rules { origin, forwarding, trusted, ids: &RequestIds::new() };
+        let rules = Rules { origin, forwarding, trusted, upgrades: &[], ids: &RequestIds::new() };
         plan(&head, &rules, "app:1", arrival, Vec::new())
     }
 

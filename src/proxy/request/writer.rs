@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::id::{RequestIds, is_request_id};
 use super::seen::Seen;
-use super::{Protocol, Rules, Shape, Spans};
+use super::{Protocol, Rules, Shape, Spans, Upgrade};
 use crate::config::Underscores;
 use crate::http1::field::Name;
 use crate::http1::{Framing, RequestHead};
@@ -83,8 +83,22 @@ impl Writer {
             }
             self.field(field.name.as_bytes(), field.value);
         }
-        if seen.trailers && modern {
-            self.out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+    }
+
+    /// What holds for this connection only.
+    #[inline]
+    pub(super) fn connection(&mut self, trailers: bool, upgrade: Option<&Upgrade>) {
+        if trailers {
+            self.out.extend_from_slice(b"TE: trailers\r\n");
+        }
+        match upgrade {
+            None if trailers => self.out.extend_from_slice(b"Connection: TE\r\n"),
+            None => {}
+            Some(upgrade) => {
+                let options: &[u8] = if trailers { b"Upgrade, TE" } else { b"Upgrade" };
+                self.field(b"Connection", options);
+                self.field(b"Upgrade", upgrade.token());
+            }
         }
     }
 

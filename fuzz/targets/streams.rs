@@ -1,0 +1,5 @@
+//! WebSocket frames and events as they pass.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| ebbtide::stream::fuzz::follow(octets));

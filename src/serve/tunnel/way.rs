@@ -1,0 +1,125 @@
+//! One direction of a tunnel: what has been read and not yet taken by the other side.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::net::Socket;
+use crate::stream::websocket::Frames;
+
+/// One direction.
+pub(super) struct Way {
+    /// Its frames; none if nothing is known of the protocol.
+    pub(super) frames: Option<Frames>,
+    /// Octets that wait for the reader, and how many of them it has taken.
+    held: Vec<u8>,
+    taken: usize,
+    /// Octets that the reader has been given.
+    pub(super) octets: u64,
+    /// The writer has ended its side.
+    pub(super) ended: bool,
+    /// The reader has been told so, or is gone.
+    pub(super) finished: bool,
+}
+
+impl Way {
+    /// A direction in which `octets` have been read already.
+    pub(super) fn new(is_websocket: bool, octets: &[u8]) -> Self {
+        let mut frames = is_websocket.then(Frames::default);
+        if let Some(frames) = &mut frames {
+            frames.pass(octets);
+        }
+        Way {
+            frames,
+            held: octets.to_vec(),
+            taken: 0,
+            octets: octets.len() as u64,
+            ended: false,
+            finished: false,
+        }
+    }
+
+    /// Whether nothing waits for the reader.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Whether a frame of ours may be sent now: what waits ends with a frame as well.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.frames.as_ref().is_some_and(Frames::is_at_boundary)
+    }
+
+    /// Whether a Close has passed, or begun to.
+    pub(super) fn has_closed(&self) -> bool {
+        self.frames.as_ref().is_some_and(Frames::has_closed)
+    }
+
+    /// Whether a whole Close has passed.
+    pub(super) fn has_closed_whole(&self) -> bool {
+        self.frames.as_ref().is_some_and(Frames::has_closed_whole)
+    }
+
+    /// Follows octets that are on their way to the reader, or are left out.
+    pub(super) fn follow(&mut self, octets: &[u8]) {
+        if let Some(frames) = &mut self.frames {
+            frames.pass(octets);
+        }
+    }
+
+    /// Puts octets behind what waits.
+    pub(super) fn hold(&mut self, octets: &[u8]) {
+        self.held.extend_from_slice(octets);
+    }
+
+    /// Sends what waits; `false` if the reader does not take all of it now.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, reader: &mut Socket) -> io::Result<bool> {
+        while self.taken < self.held.len() {
+            match reader.poll_write(cx, &self.held[self.taken..])? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => self.taken += n,
+                Poll::Pending => return Ok(false),
+            }
+        }
+        if self.taken > 0 {
+            // A silent tunnel has no buffer.
+            (self.held, self.taken) = (Vec::new(), 0);
+        }
+        Ok(reader.poll_flush(cx)?.is_ready())
+    }
+
+    /// Sends octets at once, and holds what the reader does not take. Only when nothing
+    /// waits.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut Socket,
+        octets: &[u8],
+    ) -> io::Result<()> {
+        self.octets += octets.len() as u64;
+        let mut sent = 0;
+        while sent < octets.len() {
+            match reader.poll_write(cx, &octets[sent..])? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => sent += n,
+                Poll::Pending => break,
+            }
+        }
+        self.hold(&octets[sent..]);
+        Ok(())
+    }
+
+    /// Tells the reader that nothing more comes; `false` if it does not take even that
+    /// now.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, reader: &mut Socket) -> bool {
+        if !self.finished {
+            // A reader that is gone needs to be told nothing.
+            self.finished = reader.poll_end(cx).is_ready();
+        }
+        self.finished
+    }
+
+    /// Forgets what waits: the reader is gone.
+    pub(super) fn give_up(&mut self) {
+        (self.held, self.taken) = (Vec::new(), 0);
+        self.finished = true;
+    }
+}
