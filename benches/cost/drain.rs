@@ -4,9 +4,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::load::Load;
-use crate::proxy::Launch;
-use crate::{Error, Verdict, backend, host, memory};
+use crate::Verdict;
+use crate::support::load::Load;
+use crate::support::proxy::Launch;
+use crate::support::{Error, backend, host, memory};
 
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 const IDLE_GRACE_SETTING: &str = "drain.stop.idle_grace=1s";
@@ -25,7 +26,7 @@ pub(crate) fn measure(binary: &Path, wanted: usize) -> Result<Verdict, Error> {
     let launch = Launch { settings: &[IDLE_GRACE_SETTING], ..Launch::plain(binary, upstream) };
     let (process, doors) = launch.start()?;
     let load = Load::connect_and_ask(doors.h1, connections)?;
-    memory::settled_memory(process.id())?;
+    memory::settled(process.id())?;
 
     let clients = thread::spawn(move || {
         host::pin_to(host::LOAD_CORE)?;

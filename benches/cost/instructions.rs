@@ -7,11 +7,12 @@
 use std::fs;
 use std::path::Path;
 
-use crate::h2load::Work;
-use crate::identity::Identity;
-use crate::load::{Load, Until};
-use crate::proxy::Launch;
-use crate::{Error, Verdict, backend, h2load, host};
+use crate::Verdict;
+use crate::support::h2load::{self, Work};
+use crate::support::identity::Identity;
+use crate::support::load::{Load, Until};
+use crate::support::proxy::Launch;
+use crate::support::{Error, backend, host};
 
 const SHORT: u64 = 1_000;
 const LONG: u64 = 5_000;

@@ -2,37 +2,25 @@
 //!
 //! `cargo bench --bench cost -- instructions` and so on; every measurement
 //! starts the release binary as a user would, with one worker, and stands on
-//! both sides of it: [`backend`] answers and [`load`] asks, checking each
-//! response. Instructions and system calls repeat to about one per cent, so
+//! both sides of it: [`support::backend`] answers and [`support::load`] asks, checking
+//! each response. Instructions and system calls repeat to about one per cent, so
 //! they carry bounds and fail; times depend on the machine and are only shown.
 
 // A bench has no runtime that sleeping could block.
 #![allow(clippy::disallowed_methods)]
 
-mod backend;
-mod cpu;
 mod drain;
-mod h2load;
-mod host;
-mod identity;
-mod idle;
 mod instructions;
-mod load;
 mod memory;
-mod message;
-mod peers;
-mod poller;
-mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
 mod syscalls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use h2load::Work;
-
-/// Any failure that ends a measurement, already in words.
-type Error = Box<dyn std::error::Error + Send + Sync>;
+use support::Error;
 
 /// Whether a measurement kept its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +59,7 @@ enum Measurement {
     Memory,
     /// Time from SIGTERM to exit with idle connections only.
     Drain,
-    /// CPU time per request, beside nginx and HAProxy where they are installed.
-    Cpu,
-    /// No proxy: the load generator against the backend, to see their own limit.
-    Direct,
-    /// Everything but `direct`.
+    /// Everything.
     All,
 }
 
@@ -105,12 +89,6 @@ struct Options {
     /// Idle connections held for `drain`; fewer if the descriptor limit asks for it.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     drain_connections: usize,
-    /// Rounds of one second for each proxy in `cpu`.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    rounds: usize,
-    /// Kinds of work for `cpu`; all if none is given.
-    #[arg(long, value_enum, value_name = "WORK")]
-    work: Vec<Work>,
     /// What `cargo bench` always passes.
     #[arg(long, hide = true)]
     bench: bool,
@@ -134,15 +112,13 @@ fn main() -> ExitCode {
 }
 
 fn selected(measurement: Measurement) -> &'static [Measurement] {
-    use Measurement::{All, Cpu, Direct, Drain, Instructions, Memory, Syscalls};
+    use Measurement::{All, Drain, Instructions, Memory, Syscalls};
     match measurement {
-        All => &[Instructions, Syscalls, Memory, Drain, Cpu],
+        All => &[Instructions, Syscalls, Memory, Drain],
         Instructions => &[Instructions],
         Syscalls => &[Syscalls],
         Memory => &[Memory],
         Drain => &[Drain],
-        Cpu => &[Cpu],
-        Direct => &[Direct],
     }
 }
 
@@ -156,11 +132,6 @@ fn measure(measurement: Measurement, options: &Options) -> Result<Verdict, Error
             memory::measure(&options.binary, options.connections, options.max_idle_bytes)
         }
         Measurement::Drain => drain::measure(&options.binary, options.drain_connections),
-        Measurement::Cpu => {
-            let works = if options.work.is_empty() { &Work::ALL } else { &options.work[..] };
-            cpu::measure(&options.binary, options.rounds, works)
-        }
-        Measurement::Direct => cpu::measure_direct(),
         Measurement::All => Ok(Verdict::Kept),
     }
 }

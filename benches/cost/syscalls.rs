@@ -12,9 +12,10 @@ use std::process::{ChildStderr, Command};
 
 use rustix::process::Signal;
 
-use crate::load::{Load, Until};
-use crate::proxy::{Launch, Process};
-use crate::{Error, Verdict, backend, host};
+use crate::Verdict;
+use crate::support::load::{Load, Until};
+use crate::support::proxy::{Launch, Process};
+use crate::support::{Error, backend, host};
 
 const WARM_UP: u64 = 1_000;
 

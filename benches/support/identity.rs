@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::{Error, host};
+use super::{Error, host};
 
 /// Files with a certificate and its key.
 #[derive(Debug)]

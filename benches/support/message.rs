@@ -3,7 +3,7 @@
 //! Each request carries a number in its target, and the body of its response
 //! begins with it: an answer given to the wrong request does not go unnoticed.
 
-use crate::Error;
+use super::Error;
 
 /// Octets of a response body, as in the research that the bounds come from.
 pub(crate) const BODY: usize = 1024;
@@ -31,6 +31,15 @@ pub(crate) fn number(n: u64) -> Number {
 pub(crate) fn request(number: &Number) -> Vec<u8> {
     let fields = b" HTTP/1.1\r\nHost: cost.example\r\nUser-Agent: cost\r\nAccept: */*\r\n\r\n";
     [TARGET, number, fields].concat()
+}
+
+/// The same, on a connection that ends with the response.
+pub(crate) fn last_request(number: &Number) -> Vec<u8> {
+    let mut octets = request(number);
+    let end = octets.len() - END_OF_HEAD.len();
+    octets.truncate(end);
+    octets.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
+    octets
 }
 
 /// The response to `number`.
@@ -71,7 +80,8 @@ pub(crate) fn check_response(octets: &[u8], number: &Number) -> Result<bool, Err
     if right { Ok(true) } else { Err("wrong body, or octets after it".into()) }
 }
 
-fn head_length(octets: &[u8]) -> Option<usize> {
+/// The length of the head that `octets` begin with, once it is whole.
+pub(crate) fn head_length(octets: &[u8]) -> Option<usize> {
     memchr::memmem::find(octets, END_OF_HEAD).map(|at| at + END_OF_HEAD.len())
 }
 

@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::thread;
 
-use crate::poller::Poller;
-use crate::{Error, host, message};
+use super::poller::Poller;
+use super::{Error, host, message};
 
 /// Starts the backend on a port of its own; it lives as long as the process.
 pub(crate) fn start() -> Result<SocketAddr, Error> {
@@ -19,7 +19,7 @@ pub(crate) fn start() -> Result<SocketAddr, Error> {
     thread::Builder::new().name("backend".into()).spawn(move || {
         let outcome = host::pin_to(host::LOAD_CORE).and_then(|()| backend.serve());
         if let Err(error) = outcome {
-            eprintln!("cost: the backend ended: {error}");
+            eprintln!("the backend ended: {error}");
         }
     })?;
     Ok(addr)

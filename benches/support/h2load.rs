@@ -1,4 +1,4 @@
-//! nghttp2's h2load as a client, for what [`load`](crate::load) does not speak: TLS
+//! nghttp2's h2load as a client, for what [`load`](super::load) does not speak: TLS
 //! and HTTP/2.
 //!
 //! It checks the status of each response and counts octets; a run in which any
@@ -8,13 +8,11 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use clap::ValueEnum;
-
-use crate::proxy::Doors;
-use crate::{Error, host, message};
+use super::proxy::Doors;
+use super::{Error, host, message};
 
 /// What a proxy is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// HTTP/1.1 keep-alive in clear text; not by h2load.
     H1,
@@ -29,10 +27,6 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// All kinds, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::H1, Self::H1Tls, Self::H2, Self::H2Tls, Self::Handshake];
-
     /// What it is, for a heading.
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -44,12 +38,12 @@ impl Work {
         }
     }
 
-    /// How many requests take about a second.
+    /// How many requests take somewhat less than a second.
     pub(crate) fn requests(self) -> u64 {
         match self {
             Self::H1 => 40_000,
             Self::H1Tls | Self::H2 | Self::H2Tls => 20_000,
-            Self::Handshake => 1_000,
+            Self::Handshake => 500,
         }
     }
 

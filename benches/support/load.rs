@@ -4,12 +4,13 @@
 //! Any response that is late, wrong or missing ends the measurement: a figure
 //! that includes errors would say nothing.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::poller::Poller;
-use crate::{Error, message};
+use super::poller::Poller;
+use super::{Error, message};
 
 /// Generous: callgrind slows the proxy down fifty times.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,6 +96,37 @@ impl Load {
             }
         }
         self.drive(busy, |load, client| Ok(more(load).then_some(client)))
+    }
+
+    /// Sends `rate` requests a second for `time`, each on the connection that has been
+    /// idle for longest; later than due if there is none. Returns the completed requests.
+    pub(crate) fn run_paced(&mut self, rate: u64, time: Duration) -> Result<u64, Error> {
+        let total = (time.as_secs_f64() * rate as f64) as u64;
+        let due_at = |n: u64| Duration::from_secs_f64(n as f64 / rate as f64);
+        let mut idle: VecDeque<_> = (0..self.clients.len()).collect();
+        let (mut sent, mut completed) = (0, 0);
+        let started = Instant::now();
+        while completed < total {
+            while sent < total && started.elapsed() >= due_at(sent) {
+                let Some(client) = idle.pop_front() else { break };
+                self.send(client)?;
+                sent += 1;
+            }
+            let is_pacing = sent < total && !idle.is_empty();
+            if !is_pacing {
+                self.wait()?;
+            } else if self.poller.wait(Some(due_at(sent).saturating_sub(started.elapsed())))? == 0 {
+                continue;
+            }
+            for index in 0..self.poller.count() {
+                let client = self.poller.ready(index) as usize;
+                if self.clients[client].receive()? {
+                    completed += 1;
+                    idle.push_back(client);
+                }
+            }
+        }
+        Ok(completed)
     }
 
     /// Closes each connection when the proxy does, until none is left.

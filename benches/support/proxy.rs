@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::identity::Identity;
-use crate::{Error, host};
+use super::identity::Identity;
+use super::{Error, host};
 
 /// A minute, because it may start under callgrind.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +29,8 @@ const SHOWN_LINES: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
     pub(crate) binary: &'a Path,
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls_listen: SocketAddr,
     pub(crate) upstream: SocketAddr,
     pub(crate) access_log: &'a str,
     /// A program to run it under, with its arguments.
@@ -50,10 +52,13 @@ pub(crate) struct Doors {
 }
 
 impl<'a> Launch<'a> {
-    /// The plain start: no access log, all defaults.
+    /// The plain start: any ports, no access log, all defaults.
     pub(crate) fn plain(binary: &'a Path, upstream: SocketAddr) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             binary,
+            listen: any,
+            tls_listen: any,
             upstream,
             access_log: "off",
             under: Vec::new(),
@@ -71,41 +76,43 @@ impl<'a> Launch<'a> {
         Ok((process, doors))
     }
 
-    fn command(&self) -> Command {
+    /// The command line.
+    pub(crate) fn command(&self) -> Command {
         let mut words = self.under.clone();
         words.push(self.binary.into());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["run", "--listen", "127.0.0.1:0", "--workers", "1"]);
+        command.args(&words[1..]).args(["run", "--workers", "1"]);
+        command.args(["--listen", &self.listen.to_string()]);
         command.args(["--upstream", &self.upstream.to_string(), "--access-log", self.access_log]);
         for setting in self.settings {
             command.args(["--set", setting]);
         }
         if let Some(identity) = self.identity {
-            command.args(["--tls-listen", "127.0.0.1:0", "--cert"]).arg(&identity.certificate);
-            command.arg("--key").arg(&identity.key);
+            command.args(["--tls-listen", &self.tls_listen.to_string()]);
+            command.arg("--cert").arg(&identity.certificate).arg("--key").arg(&identity.key);
         }
         command
     }
 }
 
-/// A running proxy; killed if a measurement gives up on it.
+/// A running proxy; killed with all that it started if a measurement gives up on it.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
-    /// Starts `command` on the proxy's core, its standard output thrown away.
+    /// Starts `command` on the proxy's core.
     pub(crate) fn start(command: &mut Command) -> Result<Self, Error> {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+        let command = command.stdin(Stdio::null());
         let child = host::starting_on(host::PROXY_CORE, || command.spawn())?
             .map_err(|error| format!("{}: {error}", command.get_program().display()))?;
         Ok(Self { child })
     }
 
-    /// The same, with its standard error to read.
+    /// The same, with its standard error to read and its standard output thrown away.
     pub(crate) fn start_with_stderr(command: &mut Command) -> Result<(Self, ChildStderr), Error> {
-        let mut process = Self::start(command.stderr(Stdio::piped()))?;
+        let mut process = Self::start(command.stdout(Stdio::null()).stderr(Stdio::piped()))?;
         let stderr = process.child.stderr.take().ok_or("its standard error is not piped")?;
         Ok((process, stderr))
     }
@@ -114,10 +121,20 @@ impl Process {
         self.child.id()
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>, Error> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Sends `signal`.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// Sends `signal` and waits for the end; how it ended and how long it took.
     pub(crate) fn stop_by(mut self, signal: Signal) -> Result<(ExitStatus, Duration), Error> {
         let sent = Instant::now();
-        kill_process(Pid::from_child(&self.child), signal)?;
+        self.signal(signal)?;
         while sent.elapsed() < STOP_LIMIT {
             if let Some(status) = self.child.try_wait()? {
                 return Ok((status, sent.elapsed()));
@@ -136,10 +153,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Does nothing to a process that has been waited for.
-        if self.child.kill().is_ok() {
-            // The status of a killed process says nothing.
-            drop(self.child.wait());
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // Workers outlive a master that is killed.
+        let workers = host::family(self.id()).unwrap_or_default();
+        // Nothing is left to be done about what cannot be killed, and the status of a
+        // killed process says nothing.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        for worker in workers.into_iter().filter(|&pid| pid != self.id()) {
+            let pid = i32::try_from(worker).ok().and_then(Pid::from_raw);
+            // It may have ended by itself.
+            pid.and_then(|pid| kill_process(pid, Signal::KILL).ok());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::Error;
+use super::Error;
 
 /// Events taken from the kernel at once.
 const BATCH: usize = 256;
@@ -43,6 +43,11 @@ impl Poller {
             }
             return Ok(self.ready.len());
         }
+    }
+
+    /// How many the last wait found ready.
+    pub(crate) fn count(&self) -> usize {
+        self.ready.len()
     }
 
     /// The number of the socket at `index` among those that the last wait

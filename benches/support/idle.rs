@@ -11,10 +11,10 @@ use std::time::Duration;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use crate::h2load::Work;
-use crate::identity::{Identity, NAME};
-use crate::proxy::Doors;
-use crate::{Error, message};
+use super::h2load::Work;
+use super::identity::{Identity, NAME};
+use super::proxy::Doors;
+use super::{Error, message};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
