@@ -122,10 +122,15 @@ pub const HALF_CLOSE_GRACE: Duration = Duration::from_secs(3);
 /// A read buffer at first, and one for a body that fills it.
 pub const BUFFER: usize = 8 * 1024;
 /// See [`BUFFER`].
-pub const BULK_BUFFER: usize = 64 * 1024;
+///
+/// Its size decides what a download costs: of nginx's CPU per GB 0.38 with 64 KB, 0.34
+/// with 128, 0.31 with 256; and what a client costs that does not read.
+pub const BULK_BUFFER: usize = 128 * 1024;
 
-/// Buffers of each size that a worker keeps for reuse.
+/// Small buffers that a worker keeps for reuse, and large ones.
 pub const SPARE_BUFFERS: usize = 64;
+/// See [`SPARE_BUFFERS`].
+pub const SPARE_BULK_BUFFERS: usize = 32;
 
 /// A body this small is copied behind its head: one piece is cheaper to send than two.
 pub const COPY_MAX: usize = 4 * 1024;

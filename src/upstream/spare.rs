@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::http1::Buffer;
-use crate::limits::{BUFFER, BULK_BUFFER, SPARE_BUFFERS};
+use crate::limits::{BUFFER, BULK_BUFFER, SPARE_BUFFERS, SPARE_BULK_BUFFERS};
 
 /// A worker's free buffers: small ones for heads and small bodies, large ones
 /// for bodies that fill those.
@@ -49,13 +49,13 @@ impl Spare {
     /// head does not stay with the worker.
     #[inline]
     pub fn give(&self, mut buffer: Buffer) {
-        let list = match buffer.capacity() {
-            BUFFER => &self.small,
-            BULK_BUFFER => &self.bulk,
+        let (list, most) = match buffer.capacity() {
+            BUFFER => (&self.small, SPARE_BUFFERS),
+            BULK_BUFFER => (&self.bulk, SPARE_BULK_BUFFERS),
             _ => return,
         };
         let mut list = list.borrow_mut();
-        if list.len() < SPARE_BUFFERS {
+        if list.len() < most {
             buffer.clear();
             list.push(buffer);
         }
