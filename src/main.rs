@@ -23,8 +23,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> ExitCode {
-    if args.stop_with_parent
-        && let Err(error) = stop_with_parent()
+    if let Some(parent) = args.stop_with_parent
+        && let Err(error) = stop_with_parent(parent)
     {
         return refuse(
             "start_failed",
@@ -50,12 +50,13 @@ fn run(args: &RunArgs) -> ExitCode {
 }
 
 /// Asks the kernel for a SIGTERM when whoever started this process ends.
-fn stop_with_parent() -> std::io::Result<()> {
-    let parent = rustix::process::getppid();
+fn stop_with_parent(parent: i32) -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-    // Who has ended just before is told of no more.
-    if rustix::process::getppid() != parent {
-        return Err(std::io::Error::other("the parent process has ended"));
+    // Of one who has ended before that we are told nothing.
+    let current = rustix::process::getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
+    if current != parent {
+        let text = format!("the parent of this process is {current}, not {parent}");
+        return Err(std::io::Error::other(text));
     }
     Ok(())
 }

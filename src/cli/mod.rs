@@ -117,11 +117,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<String>,
 
-    /// Stop, as on SIGTERM, when the process that started this one ends
+    /// Stop, as on SIGTERM, when the process with this number ends, which started this one
     ///
-    /// More exactly: the thread that started it. Linux only tells of that.
-    #[arg(long)]
-    pub stop_with_parent: bool,
+    /// More exactly: when the thread ends that started it; Linux tells of no other. It is
+    /// an error if the parent is another process by now. In a shell: --stop-with-parent $$
+    #[arg(long, value_name = "PID")]
+    pub stop_with_parent: Option<i32>,
 }
 
 /// The arguments of `demo`.
@@ -265,7 +266,7 @@ mod tests {
             workers: text(),
             access_log: text(),
             report: text(),
-            stop_with_parent: true,
+            stop_with_parent: Some(1),
         };
         let flags = args.sources(Vec::new()).flags;
         assert_eq!(flags.len(), 11);

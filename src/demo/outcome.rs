@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::clients::Tally;
+use super::summary::requests;
 use super::view::Stop;
 
 /// Both accounts.
@@ -36,6 +37,27 @@ impl Outcome {
             && self.tally.total().lost() == 0
             && self.repeated == 0
             && self.status.success()
+            && self.doubts().is_empty()
+    }
+
+    /// What is missing for the accounts to be believed.
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let total = self.tally.total();
+        let refused = self.before.total().refused;
+        let mut doubts = Vec::new();
+        if total.under_way() > 0 {
+            doubts.push(format!("what became of {} is not known", requests(total.under_way())));
+        }
+        if total.served == 0 && !self.was_interrupted {
+            doubts.push("nobody was served at all".to_owned());
+        }
+        if refused > 0 {
+            doubts.push(format!("{} refused before the signal", requests(refused)));
+        }
+        if self.stop == Stop::Drain && self.report.is_none() {
+            doubts.push("the proxy gave no report".to_owned());
+        }
+        doubts
     }
 }
 

@@ -67,6 +67,7 @@ fn command(app: SocketAddr) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("ebbtide").args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.args(["--access-log", "off", "--stop-with-parent"]);
+    command.arg(std::process::id().to_string());
     command.arg("--upstream").arg(app.to_string());
     command.arg("--drain-timeout").arg(drain_timeout());
     let ours = std::env::vars_os().map(|(name, _)| name);

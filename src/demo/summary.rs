@@ -16,7 +16,7 @@ const CUTS_SHOWN: usize = 5;
 const LEGEND: [(&str, &str); 5] = [
     ("served", "the whole, right answer came"),
     ("told", "its connection ended with notice (close, GOAWAY), or while unused"),
-    ("refused", "nobody listened any more: nothing was sent, another server has it"),
+    ("refused", "not taken: nobody listened, or GOAWAY said so; another server has it"),
     ("raced", "sent just as a kept connection closed: not executed, and sent again"),
     ("lost", "anything else: no answer, a part of one, a wrong one, an error"),
 ];
@@ -144,6 +144,9 @@ fn verdict(outcome: &Outcome) -> (Style, String) {
     if outcome.repeated > 0 {
         said += &format!(" {} executed more than once.", requests(outcome.repeated));
     }
+    for doubt in outcome.doubts() {
+        said += &format!(" But {doubt}.");
+    }
     if outcome.is_overdue {
         said += &format!(" The proxy did not end within {DEMO_STOP_MAX:?} and was killed.");
     } else if outcome.stop == Stop::Drain && !outcome.status.success() {
@@ -152,7 +155,7 @@ fn verdict(outcome: &Outcome) -> (Style, String) {
     (if outcome.is_good() { Style::Good } else { Style::Bad }, said)
 }
 
-fn requests(count: u64) -> String {
+pub(super) fn requests(count: u64) -> String {
     match count {
         1 => "1 request".to_owned(),
         count => format!("{count} requests"),
@@ -176,8 +179,8 @@ mod tests {
         let cut = Cut { method: "GET".into(), target: "/slow/4000".into(), age_ms: 2100 };
         Outcome {
             stop: Stop::Drain,
-            tally: tally(Kind::Get, 7, lost),
-            before: tally(Kind::Get, 2, 0),
+            tally: tally(Kind::Get, 7, lost, 0),
+            before: tally(Kind::Get, 2, 0, 0),
             repeated: 0,
             took: Duration::from_millis(3900),
             status: ExitStatus::from_raw(0),
@@ -233,8 +236,12 @@ mod tests {
         );
         let failed = Outcome { status: ExitStatus::from_raw(3 << 8), ..outcome(0) };
         assert_eq!(said(&failed), "Nothing was lost. The proxy ended with exit status 3.");
+        let unknown = Outcome { tally: tally(Kind::Get, 7, 0, 1), ..outcome(0) };
+        assert_eq!(said(&unknown), "Nothing was lost. But what became of 1 request is not known.");
+        let silent = Outcome { report: None, ..outcome(0) };
+        assert_eq!(said(&silent), "Nothing was lost. But the proxy gave no report.");
         assert!(outcome(0).is_good());
-        for wrong in [outcome(1), overdue, failed] {
+        for wrong in [outcome(1), overdue, failed, unknown, silent] {
             assert!(!wrong.is_good());
         }
     }

@@ -116,7 +116,7 @@ pub(super) mod tests {
             left: Some(Duration::from_millis(8500)),
             connections: ConnectionCounts::default(),
             most: 20,
-            tally: tally(Kind::Get, 2, 3),
+            tally: tally(Kind::Get, 2, 3, 1),
         }
     }
 

@@ -12,6 +12,7 @@ mod support;
 
 mod apps;
 mod foreign;
+mod forged;
 mod fronts;
 mod ground;
 mod itself;

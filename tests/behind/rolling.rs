@@ -4,6 +4,7 @@
 //! says otherwise.
 
 use std::collections::BTreeSet;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use crate::apps::{self, gunicorn, puma};
@@ -19,12 +20,20 @@ fn restarts() -> u64 {
     set.map_or(20, |value| value.parse().expect("EBBTIDE_BEHIND_RESTARTS is a number"))
 }
 
+/// Held by those who keep the machine busy; alone by who measures half a second.
+static BUSY: RwLock<()> = RwLock::new(());
+
+fn among_others() -> RwLockReadGuard<'static, ()> {
+    BUSY.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How many answers the clients have between two rounds: the fronts keep connections again.
 const BETWEEN_ROUNDS: u64 = 60;
 
 /// As often as that, one right after the other. In every other round few clients are at
 /// work: then what the front keeps is used up by nobody, and an ebbtide has to close it.
 fn roll_behind(front: fronts::Kind, app: apps::Kind, seed: u64) {
+    let _others = among_others();
     let mut stage = Stage::new(front, app);
     let load = stage.load(Diet::Mixed, seed);
     for round in 0..restarts() {
@@ -64,6 +73,7 @@ const NGINX_FORGETS_AFTER: Duration = Duration::from_secs(11);
 
 #[test]
 fn nginx_as_it_comes_hides_restarts_11_s_apart() {
+    let _others = among_others();
     let mut stage = Stage::new(bare_nginx, puma);
     let load = stage.load(Diet::Mixed, 5);
     for round in 0..3 {
@@ -82,6 +92,7 @@ fn nginx_as_it_comes_hides_restarts_11_s_apart() {
 /// first that comes back.
 #[test]
 fn haproxy_as_recommended_holds_requests_while_it_has_nobody() {
+    let _others = among_others();
     let mut stage = Stage::new(haproxy, gunicorn);
     let load = stage.load(Diet::Mixed, 6);
     load.pace(Pace::Quiet);
@@ -99,6 +110,7 @@ fn haproxy_as_recommended_holds_requests_while_it_has_nobody() {
 /// Nobody is at work any more when the first is stopped: what the front keeps idle is there
 /// until somebody closes it.
 fn stopped_in_silence(front: fronts::Kind) -> Stage {
+    let _nobody = BUSY.write().unwrap_or_else(PoisonError::into_inner);
     let mut stage = Stage::new(front, puma);
     let load = stage.load(Diet::Mixed, 7);
     let asked = load.finish();

@@ -109,6 +109,11 @@ impl Origin {
         Origin::scripted(standard)
     }
 
+    /// At this place, answering by [`standard`].
+    pub(crate) fn on(place: Place) -> Origin {
+        Origin::at(place, Arc::new(standard))
+    }
+
     /// On a TCP port, with a script of its own.
     pub(crate) fn scripted(
         handler: impl Fn(&mut OriginConn, &Request) -> Result<Next, End> + Send + Sync + 'static,

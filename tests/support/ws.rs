@@ -100,7 +100,7 @@ pub(crate) fn read(wire: &mut Wire, masked: bool) -> Result<Frame, End> {
         }
         127 => {
             wire.exactly(8, &mut head)?;
-            u64::from_be_bytes(head[2..10].try_into().unwrap()) as usize
+            u64::from_be_bytes(head[2..10].try_into().expect("eight octets")) as usize
         }
         length => usize::from(length),
     };
@@ -150,7 +150,7 @@ impl Socket {
 
     /// Sends a frame.
     pub(crate) fn send(&mut self, frame: &Frame) {
-        self.wire.send(&frame.octets(true)).unwrap();
+        self.wire.send(&frame.octets(true)).expect("the proxy takes a frame");
     }
 
     /// Reads a frame; how the connection ended if none comes.
@@ -192,7 +192,7 @@ pub(crate) fn agree(request: &Request) -> String {
     assert!(request.head.lists("connection", "upgrade"), "{:?}", request.head);
     assert_eq!(request.field("upgrade"), Some("websocket"));
     assert_eq!(request.field("sec-websocket-version"), Some("13"));
-    let accept = accept_of(request.field("sec-websocket-key").unwrap());
+    let accept = accept_of(request.field("sec-websocket-key").expect("a key"));
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"

@@ -31,9 +31,14 @@ impl Account {
         }
     }
 
-    /// A process has ended.
+    /// A process has ended, so long after it was asked.
     pub(super) fn ended(&mut self, status: ExitStatus, took: Duration) {
         self.exits.push(took.as_secs_f64() * 1e3);
+        self.left(status);
+    }
+
+    /// A process has ended, nobody looked when.
+    pub(super) fn left(&mut self, status: ExitStatus) {
         if !status.success() {
             self.failures.push(status.to_string());
         }
@@ -129,14 +134,17 @@ fn faults(account: &Account) -> Vec<String> {
     faults
 }
 
-/// Lost and raced, where there are any.
+/// Lost, those of them by a reset, raced, and refused.
 fn by_kind(accounts: &[(Entry<'_>, Account)]) -> Table {
     let names = accounts.iter().map(|(entry, _)| entry.name());
-    let mut table = Table::new(std::iter::once("lost + raced of".to_owned()).chain(names));
+    let heading = "lost, reset, raced, refused of".to_owned();
+    let mut table = Table::new(std::iter::once(heading).chain(names));
     for kind in Kind::ALL {
         let cell = |account: &Account| {
             let counts = account.kinds[kind as usize];
-            format!("{} + {} of {}", counts.lost(), counts.raced, counts.asked)
+            let reset = counts.lost[Way::Reset as usize] + counts.lost[Way::Fresh as usize];
+            let Counts { raced, refused, asked, .. } = counts;
+            format!("{}, {reset}, {raced}, {refused} of {asked}", counts.lost())
         };
         let cells = accounts.iter().map(|(_, account)| cell(account));
         table.add(std::iter::once(kind.name().to_owned()).chain(cells));

@@ -26,7 +26,7 @@ use crate::support::{Error, host};
 const WORK: Duration = Duration::from_secs(1);
 
 /// How long a port may take to be free, or a new worker to be there.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// The resolution of these.
 const EVERY: Duration = Duration::from_millis(1);
@@ -131,11 +131,10 @@ fn restart(field: &Field, number: usize, entry: Entry<'_>, times: usize) -> Resu
         progress("restarts", entry, time, times);
         thread::sleep(WORK);
         running.process.signal(entry.program.graceful_stop())?;
-        let asked = Instant::now();
         wait("its ports are not free", || Ok(are_free(&running.doors)))?;
         let next = Prepared::at(field, running.doors, entry, load.upstream())?;
         let next = Running::start(next)?;
-        leaving.push(Leaving { running: std::mem::replace(&mut running, next), asked });
+        leaving.push(Leaving { running: std::mem::replace(&mut running, next) });
         forget_ended(&mut leaving, &mut account)?;
     }
     thread::sleep(WORK);
@@ -147,10 +146,9 @@ fn restart(field: &Field, number: usize, entry: Entry<'_>, times: usize) -> Resu
     Ok(account)
 }
 
-/// A process that was asked to stop, and when.
+/// A process that was asked to stop.
 struct Leaving {
     running: Running,
-    asked: Instant,
 }
 
 /// Writes down which have ended.
@@ -158,7 +156,7 @@ fn forget_ended(leaving: &mut Vec<Leaving>, account: &mut Account) -> Result<(),
     let mut still = Vec::new();
     for mut one in leaving.drain(..) {
         match one.running.process.ended()? {
-            Some(status) => account.ended(status, one.asked.elapsed()),
+            Some(status) => account.left(status),
             None => still.push(one),
         }
     }

@@ -111,8 +111,8 @@ impl Line {
             return;
         }
         self.cost.set(true);
-        // A stream that GOAWAY promised to answer cannot have raced with it.
-        let asked = Asked { is_first: asked.is_first || last.is_some(), ..asked };
+        // GOAWAY tells which streams are not taken, so that none has to race with an end.
+        let asked = Asked { is_first: true, ..asked };
         self.account.unanswered(asked, is_reset).await;
     }
 

@@ -78,7 +78,7 @@ impl Kind {
             Kind::Post => "POST, keep-alive",
             Kind::SlowGet => "slow GET",
             Kind::SlowPost => "slow POST",
-            Kind::OneEach => "a connection each",
+            Kind::OneEach => "new connections",
             Kind::MostlyIdle => "mostly idle",
             Kind::Long => "long answers",
             Kind::Download => "downloads",

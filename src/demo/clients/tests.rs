@@ -12,15 +12,15 @@ use super::{Clients, Counts, Kind, Mix, Tally, Way};
 use crate::demo::app::{Checksum, ID, Work};
 use crate::demo::ledger::Ledger;
 
-/// A tally in which clients of one kind were served, one waits, and others lost to error
+/// A tally in which clients of one kind were served, some wait, and others lost to error
 /// statuses what the app has executed one of.
-pub(in crate::demo) fn tally(kind: Kind, served: u64, lost: u64) -> Tally {
+pub(in crate::demo) fn tally(kind: Kind, served: u64, lost: u64, waiting: u64) -> Tally {
     let counters = Counters::default();
     let row = counters.row(kind);
     (0..served).for_each(|_| count(&row.served));
     (0..lost).for_each(|_| count(&row.lost[Way::Status as usize]));
     (0..lost.min(1)).for_each(|_| count(&row.executed));
-    (0..=served + lost).for_each(|_| count(&row.asked));
+    (0..served + lost + waiting).for_each(|_| count(&row.asked));
     counters.read()
 }
 
