@@ -1,4 +1,4 @@
-//! WebSocket frames and events as they pass.
+//! WebSocket frames as they pass.
 
 #![no_main]
 

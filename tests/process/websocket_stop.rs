@@ -10,6 +10,25 @@ fn opened(proxy: &Proxy) -> Socket {
     Socket::open(proxy.client(), "/chat")
 }
 
+/// An app server of which the first thing it hears is a Close.
+fn told_first() -> Origin {
+    Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        let said = ws::read(conn.wire(), true)?;
+        assert_eq!((said.opcode, said.code()), (CLOSE, Some(1001)));
+        conn.send(said.octets(false))?;
+        Ok(Next::Close)
+    })
+}
+
+/// A client that is sent a Close and nothing before it, and answers.
+#[track_caller]
+fn is_told(mut socket: Socket) {
+    assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
+    socket.send(&Frame::close(1001));
+    assert_eq!(socket.end(), End::Eof);
+}
+
 /// Sends a first part of a frame, and the rest when it is released.
 fn in_two_parts(frame: &Frame, at: usize) -> Origin {
     let octets = frame.octets(false);
@@ -86,13 +105,7 @@ fn a_close_never_stands_inside_a_frame_of_the_app_server() {
 
 #[test]
 fn a_client_that_does_not_answer_is_left_and_the_app_server_is_told_in_its_place() {
-    let origin = Origin::scripted(|conn, request| {
-        conn.send(ws::agree(request))?;
-        let said = ws::read(conn.wire(), true)?;
-        assert_eq!((said.opcode, said.code()), (CLOSE, Some(1001)));
-        conn.send(said.octets(false))?;
-        Ok(Next::Close)
-    });
+    let origin = told_first();
     let proxy = Launch::before(&origin).stop("close_timeout", "300ms").start();
     let mut socket = opened(&proxy);
     let told = proxy.terminate();
@@ -225,11 +238,8 @@ fn a_wish_that_is_answered_in_the_drain_is_told_at_once() {
     proxy.terminate();
     proxy.wait_phase("draining");
     origin.release("agree");
-    let mut socket = Socket::opened(client);
-    assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
-    socket.send(&Frame::close(1001));
-    assert_eq!(socket.end(), End::Eof);
-    drop(socket);
+    let socket = Socket::opened(client);
+    is_told(socket);
     proxy.wait_clean_exit();
 }
 
@@ -313,23 +323,14 @@ fn a_wish_that_is_answered_late_is_told_in_time_to_answer() {
     proxy.terminate();
     proxy.wait_phase("draining");
     origin.release("agree");
-    let mut socket = Socket::opened(client);
-    assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
-    socket.send(&Frame::close(1001));
-    assert_eq!(socket.end(), End::Eof);
-    drop(socket);
+    let socket = Socket::opened(client);
+    is_told(socket);
     proxy.wait_clean_exit();
 }
 
 #[test]
 fn the_app_server_is_told_of_a_client_that_only_hung_up() {
-    let origin = Origin::scripted(|conn, request| {
-        conn.send(ws::agree(request))?;
-        let said = ws::read(conn.wire(), true)?;
-        assert_eq!((said.opcode, said.code()), (CLOSE, Some(1001)));
-        conn.send(said.octets(false))?;
-        Ok(Next::Close)
-    });
+    let origin = told_first();
     for resets in [false, true] {
         let proxy = Launch::before(&origin).start();
         let mut socket = opened(&proxy);
