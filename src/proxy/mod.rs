@@ -15,6 +15,7 @@ mod downstream;
 mod exchange;
 pub mod failure;
 pub mod fuzz;
+mod grpc;
 pub mod h1;
 pub mod h2;
 mod inbound;
