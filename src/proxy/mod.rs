@@ -26,6 +26,7 @@ mod respond;
 mod response;
 mod stamp;
 mod target;
+mod tellings;
 mod trailer;
 mod tunnel;
 
@@ -46,6 +47,7 @@ pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
 pub use stamp::Stamp;
+pub use tellings::{Telling, Tellings};
 pub use tunnel::Tunnel;
 
 /// What every request of one worker needs.
@@ -64,6 +66,8 @@ pub struct Proxy {
     pub ids: RequestIds,
     /// What is added to responses.
     pub stamp: Stamp,
+    /// When endless streams are told to end.
+    pub tellings: Tellings,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The access log.
