@@ -257,7 +257,7 @@ pub(super) fn reason(failure: &Failure) -> CloseReason {
     match failure {
         Cut => CloseReason::Cut,
         ClientGone => CloseReason::Client,
-        SendTimeout | BodyTimeout | HeadTimeout => CloseReason::Timeout,
+        SendTimeout | BodyTimeout | HeadTimeout | CallTimeout => CloseReason::Timeout,
         BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
         | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
         LastHop(_) => CloseReason::Response,

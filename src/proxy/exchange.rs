@@ -69,8 +69,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             side,
             endpoint: proxy.pool.pick(),
             upstream: None,
+            patience: Patience::new(alarm, &proxy.config, &request),
             request,
-            patience: Patience::new(alarm, &proxy.config),
             attempts: 0,
             refused: 0,
             fresh_only: false,
@@ -156,13 +156,18 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// A new connection; boxed, because most requests find one in the pool and
     /// should not carry its future.
     async fn connect(&mut self) -> Result<Connection, Failure> {
-        let deadline = Deadline::after(Instant::now(), self.proxy.config.upstream.connect_timeout);
+        let most = self.patience.within(self.proxy.config.upstream.connect_timeout);
+        let deadline = Deadline::after(Instant::now(), most);
         let mut connecting = pin!(Box::pin(self.proxy.pool.connect(self.endpoint, deadline)));
         self.patience.renew();
         poll_fn(|cx| {
             self.poll_told(cx)?;
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(connected.map_err(Failure::Connect));
+                let in_time = !self.patience.is_over();
+                return Poll::Ready(connected.map_err(|error| match error {
+                    ConnectError::TimedOut if !in_time => Failure::CallTimeout,
+                    error => Failure::Connect(error),
+                }));
             }
             if D::SHOWS_CANCEL || self.request.framing == Framing::Empty {
                 self.watch_client(cx)?;
@@ -274,7 +279,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         // for the other, and what bounds that is that neither says anything.
         let reply = self.side.reply();
         let converses = reply.status.is_some() && !reply.whole;
-        let hurry = !self.awaits_continue() && !converses;
+        let hurry = !self.awaits_continue() && !converses && self.request.grpc.is_none();
         let Some(upstream) = &mut self.upstream else {
             return Ok(());
         };

@@ -47,6 +47,8 @@ pub enum Failure {
     FirstByteTimeout,
     /// The app server stopped in the middle of a response, or of reading a request.
     BetweenBytesTimeout,
+    /// A call has taken longer than its client had allowed (`grpc-timeout`).
+    CallTimeout,
     /// The response ended before its end.
     Truncated(&'static str),
     /// The hard deadline.
@@ -86,7 +88,7 @@ impl Failure {
             Connect(ConnectError::TimedOut) => 504,
             Connect(ConnectError::Exhausted(_)) => 503,
             Connect(_) | Died(_) | BadResponse(_) | Truncated(_) => 502,
-            FirstByteTimeout | BetweenBytesTimeout => 504,
+            FirstByteTimeout | BetweenBytesTimeout | CallTimeout => 504,
             Cut if handed => 504,
             Cut => 503,
         }
@@ -111,7 +113,7 @@ impl Failure {
             Died(_) => "connection_terminated",
             BadResponse(_) => "http_protocol_error",
             Truncated(_) => "http_response_incomplete",
-            FirstByteTimeout => "http_response_timeout",
+            FirstByteTimeout | CallTimeout => "http_response_timeout",
             BetweenBytesTimeout => "connection_read_timeout",
             Cut if handed => "http_response_timeout",
             Cut => "proxy_internal_response",
@@ -145,6 +147,7 @@ impl Failure {
             BadResponse(_) => "bad_response",
             FirstByteTimeout => "first_byte_timeout",
             BetweenBytesTimeout => "between_bytes_timeout",
+            CallTimeout => "grpc_timeout",
             Truncated(_) => "response_truncated",
             Cut => "cut",
         }

@@ -15,6 +15,7 @@ mod downstream;
 mod exchange;
 pub mod failure;
 pub mod fuzz;
+mod grpc;
 pub mod h1;
 pub mod h2;
 mod inbound;
@@ -26,6 +27,7 @@ mod respond;
 mod response;
 mod stamp;
 mod target;
+mod tellings;
 mod trailer;
 mod tunnel;
 
@@ -46,6 +48,7 @@ pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
 pub use stamp::Stamp;
+pub use tellings::{Telling, Tellings};
 pub use tunnel::Tunnel;
 
 /// What every request of one worker needs.
@@ -64,6 +67,8 @@ pub struct Proxy {
     pub ids: RequestIds,
     /// What is added to responses.
     pub stamp: Stamp,
+    /// When endless streams are told to end.
+    pub tellings: Tellings,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// The access log.

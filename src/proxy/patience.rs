@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::Failure;
+use super::{Failure, Request};
 use crate::config::Config;
 use crate::limits::HALF_CLOSE_GRACE;
 use crate::net::Alarm;
@@ -35,11 +35,37 @@ pub(super) struct Patience<'a> {
     pub(super) moved: u64,
     /// The same when the alarm was set.
     seen: u64,
+    /// Both sides may be silent as long as they like.
+    calm: bool,
+    /// When all of it has to be over, by the clock.
+    limit: u64,
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(alarm: &Rc<Alarm>, config: &'a Config) -> Self {
-        Patience { alarm: Rc::clone(alarm), config, wait: Wait::Nothing, moved: 0, seen: 0 }
+    pub(super) fn new(alarm: &Rc<Alarm>, config: &'a Config, request: &Request) -> Self {
+        let limit =
+            request.grpc.as_deref().and_then(|call| request.began.checked_add(call.timeout?));
+        Patience {
+            alarm: Rc::clone(alarm),
+            config,
+            wait: Wait::Nothing,
+            moved: 0,
+            seen: 0,
+            calm: request.grpc.is_some(),
+            limit: limit.map_or(u64::MAX, |limit| alarm.clock().millis(limit)),
+        }
+    }
+
+    /// How much there is left of a wait that is bounded elsewhere.
+    pub(super) fn within(&self, bound: Duration) -> Duration {
+        let left = self.limit.saturating_sub(self.alarm.clock().now());
+        bound.min(Duration::from_millis(left))
+    }
+
+    /// Whether all of it has taken too long.
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.limit <= self.alarm.clock().now()
     }
 
     /// The next wait is a new one, whatever it is.
@@ -55,10 +81,14 @@ impl<'a> Patience<'a> {
             self.wait = wait;
             self.seen = self.moved;
             self.alarm.set(self.bound(wait));
+            self.alarm.set_by(self.limit);
             return Poll::Pending;
         }
         if !self.alarm.is_due() {
             return Poll::Pending;
+        }
+        if self.is_over() {
+            return Poll::Ready(Err(Failure::CallTimeout));
         }
         Poll::Ready(Err(match wait {
             Wait::ClientBody => Failure::BodyTimeout,
@@ -74,6 +104,11 @@ impl<'a> Patience<'a> {
     fn bound(&self, wait: Wait) -> Duration {
         let config = self.config;
         match wait {
+            Wait::ClientBody | Wait::UpstreamTakes | Wait::BetweenBytes | Wait::EitherSide
+                if self.calm =>
+            {
+                Duration::MAX
+            }
             Wait::ClientBody => config.timeouts.body,
             Wait::FirstByte => config.upstream.first_byte_timeout,
             Wait::UpstreamTakes | Wait::BetweenBytes => config.upstream.between_bytes_timeout,

@@ -162,6 +162,9 @@ pub(super) fn write(
     stamp.each(head.minor, seen.dated, |name, value| {
         put_field(name.as_bytes(), value.as_bytes(), out);
     });
+    if head.status == UPGRADE_REQUIRED {
+        write_required(head, out);
+    }
     if outgoing != Outgoing::Plain {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -171,6 +174,20 @@ pub(super) fn write(
         Persistence::Close => out.extend_from_slice(b"Connection: close\r\n"),
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The status that says which protocol would be answered (RFC 9110 section 15.5.22).
+const UPGRADE_REQUIRED: u16 = 426;
+
+/// What a 426 has to say, although it is said for a connection.
+#[cold]
+fn write_required(head: &ResponseHead<'_, '_>, out: &mut Vec<u8>) {
+    for field in head.fields {
+        if Name::of(field.name) == Name::Upgrade {
+            put_field(b"Upgrade", field.value, out);
+            put_field(b"Connection", b"Upgrade", out);
+        }
+    }
 }
 
 /// Writes a 101 for the client.
@@ -246,6 +263,15 @@ mod tests {
             "HTTP/1.1 200 OK\r\nDate: d\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\
              Content-Length: 3\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn which_upgrade_is_required_is_said_and_no_other_is_offered() {
+        let raw = "HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\n\
+                   Upgrade: websocket\r\nContent-Length: 0\r\n\r\n";
+        let sent = written(raw, false, Protocol::Http11);
+        assert!(sent.contains("\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"), "{sent}");
+        assert!(!written(&raw.replace("426", "200"), false, Protocol::Http11).contains("pgrade:"));
     }
 
     #[test]

@@ -23,14 +23,14 @@ use super::h2;
 use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
-use super::tunnel::{self, Tellings};
+use super::tunnel;
 use crate::config::{AccessFormat, Config, Endpoint};
 use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, EVENT_INTERVAL, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Listener, Peer, Socket};
 use crate::proxy::h1::Client;
-use crate::proxy::{Proxy, RequestIds, Stamp};
+use crate::proxy::{Proxy, RequestIds, Stamp, Tellings};
 use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink, Tunnels,
@@ -120,8 +120,6 @@ pub struct Worker {
     pub(super) seats: RefCell<Slab<Rc<Alarm>>>,
     /// The tunnels of all workers, for the status.
     pub(super) tunnels: Tunnels,
-    /// When tunnels are told to end.
-    pub(super) tellings: Tellings,
     /// HTTP/2 connections that could make room.
     pub(super) idlers: h2::Idlers,
     lot: RefCell<Lot>,
@@ -156,6 +154,7 @@ async fn run(start: Start) -> io::Result<()> {
         pool,
         ids: RequestIds::new(),
         stamp: Stamp::new(start.config.forwarding.via),
+        tellings: Tellings::default(),
         counters: start.counters,
         access: RefCell::new(AccessLog::new(format, start.config.log.query, start.access)),
         events: start.events,
@@ -170,7 +169,6 @@ async fn run(start: Start) -> io::Result<()> {
         shard,
         seats: RefCell::default(),
         tunnels: start.tunnels,
-        tellings: Tellings::default(),
         idlers: h2::Idlers::default(),
         lot: RefCell::new(Lot::new()?),
         scratch: RefCell::new(vec![0; 16 * 1024].into()),
@@ -397,7 +395,7 @@ impl Worker {
             self.proxy.clock.refresh();
             self.proxy.orders.set(orders);
             if stage >= Stage::Draining {
-                self.tellings.spread(&self.proxy);
+                self.proxy.tellings.spread(&self.proxy);
                 self.retime();
             }
             for (_, alarm) in self.seats.borrow().iter() {

@@ -63,6 +63,8 @@ fn chunked_bodies_pass_both_ways_with_their_trailers() {
         .send("3;x=y\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nX-T: v\r\n\r\n");
     let response = client.response();
     assert_eq!(response.text(), "abc0123456789abcdef");
+    let trailers: Vec<_> = response.trailers.into_iter().map(lower).collect();
+    assert_eq!(trailers, [("x-t".into(), "v".into())], "though nobody announced them");
     let request = origin.wait_whole("/echo");
     assert_eq!(request.body, b"abc0123456789abcdef");
     assert_eq!(

@@ -18,6 +18,7 @@ mod distrust;
 mod errors;
 mod forward;
 mod framing;
+mod grpc;
 mod h2_forward;
 mod h2_limits;
 mod headers;

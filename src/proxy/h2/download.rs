@@ -93,11 +93,11 @@ impl Download {
     pub(super) fn answer_grpc(
         &mut self,
         stamp: &Stamp,
-        code: u32,
-        message: &str,
+        failure: &Failure,
+        handed: bool,
     ) -> Result<(), Failure> {
         self.inbound.replace(200);
-        self.head = Some(head::grpc(stamp, code, message)?);
+        self.head = Some(head::grpc(stamp, failure, handed)?);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use crate::http1::field::Field;
 use crate::http1::{Framing, ResponseHead};
 use crate::limits::HEAD_COUNT_MAX;
 use crate::proxy::Failure;
+use crate::proxy::grpc::Status;
 use crate::proxy::request::{Arrival, Request, Rules, plan_stream};
 use crate::proxy::respond::Text;
 use crate::proxy::response::{Seen, passes, passes_interim};
@@ -132,11 +133,17 @@ pub(super) fn own(text: &Text) -> Result<Response<()>, Failure> {
 }
 
 /// The head of a gRPC response that consists of it alone.
-pub(super) fn grpc(stamp: &Stamp, code: u32, message: &str) -> Result<Response<()>, Failure> {
+pub(super) fn grpc(
+    stamp: &Stamp,
+    failure: &Failure,
+    handed: bool,
+) -> Result<Response<()>, Failure> {
+    // Only the word: what it says in full may name things that are nobody's business.
+    let message = format!("ebbtide: {}", failure.word().replace('_', " "));
     Response::builder()
         .header("content-type", "application/grpc")
         .header("date", stamp.date())
-        .header("grpc-status", code)
+        .header("grpc-status", Status::of(failure, handed).code())
         .header("grpc-message", message)
         .body(())
         .map_err(|_| Failure::BadResponse("bad response of our own"))

@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use http::header::CONTENT_TYPE;
 
 pub use self::sections::{Count, Sections};
 
@@ -21,6 +22,7 @@ use super::downstream::{
     Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
 };
 use super::exchange::{Exchange, send};
+use super::grpc::is_grpc;
 use super::record::{Refused, record_refusal};
 use super::request::{Arrival, Origin};
 use super::{Failure, Protocol, Proxy, Request, respond};
@@ -95,7 +97,11 @@ pub async fn serve<'a>(
     let most = proxy.config.limits.head_count;
     let head = proxy.spare.head();
     let planned = head::plan(&parts, body.is_end_stream(), most, &rules, arrival, head);
-    let is_head = parts.method == http::Method::HEAD;
+    let asked = Asked {
+        is_head: parts.method == http::Method::HEAD,
+        is_call: parts.headers.get(CONTENT_TYPE).is_some_and(|it| is_grpc(it.as_bytes())),
+        began: arrival.began,
+    };
     drop(parts);
     let longest = proxy.config.limits.body_size.unwrap_or(u64::MAX);
     let planned = match planned {
@@ -114,11 +120,18 @@ pub async fn serve<'a>(
     };
     let request = match planned {
         Ok(request) => request,
-        Err(failure) => return refuse(proxy, alarm, side, failure, is_head, arrival.began).await,
+        Err(failure) => return refuse(proxy, alarm, side, failure, asked).await,
     };
     let mut exchange = Exchange::new(proxy, alarm, side, request);
     exchange.run().await;
     Served(Kind::Exchange(exchange))
+}
+
+/// What is known of a request that could not be planned.
+struct Asked {
+    is_head: bool,
+    is_call: bool,
+    began: Instant,
 }
 
 async fn refuse<'a>(
@@ -126,10 +139,15 @@ async fn refuse<'a>(
     alarm: &Alarm,
     mut side: Stream<'a>,
     failure: Failure,
-    is_head: bool,
-    began: Instant,
+    asked: Asked,
 ) -> Served<'a> {
-    if side.download.answer(respond::text(&failure, false, &proxy.stamp), is_head).is_ok() {
+    let Asked { is_head, is_call, began } = asked;
+    let ready = if is_call {
+        side.download.answer_grpc(&proxy.stamp, &failure, false)
+    } else {
+        side.download.answer(respond::text(&failure, false, &proxy.stamp), is_head)
+    };
+    if ready.is_ok() {
         alarm.set(proxy.config.timeouts.send.max(CUT_SEND));
         send(proxy, alarm, &mut side).await;
     }
@@ -245,12 +263,8 @@ impl Downstream for Stream<'_> {
             return Answer::Silent(Ended::Drop(reason(failure)));
         }
         self.answered = true;
-        let ready = if request.is_grpc && matches!(failure, Failure::Cut) {
-            self.download.answer_grpc(
-                &self.proxy.stamp,
-                DEADLINE_EXCEEDED,
-                "cut by the proxy's shutdown",
-            )
+        let ready = if request.grpc.is_some() {
+            self.download.answer_grpc(&self.proxy.stamp, failure, handed)
         } else {
             self.download.answer(respond::text(failure, handed, &self.proxy.stamp), request.is_head)
         };
@@ -270,6 +284,3 @@ impl Downstream for Stream<'_> {
     /// The buffers are h2's.
     fn recycle(&mut self, _spare: &Spare) {}
 }
-
-/// The gRPC status of a call that may have been executed and was not answered in time.
-const DEADLINE_EXCEEDED: u32 = 4;

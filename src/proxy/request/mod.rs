@@ -16,6 +16,7 @@ use std::time::{Instant, SystemTime};
 use self::seen::Seen;
 use self::writer::{Writer, is_counted};
 use super::failure::Failure;
+use super::grpc::Call;
 use super::target::{is_host, stream_target, target};
 use crate::config::{Forwarding, Trusted, Underscores};
 use crate::http1::{Framing, RequestHead};
@@ -103,8 +104,8 @@ pub struct Request {
     pub expects_continue: bool,
     /// GET, HEAD, OPTIONS or TRACE without body: may be sent twice.
     pub is_repeatable: bool,
-    /// gRPC, which has statuses of its own.
-    pub is_grpc: bool,
+    /// A gRPC call, which has statuses of its own.
+    pub grpc: Option<Box<Call>>,
     /// What the connection is to become, if the app server agrees.
     pub upgrade: Option<Box<Upgrade>>,
     /// Fields are named in `Connection` that would be passed on else.
@@ -299,7 +300,7 @@ fn compose(
         is_head: head.method == "HEAD",
         expects_continue: seen.expects_continue && modern,
         is_repeatable: repeatable && framing == Framing::Empty,
-        is_grpc: seen.grpc,
+        grpc: (seen.grpc && protocol == Protocol::Http2).then(|| Box::new(Call::of(head))),
         upgrade,
         hides_fields: options.hides,
         ends_here: left == Some(0),

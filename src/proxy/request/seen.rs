@@ -5,6 +5,7 @@ use crate::http1::field::{Name, Options, has_token};
 use crate::http1::framing::FramingFields;
 use crate::limits::HEAD_COUNT_MAX;
 use crate::proxy::Failure;
+use crate::proxy::grpc::is_grpc;
 use crate::proxy::target::is_host;
 
 /// What is in a head, and where.
@@ -75,7 +76,7 @@ impl<'b> Seen<'b> {
                     ids += 1;
                     seen.id = Some(field.value).filter(|_| ids == 1);
                 }
-                Name::ContentType => seen.grpc = field.value.starts_with(b"application/grpc"),
+                Name::ContentType => seen.grpc = is_grpc(field.value),
                 Name::Underscored => seen.underscores = true,
                 Name::Upgrade => seen.upgrades = true,
                 Name::MaxForwards => {

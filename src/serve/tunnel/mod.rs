@@ -2,13 +2,11 @@
 
 mod farewell;
 mod relay;
-mod tellings;
 mod way;
 
 use std::future::poll_fn;
 
 use self::relay::{Over, Relay};
-pub(super) use self::tellings::Tellings;
 use super::kept::Kept;
 use super::session::End;
 use super::worker::Worker;

@@ -8,14 +8,13 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::farewell::Farewell;
-use super::tellings::Telling;
 use super::way::Way;
 use crate::config::{OnDrain, WebSocket};
 use crate::drain::Stage;
 use crate::limits::{HALF_CLOSE_GRACE, TUNNEL_TURNS};
 use crate::net::{Alarm, Socket};
-use crate::proxy::Tunnel;
 use crate::proxy::h1::Client;
+use crate::proxy::{Telling, Tunnel};
 use crate::serve::worker::{Worker, millis};
 use crate::telemetry::CloseReason;
 use crate::tls::Session;
@@ -71,9 +70,10 @@ impl<'a> Relay<'a> {
         let down = Way::new(is_websocket, tunnel.upstream.buffer.filled());
         spare.give(std::mem::take(&mut client.buffer));
         spare.give(std::mem::take(&mut tunnel.upstream.buffer));
-        let now = worker.proxy.clock.now();
+        let proxy = &worker.proxy;
+        let now = proxy.clock.now();
         Relay {
-            telling: worker.tellings.enter(&worker.proxy),
+            telling: proxy.tellings.enter(proxy, proxy.config.stop.stream_close_after),
             worker,
             alarm,
             client,
