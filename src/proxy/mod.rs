@@ -46,7 +46,7 @@ pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
 pub use stamp::Stamp;
-pub use tunnel::Tunnel;
+pub use tunnel::{Passed, Tunnel};
 
 /// What every request of one worker needs.
 pub struct Proxy {

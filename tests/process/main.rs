@@ -41,6 +41,7 @@ mod trust;
 mod watchdog;
 mod way;
 mod websocket;
+mod websocket_h2;
 mod websocket_race;
 mod websocket_stop;
 mod workers;

@@ -56,7 +56,7 @@ fn first(proxy: &Proxy) -> u64 {
 }
 
 /// When the last of them is told: in time to answer before the hard deadline.
-fn last(proxy: &Proxy) -> u64 {
+pub(super) fn last(proxy: &Proxy) -> u64 {
     let Orders { deadline, .. } = proxy.orders.get();
     let answer = millis(proxy.config.stop.close_timeout);
     deadline.instant().map_or(NEVER, |at| proxy.clock.millis(at).saturating_sub(answer))
