@@ -44,4 +44,5 @@ mod websocket;
 mod websocket_h2;
 mod websocket_race;
 mod websocket_stop;
+mod websocket_stop_h2;
 mod workers;
