@@ -258,8 +258,8 @@ pub(super) fn reason(failure: &Failure) -> CloseReason {
         Cut => CloseReason::Cut,
         ClientGone => CloseReason::Client,
         SendTimeout | BodyTimeout | HeadTimeout | CallTimeout => CloseReason::Timeout,
-        BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-        | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
+        BadRequest(_) | Framing(_) | ClientBody(_) | Method | Protocol | Version
+        | TargetTooLong | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
         LastHop(_) => CloseReason::Response,
         Overloaded(_) => CloseReason::Limit,
         Connect(_) | Died(_) | BadResponse(_) | FirstByteTimeout | BetweenBytesTimeout

@@ -447,12 +447,13 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         self.switched && self.failure.is_none()
     }
 
-    /// What the connection has become, if it [has switched](Self::has_switched).
-    pub(super) fn into_tunnel(mut self) -> Option<Tunnel> {
+    /// What the connection has become, if it [has switched](Self::has_switched), with the
+    /// client's side of it.
+    pub(super) fn into_tunnel(mut self) -> Option<(Tunnel, D)> {
         let upstream = self.upstream.take()?;
         self.proxy.counters.in_flight_sub(self.request.protocol.family());
         self.side.recycle(&self.proxy.spare);
-        Some(Tunnel::new(upstream, self.request, self.first_byte, self.attempts))
+        Some((Tunnel::new(upstream, self.request, self.first_byte, self.attempts), self.side))
     }
 
     /// Whether the client gave it up.

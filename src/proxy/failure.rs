@@ -16,6 +16,8 @@ pub enum Failure {
     ClientBody(BodyError),
     /// A method that we do not forward.
     Method,
+    /// An extended CONNECT for a protocol that we do not pass on.
+    Protocol,
     /// `Max-Forwards` says that the request ends here; whether it is a TRACE,
     /// of which we are no recipient.
     LastHop(bool),
@@ -73,7 +75,7 @@ impl Failure {
         use Failure::*;
         match self {
             BadRequest(_) | ClientBody(_) => 400,
-            Framing(FramingError::UnknownCoding) => 501,
+            Framing(FramingError::UnknownCoding) | Protocol => 501,
             Framing(_) => 400,
             Method | LastHop(true) => 405,
             LastHop(false) => 200,
@@ -99,8 +101,10 @@ impl Failure {
         use Failure::*;
         Some(match self {
             LastHop(_) => return None,
-            BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-            | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => "http_request_error",
+            BadRequest(_) | Framing(_) | ClientBody(_) | Method | Protocol | Version
+            | TargetTooLong | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => {
+                "http_request_error"
+            }
             ClientGone | SendTimeout => "connection_terminated",
             Overloaded(_) => "connection_limit_reached",
             Connect(ConnectError::TimedOut) => "connection_timeout",
@@ -128,6 +132,7 @@ impl Failure {
             Framing(_) => "bad_framing",
             ClientBody(_) => "bad_request_body",
             Method => "method_not_allowed",
+            Protocol => "unknown_protocol",
             LastHop(_) => "max_forwards",
             Version => "bad_version",
             TargetTooLong => "target_too_long",

@@ -47,7 +47,7 @@ impl Status {
             Cut | CallTimeout | FirstByteTimeout | BetweenBytesTimeout | BodyTimeout
             | HeadTimeout | SendTimeout | ClientGone => Status::DeadlineExceeded,
             BodyTooLarge | HeadTooLarge | TargetTooLong => Status::ResourceExhausted,
-            Method | LastHop(_) | Version => Status::Unimplemented,
+            Method | Protocol | LastHop(_) | Version => Status::Unimplemented,
             BadRequest(_) | Framing(_) | ClientBody(_) | BadResponse(_) => Status::Internal,
         }
     }

@@ -48,8 +48,8 @@ pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
 pub use stamp::Stamp;
-pub use tellings::{Telling, Tellings};
-pub use tunnel::Tunnel;
+pub use tellings::{Telling, Tellings, last};
+pub use tunnel::{Passed, Tunnel};
 
 /// What every request of one worker needs.
 pub struct Proxy {

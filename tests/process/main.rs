@@ -42,6 +42,8 @@ mod trust;
 mod watchdog;
 mod way;
 mod websocket;
+mod websocket_h2;
 mod websocket_race;
 mod websocket_stop;
+mod websocket_stop_h2;
 mod workers;

@@ -52,7 +52,7 @@ pub async fn serve(
     let ended = exchange.run().await;
     if exchange.has_switched() {
         let gone = Served::Ended(Ended::Drop(CloseReason::Error));
-        return exchange.into_tunnel().map_or(gone, |tunnel| Served::Tunnel(Box::new(tunnel)));
+        return exchange.into_tunnel().map_or(gone, |(tunnel, _)| Served::Tunnel(Box::new(tunnel)));
     }
     exchange.finish(None);
     Served::Ended(ended)

@@ -20,10 +20,12 @@ pub(crate) mod expect;
 pub(crate) mod frame;
 pub(crate) mod hpack;
 pub(crate) mod link;
+pub(crate) mod ws;
 
 #[allow(unused_imports, reason = "not every test binary uses every name")]
 pub(crate) use self::{
     conn::{Auto, Goaway, H2},
     exchange::Response,
     frame::{Code, Frame, Got},
+    ws::Ws,
 };
