@@ -17,6 +17,8 @@ pub(super) enum Wait {
     UpstreamTakes,
     FirstByte,
     BetweenBytes,
+    /// More of a response that may pause for as long as it likes.
+    Endless,
     /// More of the response, or more of the request.
     EitherSide,
     /// The app taking what is left of a request it has answered.
@@ -35,17 +37,35 @@ pub(super) struct Patience<'a> {
     pub(super) moved: u64,
     /// The same when the alarm was set.
     seen: u64,
+    /// When a drain wants something, whatever is being waited for.
+    by: u64,
 }
 
 impl<'a> Patience<'a> {
     pub(super) fn new(alarm: &Rc<Alarm>, config: &'a Config) -> Self {
-        Patience { alarm: Rc::clone(alarm), config, wait: Wait::Nothing, moved: 0, seen: 0 }
+        Patience {
+            alarm: Rc::clone(alarm),
+            config,
+            wait: Wait::Nothing,
+            moved: 0,
+            seen: 0,
+            by: u64::MAX,
+        }
     }
 
     /// The next wait is a new one, whatever it is.
     pub(super) fn renew(&mut self) {
         self.wait = Wait::Nothing;
-        self.alarm.clear();
+        self.alarm.set_at(self.by);
+    }
+
+    /// Rings at this time of the clock as well, and no longer at the one before.
+    #[inline]
+    pub(super) fn watch(&mut self, by: u64) {
+        if self.by != by {
+            self.by = by;
+            self.renew();
+        }
     }
 
     /// Waits; the alarm is set anew when something has moved or the wait is another.
@@ -55,6 +75,7 @@ impl<'a> Patience<'a> {
             self.wait = wait;
             self.seen = self.moved;
             self.alarm.set(self.bound(wait));
+            self.alarm.set_by(self.by);
             return Poll::Pending;
         }
         if !self.alarm.is_due() {
@@ -67,7 +88,9 @@ impl<'a> Patience<'a> {
                 Failure::BetweenBytesTimeout
             }
             Wait::ClientTakes => Failure::SendTimeout,
-            Wait::Nothing | Wait::HalfClosed | Wait::Leftover => Failure::ClientGone,
+            Wait::Nothing | Wait::Endless | Wait::HalfClosed | Wait::Leftover => {
+                Failure::ClientGone
+            }
         }))
     }
 
@@ -81,7 +104,7 @@ impl<'a> Patience<'a> {
             Wait::Leftover => config.stop.linger,
             Wait::ClientTakes => config.timeouts.send,
             Wait::HalfClosed => HALF_CLOSE_GRACE,
-            Wait::Nothing => Duration::MAX,
+            Wait::Nothing | Wait::Endless => Duration::MAX,
         }
     }
 }

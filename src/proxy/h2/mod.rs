@@ -21,6 +21,8 @@ use super::downstream::{
     Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
 };
 use super::exchange::{Exchange, send};
+use super::flow::Flow;
+use super::inbound::Inbound;
 use super::record::{Refused, record_refusal};
 use super::request::{Arrival, Origin};
 use super::{Failure, Protocol, Proxy, Request, respond};
@@ -222,6 +224,18 @@ impl Downstream for Stream<'_> {
         }
     }
 
+    fn inbound(&mut self) -> &mut Inbound {
+        &mut self.download.inbound
+    }
+
+    fn follow(&mut self, flow: Flow) {
+        self.download.inbound.follow(flow);
+    }
+
+    fn end_body(&mut self) {
+        self.download.end_body();
+    }
+
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
         !self.download.poll_cancelled(cx)
     }
@@ -237,7 +251,7 @@ impl Downstream for Stream<'_> {
             _ if self.download.is_under_way() => Some(Reason::INTERNAL_ERROR),
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).
-            Failure::Cut if !handed => Some(Reason::REFUSED_STREAM),
+            _ if failure.is_by_drain() && !handed => Some(Reason::REFUSED_STREAM),
             _ => None,
         };
         if let Some(reset) = reset {
@@ -245,7 +259,7 @@ impl Downstream for Stream<'_> {
             return Answer::Silent(Ended::Drop(reason(failure)));
         }
         self.answered = true;
-        let ready = if request.is_grpc && matches!(failure, Failure::Cut) {
+        let ready = if request.is_grpc && failure.is_by_drain() {
             self.download.answer_grpc(
                 &self.proxy.stamp,
                 DEADLINE_EXCEEDED,
