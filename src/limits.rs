@@ -177,8 +177,12 @@ pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 /// How often a tunnel may move octets before others have their turn.
 pub const TUNNEL_TURNS: u32 = 16;
 
-/// The longest pause between two WebSockets that are told to end.
+/// The longest pause between two endless streams that are told to end.
 pub const TELL_EVERY: Duration = Duration::from_millis(10);
+
+/// Octets of an endless response that still pass when it has been told to end, while the
+/// app server does not pause: what its connection may have held by then.
+pub const STREAM_REST: usize = 256 << 10;
 
 /// Tunnels that the status shows, the oldest first.
 pub const STATUS_TUNNELS_MAX: usize = 100;

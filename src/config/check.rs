@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::error::{Error, Origin, Problem, Warning};
 use super::load::Builder;
-use super::model::{Config, Endpoint, INFINITY, Listen};
+use super::model::{Config, Endpoint, INFINITY, Listen, RouteDrain};
 use super::show::Span;
 use crate::tls::certs::{self, Remark, Side};
 
@@ -196,6 +196,16 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     {
         let text = format!("{address} is more than limits.connections: it has no effect");
         warn("limits.connections_per_address", text);
+    }
+    for route in config.routes.iter() {
+        if let Some(RouteDrain::CloseAfter(time)) = route.on_drain
+            && time > stop.drain_timeout
+        {
+            let text = format!("{route}: it is longer than drain.stop.drain_timeout");
+            warn("route.on_drain", format!("{text}, which ends it"));
+        } else if !route.endless && route.on_drain.is_none() {
+            warn("route.path", format!("{route}: nothing is said of it, so it has no effect"));
+        }
     }
     if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_))) {
         warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::Draft;
-use super::model::{Endpoint, INFINITY, Listen, Trusted};
+use super::model::{Endpoint, INFINITY, Listen, RouteDrain, Trusted};
+use super::route;
 use super::show::Span;
 use super::trust;
 use super::value::{self, Parsed, Refused};
@@ -86,6 +87,10 @@ pub(super) enum Form {
     CloseCode(Set<u16>),
     /// Its reason.
     Reason(Set<String>),
+    /// The path of a route.
+    Path(Set<String>),
+    /// What a drain does on a route.
+    RouteDrain(Set<RouteDrain>),
     /// One of a few words.
     Word(&'static [Meaning]),
 }
@@ -137,6 +142,7 @@ impl Form {
     pub(super) fn is_text(&self) -> bool {
         self.is_list()
             || matches!(self, Self::Listener(_) | Self::File(_) | Self::Word(_) | Self::Reason(_))
+            || matches!(self, Self::Path(_) | Self::RouteDrain(_))
     }
 
     /// The texts in which one line, from the environment or `--set`, is taken.
@@ -194,6 +200,8 @@ impl Form {
             Self::Flag(set) => set(draft, value::flag(text)?),
             Self::CloseCode(set) => set(draft, value::close_code(text)?),
             Self::Reason(set) => set(draft, value::close_reason(text)?),
+            Self::Path(set) => set(draft, route::path(text)?),
+            Self::RouteDrain(set) => set(draft, route::on_drain(text)?),
             Self::Word(words) => {
                 let meaning = words.iter().find(|(word, _)| *word == text).ok_or(Refused::FORM)?;
                 (meaning.1)(draft);
@@ -242,6 +250,8 @@ impl Form {
                 "1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 section 7.4)".to_owned()
             }
             Self::Reason(_) => "a text of at most 123 bytes".to_owned(),
+            Self::Path(_) => "a path such as /events".to_owned(),
+            Self::RouteDrain(_) => "finish, close-after 5s or another time, cancel".to_owned(),
             Self::Word(words) => {
                 let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
                 words.join(", ")

@@ -13,8 +13,8 @@ use super::form::Form::{
     Names, Networks, Rate, Reason, Size, SizeOrOff, Time, TimeOrOff, Tokens, Word,
 };
 use super::model::{
-    AccessFormat, Config, Forwarding, Limits, Log, OnDrain, Plan, ProxyProtocol, Retry, Timeouts,
-    Tls, Trusted, Underscores, Upstream, WebSocket,
+    AccessFormat, Config, EventStream, Forwarding, Limits, Log, OnDrain, Plan, ProxyProtocol,
+    Retry, Route, Routes, Timeouts, Tls, Trusted, Underscores, Upstream, WebSocket,
 };
 use crate::limits;
 
@@ -25,6 +25,8 @@ pub(super) struct Draft {
     pub(super) config: Config,
     /// `drain.stop.total_timeout`, if it was given: without it, the sum.
     pub(super) total_timeout: Option<Duration>,
+    /// The route that is being read.
+    pub(super) route: Route,
 }
 
 /// One configuration key.
@@ -376,6 +378,13 @@ pub static KEYS: &[Key] = &[
         "The age after which a WebSocket is closed, 1s or more; off keeps it.",
     ),
     key(
+        "event_stream.retry",
+        Is("off"),
+        TimeOrOff { least: SOME, set: |d, v| d.config.event_stream.retry = v },
+        "The least time that clients of an event stream are asked to wait, by a last retry line, \
+         when a stop ends it; each is told a time up to twice that. Or off.",
+    ),
+    key(
         "drain.stop.lame_duck",
         Is("0s"),
         time(NONE, |d, v| d.config.stop.lame_duck = v),
@@ -488,25 +497,6 @@ impl Key {
     }
 }
 
-/// A plan in which every duration is `t`.
-fn blank_plan(t: Duration) -> Plan {
-    Plan {
-        lame_duck: t,
-        first_request_grace: t,
-        idle_grace: t,
-        goaway_grace: t,
-        stream_close_after: t,
-        spread: t,
-        close_timeout: t,
-        linger: t,
-        drain_timeout: t,
-        cut_timeout: t,
-        finish_timeout: t,
-        total_timeout: t,
-        force_timeout: t,
-    }
-}
-
 /// What the names of our environment variables begin with.
 pub(super) const VARIABLE_PREFIX: &str = "EBBTIDE_";
 
@@ -582,10 +572,13 @@ impl Draft {
                     ping_interval: None,
                     max_age: None,
                 },
-                stop: blank_plan(t),
+                event_stream: EventStream::default(),
+                stop: Plan::default(),
                 log: Log { access: AccessFormat::Off, query: false },
+                routes: Routes::default(),
             },
             total_timeout: None,
+            route: Route::default(),
         }
     }
 

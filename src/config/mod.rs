@@ -11,6 +11,7 @@
 //! | `form`, `value` | from text to a value in its place |
 //! | `file`, `load` | the sources and their precedence |
 //! | `trust` | networks whose word is taken |
+//! | `route` | what holds for a part of the app |
 //! | `check` | rules between keys |
 //! | `error`, `suggest`, `show` | what people read |
 
@@ -22,6 +23,7 @@ pub mod fuzz;
 mod keys;
 mod load;
 mod model;
+mod route;
 mod show;
 mod suggest;
 #[cfg(test)]

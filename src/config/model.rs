@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::route::{Route, RouteDrain, Routes};
 pub use super::trust::{Network, Trusted};
 
 /// A duration that never ends, written `infinity`.
@@ -38,10 +39,14 @@ pub struct Config {
     pub upgrade_tokens: Vec<String>,
     /// `[websocket]`
     pub websocket: WebSocket,
+    /// `[event_stream]`
+    pub event_stream: EventStream,
     /// `[drain.stop]`
     pub stop: Plan,
     /// `[log]`
     pub log: Log,
+    /// `[[route]]`
+    pub routes: Routes,
 }
 
 /// Where a listener binds.
@@ -221,8 +226,15 @@ pub enum OnDrain {
     Leave,
 }
 
+/// `[event_stream]`: responses that are followed event by event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventStream {
+    /// The least time that clients of a stream which a drain ends are asked to wait; `None`: nothing is said.
+    pub retry: Option<Duration>,
+}
+
 /// The plan of a drain (`[drain.stop]`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Readiness fails this long before listeners close.
     pub lame_duck: Duration,

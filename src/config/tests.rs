@@ -309,6 +309,16 @@ fn reference() -> String {
         };
         text.push_str(&line);
     }
+    text.push_str("\n# Below [[route]] stands what holds for a part of the app; as often as there are such.\n# [[route]]\n");
+    for key in &route::ROUTE_KEYS {
+        text.push('\n');
+        for line in wrapped(key.doc, 78) {
+            text.push_str(&format!("# {line}\n"));
+        }
+        let name = key.name.strip_prefix("route.").unwrap();
+        let (Preset::Default(value) | Preset::Unset(value)) = key.default;
+        text.push_str(&format!("# {name} = {}\n", toml_value(&key.form, value)));
+    }
     text
 }
 

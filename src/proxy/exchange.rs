@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::course::Course;
 use super::downstream::{Answer, Downstream, Ended, Refusal, Rules, State, Taken, reason};
 use super::failure::Died;
 use super::patience::{Patience, Wait};
@@ -58,6 +59,8 @@ pub(super) struct Exchange<'p, D> {
     handed: bool,
     first_byte: Option<Instant>,
     failure: Option<Failure>,
+    /// What a drain asks of it.
+    course: Course<'p>,
 }
 
 impl<'p, D: Downstream> Exchange<'p, D> {
@@ -70,6 +73,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             endpoint: proxy.pool.pick(),
             upstream: None,
             patience: Patience::new(alarm, &proxy.config, &request),
+            course: Course::new(proxy, &request),
             request,
             attempts: 0,
             refused: 0,
@@ -180,11 +184,30 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         .await
     }
 
-    /// Whether the hard deadline has come.
+    /// Whether the hard deadline has come, or what the request's route asks for.
     #[inline]
-    fn poll_told(&self, cx: &Context<'_>) -> Result<(), Failure> {
+    fn poll_told(&mut self, cx: &Context<'_>) -> Result<(), Failure> {
         self.patience.alarm.attach(cx);
-        if self.proxy.stage() == Stage::Cut { Err(Failure::Cut) } else { Ok(()) }
+        if self.proxy.stage() == Stage::Cut {
+            return Err(Failure::Cut);
+        }
+        let due = self.course.due();
+        if due <= self.proxy.clock.now() {
+            return self.meet_course();
+        }
+        self.patience.watch(due);
+        Ok(())
+    }
+
+    /// What the course asks for is due: the response ends as soon as it may, or at once.
+    #[cold]
+    fn meet_course(&mut self) -> Result<(), Failure> {
+        if !self.course.was_told() {
+            return Err(Failure::Cancelled);
+        }
+        self.side.inbound().ask_for_end();
+        self.patience.watch(u64::MAX);
+        Ok(())
     }
 
     /// Sends the request and reads until the final response head is ready to go.
@@ -253,7 +276,12 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         self.first_byte.get_or_insert_with(Instant::now);
         while !upstream.buffer.is_empty() {
             match self.side.take_head(upstream, self.proxy, &self.request)? {
-                Taken::Final => return Ok(true),
+                Taken::Final => {
+                    if let Some(flow) = self.course.begin(&self.request, self.side.inbound()) {
+                        self.side.follow(flow);
+                    }
+                    return Ok(true);
+                }
                 Taken::Switch => {
                     self.switched = true;
                     return Ok(true);
@@ -326,12 +354,30 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                     if D::SHOWS_CANCEL || self.side.upload().is_done() {
                         self.watch_client(cx)?;
                     }
+                    if self.course.is_endless() || self.side.inbound().is_followed() {
+                        if self.ends_here() {
+                            continue;
+                        }
+                        return self.patience.pend(Wait::Endless);
+                    }
                     let waits = self.side.upload().state == State::Client;
                     let wait = if waits { Wait::EitherSide } else { Wait::BetweenBytes };
                     return self.patience.pend(wait);
                 }
             }
         }
+    }
+
+    /// Ends a body that is asked to end, if it may end here and the kernel has no more
+    /// of it.
+    fn ends_here(&mut self) -> bool {
+        let Some(upstream) = &self.upstream else { return false };
+        let inbound = self.side.inbound();
+        let ends = inbound.is_asked() && upstream.socket.unread() == 0 && inbound.rest();
+        if ends {
+            self.side.end_body();
+        }
+        ends
     }
 
     /// Brings the answer to an `Upgrade` out.
@@ -415,7 +461,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             Answer::Silent(ended) => ended,
             Answer::Ready(ended) => {
                 let alarm = &*self.patience.alarm;
-                let cut = matches!(failure, Failure::Cut);
+                let cut = failure.is_by_drain();
                 alarm.set(if cut { CUT_SEND } else { self.proxy.config.timeouts.send });
                 let sent = send(self.proxy, alarm, &mut self.side).await;
                 if sent { ended } else { Ended::Drop(reason(failure)) }
@@ -468,6 +514,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         if self.failure.is_none() {
             self.failure = lost;
         }
+        let was_told = self.side.inbound().was_told;
         let reply = self.side.reply();
         let status = match &self.failure {
             Some(failure) => reply.status.unwrap_or_else(|| failure.status(self.handed)),
@@ -482,6 +529,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             retries: self.attempts.saturating_sub(1),
             handed: self.handed,
             failure: self.failure.as_ref(),
+            told: self.failure.is_none() && was_told,
         };
         record(self.proxy, &self.side.caller(), &self.request, &summary);
         self.proxy.spare.give_head(std::mem::take(&mut self.request.head));

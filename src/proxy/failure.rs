@@ -55,6 +55,8 @@ pub enum Failure {
     Truncated(&'static str),
     /// The hard deadline.
     Cut,
+    /// A drain, as the route of the request has it.
+    Cancelled,
 }
 
 /// How an upstream connection died: what decides whether the request may be sent again.
@@ -91,8 +93,8 @@ impl Failure {
             Connect(ConnectError::Exhausted(_)) => 503,
             Connect(_) | Died(_) | BadResponse(_) | Truncated(_) => 502,
             FirstByteTimeout | BetweenBytesTimeout | CallTimeout => 504,
-            Cut if handed => 504,
-            Cut => 503,
+            Cut | Cancelled if handed => 504,
+            Cut | Cancelled => 503,
         }
     }
 
@@ -119,8 +121,8 @@ impl Failure {
             Truncated(_) => "http_response_incomplete",
             FirstByteTimeout | CallTimeout => "http_response_timeout",
             BetweenBytesTimeout => "connection_read_timeout",
-            Cut if handed => "http_response_timeout",
-            Cut => "proxy_internal_response",
+            Cut | Cancelled if handed => "http_response_timeout",
+            Cut | Cancelled => "proxy_internal_response",
         })
     }
 
@@ -155,6 +157,7 @@ impl Failure {
             CallTimeout => "grpc_timeout",
             Truncated(_) => "response_truncated",
             Cut => "cut",
+            Cancelled => "cancelled",
         }
     }
 
@@ -200,6 +203,11 @@ impl Failure {
             Failure::LastHop(true) => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             _ => None,
         }
+    }
+
+    /// Whether a drain has ended it before it was complete.
+    pub fn is_by_drain(&self) -> bool {
+        matches!(self, Failure::Cut | Failure::Cancelled)
     }
 
     /// Whether the client's connection is in order, so that it may go on.

@@ -43,9 +43,9 @@ impl Status {
         match failure {
             Connect(ConnectError::TimedOut) if handed => Status::DeadlineExceeded,
             Connect(_) | Died(_) | Overloaded(_) | Truncated(_) => Status::Unavailable,
-            Cut if !handed => Status::Unavailable,
-            Cut | CallTimeout | FirstByteTimeout | BetweenBytesTimeout | BodyTimeout
-            | HeadTimeout | SendTimeout | ClientGone => Status::DeadlineExceeded,
+            Cut | Cancelled if !handed => Status::Unavailable,
+            Cut | Cancelled | CallTimeout | FirstByteTimeout | BetweenBytesTimeout
+            | BodyTimeout | HeadTimeout | SendTimeout | ClientGone => Status::DeadlineExceeded,
             BodyTooLarge | HeadTooLarge | TargetTooLong => Status::ResourceExhausted,
             Method | Protocol | LastHop(_) | Version => Status::Unimplemented,
             BadRequest(_) | Framing(_) | ClientBody(_) | BadResponse(_) => Status::Internal,

@@ -11,9 +11,11 @@
 //!
 //! Does not know how a connection lives: that is [`crate::serve`].
 
+mod course;
 mod downstream;
 mod exchange;
 pub mod failure;
+mod flow;
 pub mod fuzz;
 mod grpc;
 pub mod h1;

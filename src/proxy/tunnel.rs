@@ -1,13 +1,14 @@
 //! A connection, or a stream, that has become another protocol's: what is known of it, and
 //! what is written down of it when it ends. How it is relayed is the business of `serve`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Proxy;
 use super::downstream::Caller;
 use super::failure::Failure;
 use super::record::{Summary, address_of, lossy, record, shown_target};
 use super::request::{Request, Upgrade};
+use crate::config::{OnDrain, RouteDrain};
 use crate::net::Peer;
 use crate::telemetry::About;
 use crate::upstream::{Connection, EndpointId};
@@ -35,6 +36,18 @@ impl Tunnel {
     /// Whether its frames are those of a WebSocket.
     pub fn is_websocket(&self) -> bool {
         self.request.upgrade.as_deref().is_some_and(Upgrade::is_websocket)
+    }
+
+    /// How long after draining began it is told to end, if it is: its route comes first.
+    pub fn told_after(&self, proxy: &Proxy) -> Option<Duration> {
+        let config = &proxy.config;
+        let route = config.routes.of(self.request.target());
+        match (route.and_then(|route| route.on_drain), config.websocket.on_drain) {
+            (Some(RouteDrain::CloseAfter(time)), _) => Some(time),
+            (Some(RouteDrain::Cancel), _) => Some(Duration::ZERO),
+            (Some(RouteDrain::Finish), _) | (None, OnDrain::Leave) => None,
+            (None, OnDrain::Close) => Some(config.stop.stream_close_after),
+        }
     }
 
     /// Who and what it is, for the status.
@@ -89,6 +102,7 @@ impl Passed {
             retries: self.attempts.saturating_sub(1),
             handed: true,
             failure: failure.as_ref(),
+            told: false,
         };
         record(proxy, &Caller { peer, address }, &self.request, &summary);
         proxy.spare.give_head(self.request.head);

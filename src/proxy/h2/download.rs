@@ -139,7 +139,18 @@ impl Download {
             spent += trailer;
         }
         buffer.consume(spent);
+        if self.inbound.was_told {
+            self.end_body();
+        }
         Ok(spent > 0)
+    }
+
+    /// What is said behind the last piece of a body that was ended. END_STREAM follows
+    /// what is ready.
+    pub(super) fn end_body(&mut self) {
+        if let Some(farewell) = self.inbound.farewell() {
+            self.piece = [&self.piece[..], farewell.as_bytes()].concat().into();
+        }
     }
 
     /// Sends what is ready, as far as the client's windows have room.

@@ -22,7 +22,9 @@ use super::downstream::{
     Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
 };
 use super::exchange::{Exchange, send};
+use super::flow::Flow;
 use super::grpc::is_grpc;
+use super::inbound::Inbound;
 use super::record::{Refused, record_refusal};
 use super::request::{Arrival, Origin};
 use super::{Failure, Passed, Protocol, Proxy, Request, Tunnel, respond};
@@ -289,6 +291,18 @@ impl Downstream for Stream<'_> {
         }
     }
 
+    fn inbound(&mut self) -> &mut Inbound {
+        &mut self.download.inbound
+    }
+
+    fn follow(&mut self, flow: Flow) {
+        self.download.inbound.follow(flow);
+    }
+
+    fn end_body(&mut self) {
+        self.download.end_body();
+    }
+
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
         !self.download.poll_cancelled(cx)
     }
@@ -304,7 +318,7 @@ impl Downstream for Stream<'_> {
             _ if self.download.is_under_way() => Some(Reason::INTERNAL_ERROR),
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).
-            Failure::Cut if !handed => Some(Reason::REFUSED_STREAM),
+            _ if failure.is_by_drain() && !handed => Some(Reason::REFUSED_STREAM),
             _ => None,
         };
         if let Some(reset) = reset {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use super::farewell::Farewell;
 use super::leg::Leg;
 use super::way::Way;
-use crate::config::{OnDrain, WebSocket};
+use crate::config::WebSocket;
 use crate::drain::Stage;
 use crate::http1::Buffer;
 use crate::limits::{HALF_CLOSE_GRACE, TUNNEL_TURNS};
@@ -42,7 +42,8 @@ pub(super) struct Relay<'a, C> {
     pub(super) alarm: &'a Alarm,
     pub(super) client: &'a mut C,
     pub(super) tunnel: &'a mut Tunnel,
-    pub(super) telling: Telling<'a>,
+    /// When a drain ends it, unless it is left alone.
+    pub(super) telling: Option<Telling<'a>>,
     pub(super) up: Way,
     pub(super) down: Way,
     pub(super) farewell: Farewell,
@@ -71,9 +72,10 @@ impl<'a, C: Leg> Relay<'a, C> {
         spare.give(ahead);
         spare.give(std::mem::take(&mut tunnel.upstream.buffer));
         let proxy = &worker.proxy;
+        let told_after = tunnel.told_after(proxy);
         let now = proxy.clock.now();
         Relay {
-            telling: proxy.tellings.enter(proxy, proxy.config.stop.stream_close_after),
+            telling: told_after.map(|after| proxy.tellings.enter(proxy, after)),
             worker,
             alarm,
             client,
@@ -95,7 +97,7 @@ impl<'a, C: Leg> Relay<'a, C> {
 
     /// Whether a drain ends it by a Close.
     pub(super) fn is_told_in_a_drain(&self) -> bool {
-        self.config().on_drain == OnDrain::Close && self.down.frames.is_some()
+        self.telling.is_some() && self.down.frames.is_some()
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -112,7 +114,7 @@ impl<'a, C: Leg> Relay<'a, C> {
             return 0;
         }
         if self.is_told_in_a_drain() {
-            self.telling.due().saturating_add(millis(proxy.config.stop.close_timeout))
+            self.told_at().saturating_add(millis(proxy.config.stop.close_timeout))
         } else {
             last(proxy)
         }
@@ -289,6 +291,10 @@ impl<'a, C: Leg> Relay<'a, C> {
         is_late.then_some(if whole { Over::Ended } else { Over::ClientGone })
     }
 
+    fn told_at(&self) -> u64 {
+        self.telling.as_ref().map_or(u64::MAX, Telling::due)
+    }
+
     fn age_due(&self) -> u64 {
         self.config().max_age.map_or(u64::MAX, |age| self.began.saturating_add(millis(age)))
     }
@@ -309,9 +315,7 @@ impl<'a, C: Leg> Relay<'a, C> {
 
     /// Begins what is due by the clock.
     fn look_at_the_clock(&mut self, now: u64) {
-        if self.farewell.may_be_told_to_end()
-            && self.is_told_in_a_drain()
-            && self.telling.due() <= now
+        if self.farewell.may_be_told_to_end() && self.is_told_in_a_drain() && self.told_at() <= now
         {
             self.farewell = Farewell::Wanted(CloseReason::Drain, u64::MAX);
         }
@@ -333,7 +337,7 @@ impl<'a, C: Leg> Relay<'a, C> {
         if matches!(self.farewell, Farewell::None | Farewell::Wanted(..)) {
             self.alarm.set_by(self.half_due());
             if self.is_told_in_a_drain() && self.farewell.may_be_told_to_end() {
-                self.alarm.set_by(self.telling.due());
+                self.alarm.set_by(self.told_at());
             }
         }
         if self.farewell == Farewell::None {
