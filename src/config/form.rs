@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::Draft;
+use super::draft::Draft;
 use super::model::{Endpoint, INFINITY, Listen, Trusted};
 use super::show::Span;
 use super::trust;
@@ -28,6 +28,8 @@ pub(super) enum Form {
     Listener(Set<Listen>),
     /// One or more upstream addresses.
     Endpoints(Set<Vec<Endpoint>>),
+    /// One host name.
+    Name(Set<String>),
     /// Any number of host names.
     Names(Set<Vec<String>>),
     /// Any number of networks.
@@ -136,7 +138,10 @@ impl Form {
     /// would be a mistake.
     pub(super) fn is_text(&self) -> bool {
         self.is_list()
-            || matches!(self, Self::Listener(_) | Self::File(_) | Self::Word(_) | Self::Reason(_))
+            || matches!(
+                self,
+                Self::Listener(_) | Self::Name(_) | Self::File(_) | Self::Word(_) | Self::Reason(_)
+            )
     }
 
     /// The texts in which one line, from the environment or `--set`, is taken.
@@ -177,6 +182,7 @@ impl Form {
             | Self::Tokens(_)
             | Self::Files(_) => return Err(Refused::FORM),
             Self::Listener(set) => set(draft, value::listen(text)?),
+            Self::Name(set) => set(draft, value::name(text)?),
             Self::File(set) => set(draft, value::path(text)?),
             Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
             Self::TimeOrOff { set, .. } if text == "off" => set(draft, None),
@@ -210,9 +216,11 @@ impl Form {
             Self::Listeners(_) => format!("addresses to listen on: {LISTEN}"),
             Self::Listener(_) => format!("an address to listen on: {LISTEN}"),
             Self::Endpoints(_) => {
-                "addresses of app servers: HOST:PORT, [::1]:PORT, http://HOST:PORT or unix:PATH"
+                "addresses of app servers: HOST:PORT, [::1]:PORT, unix:PATH, http://HOST:PORT, \
+                 https://HOST:PORT, h2c://HOST:PORT, h2c:unix:PATH or h2://HOST:PORT"
                     .to_owned()
             }
+            Self::Name(_) => "a host name, without a port".to_owned(),
             Self::Names(_) => "host names, without ports".to_owned(),
             Self::Networks(_) => {
                 "addresses, networks such as 10.0.0.0/8 or fd00::/8, or unix".to_owned()

@@ -8,7 +8,7 @@ use super::downstream::Caller;
 use super::failure::Failure;
 use super::record::{Summary, address_of, lossy, record, shown_target};
 use super::request::{Request, Upgrade};
-use crate::net::Peer;
+use crate::net::{Peer, Socket};
 use crate::telemetry::About;
 use crate::upstream::Connection;
 
@@ -16,7 +16,7 @@ use crate::upstream::Connection;
 #[derive(Debug)]
 pub struct Tunnel {
     /// The app server's side. Its buffer may hold what came behind the 101.
-    pub upstream: Connection,
+    pub upstream: Connection<Socket>,
     request: Request,
     first_byte: Option<Instant>,
     attempts: u8,
@@ -24,7 +24,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(
-        upstream: Connection,
+        upstream: Connection<Socket>,
         request: Request,
         first_byte: Option<Instant>,
         attempts: u8,

@@ -238,6 +238,7 @@ impl Downstream for Stream<'_> {
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).
             Failure::Cut if !handed => Some(Reason::REFUSED_STREAM),
+            Failure::Refused => Some(Reason::REFUSED_STREAM),
             _ => None,
         };
         if let Some(reset) = reset {
