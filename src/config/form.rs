@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::Draft;
+use super::draft::Draft;
 use super::model::{Endpoint, INFINITY, Listen, RouteDrain, Trusted};
 use super::route;
 use super::show::Span;
@@ -29,6 +29,8 @@ pub(super) enum Form {
     Listener(Set<Listen>),
     /// One or more upstream addresses.
     Endpoints(Set<Vec<Endpoint>>),
+    /// One host name.
+    Name(Set<String>),
     /// Any number of host names.
     Names(Set<Vec<String>>),
     /// Any number of networks.
@@ -141,8 +143,8 @@ impl Form {
     /// would be a mistake.
     pub(super) fn is_text(&self) -> bool {
         self.is_list()
-            || matches!(self, Self::Listener(_) | Self::File(_) | Self::Word(_) | Self::Reason(_))
-            || matches!(self, Self::Path(_) | Self::RouteDrain(_))
+            || matches!(self, Self::Listener(_) | Self::Name(_) | Self::File(_))
+            || matches!(self, Self::Word(_) | Self::Reason(_) | Self::Path(_) | Self::RouteDrain(_))
     }
 
     /// The texts in which one line, from the environment or `--set`, is taken.
@@ -183,6 +185,7 @@ impl Form {
             | Self::Tokens(_)
             | Self::Files(_) => return Err(Refused::FORM),
             Self::Listener(set) => set(draft, value::listen(text)?),
+            Self::Name(set) => set(draft, value::name(text)?),
             Self::File(set) => set(draft, value::path(text)?),
             Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
             Self::TimeOrOff { set, .. } if text == "off" => set(draft, None),
@@ -218,9 +221,11 @@ impl Form {
             Self::Listeners(_) => format!("addresses to listen on: {LISTEN}"),
             Self::Listener(_) => format!("an address to listen on: {LISTEN}"),
             Self::Endpoints(_) => {
-                "addresses of app servers: HOST:PORT, [::1]:PORT, http://HOST:PORT or unix:PATH"
+                "addresses of app servers: HOST:PORT, [::1]:PORT, unix:PATH, http://HOST:PORT, \
+                 https://HOST:PORT, h2c://HOST:PORT, h2c:unix:PATH or h2://HOST:PORT"
                     .to_owned()
             }
+            Self::Name(_) => "a host name, without a port".to_owned(),
             Self::Names(_) => "host names, without ports".to_owned(),
             Self::Networks(_) => {
                 "addresses, networks such as 10.0.0.0/8 or fd00::/8, or unix".to_owned()

@@ -10,8 +10,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::draft::Draft;
 use super::error::{Error, Errors, Origin, Problem, Warning};
-use super::keys::{self, Draft, KEYS, Key, VARIABLE_PREFIX};
+use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
 use super::model::{Config, Listen};
 use super::show::Span;
 use super::{check, file, route, suggest, value};

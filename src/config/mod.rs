@@ -7,7 +7,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `model` | what a checked configuration says |
-//! | `keys` | the table of keys that drives everything else |
+//! | `keys`, `draft` | the table of keys that drives everything else, and the defaults in place |
 //! | `form`, `value` | from text to a value in its place |
 //! | `file`, `load` | the sources and their precedence |
 //! | `trust` | networks whose word is taken |
@@ -16,6 +16,7 @@
 //! | `error`, `suggest`, `show` | what people read |
 
 mod check;
+mod draft;
 mod error;
 mod file;
 mod form;

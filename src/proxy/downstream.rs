@@ -275,7 +275,7 @@ pub(super) fn reason(failure: &Failure) -> CloseReason {
         | TargetTooLong | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
         LastHop(_) => CloseReason::Response,
         Overloaded(_) => CloseReason::Limit,
-        Connect(_) | Died(_) | BadResponse(_) | FirstByteTimeout | BetweenBytesTimeout
-        | Truncated(_) => CloseReason::Upstream,
+        Connect(_) | Died(_) | Refused | Reset(_) | BadResponse(_) | FirstByteTimeout
+        | BetweenBytesTimeout | Truncated(_) => CloseReason::Upstream,
     }
 }

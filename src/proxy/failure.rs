@@ -43,6 +43,10 @@ pub enum Failure {
     Connect(ConnectError),
     /// The connection to the app server ended before a response.
     Died(Died),
+    /// The app server refused to work on the request; it was not executed.
+    Refused,
+    /// The app server reset the stream before a response.
+    Reset(h2::Reason),
     /// The app server's response can not be understood.
     BadResponse(&'static str),
     /// The app server did not begin to answer in time.
@@ -88,10 +92,10 @@ impl Failure {
             HeadTimeout | BodyTimeout => 408,
             // Nginx's code for it: seen in logs only, never sent.
             ClientGone | SendTimeout => 499,
-            Overloaded(_) => 503,
+            Overloaded(_) | Refused => 503,
             Connect(ConnectError::TimedOut) => 504,
             Connect(ConnectError::Exhausted(_)) => 503,
-            Connect(_) | Died(_) | BadResponse(_) | Truncated(_) => 502,
+            Connect(_) | Died(_) | Reset(_) | BadResponse(_) | Truncated(_) => 502,
             FirstByteTimeout | BetweenBytesTimeout | CallTimeout => 504,
             Cut | Cancelled if handed => 504,
             Cut | Cancelled => 503,
@@ -116,7 +120,10 @@ impl Failure {
             Connect(ConnectError::Failed(_) | ConnectError::Useless(_)) => {
                 "destination_unavailable"
             }
-            Died(_) => "connection_terminated",
+            Connect(ConnectError::Certificate(_)) => "tls_certificate_error",
+            Connect(ConnectError::Tls(_)) => "tls_protocol_error",
+            Refused => "destination_unavailable",
+            Died(_) | Reset(_) => "connection_terminated",
             BadResponse(_) => "http_protocol_error",
             Truncated(_) => "http_response_incomplete",
             FirstByteTimeout | CallTimeout => "http_response_timeout",
@@ -150,7 +157,11 @@ impl Failure {
             Connect(ConnectError::Resolve { .. }) => "connect_dns",
             Connect(ConnectError::Exhausted(_)) => "connect_exhausted",
             Connect(ConnectError::Failed(_) | ConnectError::Useless(_)) => "connect_failed",
+            Connect(ConnectError::Certificate(_)) => "connect_certificate",
+            Connect(ConnectError::Tls(_)) => "connect_tls",
             Died(_) => "upstream_died",
+            Refused => "upstream_refused",
+            Reset(_) => "upstream_reset",
             BadResponse(_) => "bad_response",
             FirstByteTimeout => "first_byte_timeout",
             BetweenBytesTimeout => "between_bytes_timeout",
@@ -190,6 +201,8 @@ impl Failure {
                 (false, false) => "the app server closed without answering",
             }
             .to_owned(),
+            Refused => "the app server refused the stream".to_owned(),
+            Reset(reason) => format!("the app server reset the stream: {reason:?}"),
             other => other.word().replace('_', " "),
         }
     }
@@ -224,6 +237,8 @@ impl Failure {
             Overloaded(_)
                 | Connect(_)
                 | Died(_)
+                | Refused
+                | Reset(_)
                 | BadResponse(_)
                 | FirstByteTimeout
                 | BetweenBytesTimeout

@@ -14,6 +14,9 @@ use crate::http1::{Buffer, Decoder, Emit, Framing, ResponseHead};
 use crate::limits::{BUFFER, INTERIM_MAX, RESPONSE_HEAD_MAX};
 use crate::upstream::{Connection, Spare};
 
+/// What stands for HTTP/2 where HTTP/1 has its minor version.
+pub(super) const HTTP_2: u8 = 2;
+
 /// How far a response has been read.
 pub(super) struct Inbound {
     decoder: Decoder,
@@ -75,7 +78,7 @@ impl Inbound {
         put: impl FnOnce(&ResponseHead<'_, '_>, &Seen) -> Result<(), Failure>,
     ) -> Result<Taken, Failure> {
         let mut fields = storage();
-        let head = match parse_response(upstream.buffer.filled(), &mut fields) {
+        let mut head = match parse_response(upstream.buffer.filled(), &mut fields) {
             Ok(Some(head)) => head,
             Ok(None) if upstream.buffer.len() >= RESPONSE_HEAD_MAX => {
                 return Err(Failure::BadResponse("response head too long"));
@@ -107,6 +110,9 @@ impl Inbound {
             }
             Taken::Interim
         };
+        if upstream.socket.is_stream() {
+            head.minor = HTTP_2;
+        }
         put(&head, &seen)?;
         upstream.buffer.consume(length);
         Ok(taken)

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::record::{Summary, address_of, lossy, record, shown_target};
 use super::request::{Request, Upgrade};
 use crate::config::{OnDrain, RouteDrain};
-use crate::net::Peer;
+use crate::net::{Peer, Socket};
 use crate::telemetry::About;
 use crate::upstream::{Connection, EndpointId};
 
@@ -17,7 +17,7 @@ use crate::upstream::{Connection, EndpointId};
 #[derive(Debug)]
 pub struct Tunnel {
     /// The app server's side. Its buffer may hold what came behind the 101.
-    pub upstream: Connection,
+    pub upstream: Connection<Socket>,
     request: Request,
     first_byte: Option<Instant>,
     attempts: u8,
@@ -25,7 +25,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(
-        upstream: Connection,
+        upstream: Connection<Socket>,
         request: Request,
         first_byte: Option<Instant>,
         attempts: u8,

@@ -319,6 +319,7 @@ impl Downstream for Stream<'_> {
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).
             _ if failure.is_by_drain() && !handed => Some(Reason::REFUSED_STREAM),
+            Failure::Refused => Some(Reason::REFUSED_STREAM),
             _ => None,
         };
         if let Some(reset) = reset {
