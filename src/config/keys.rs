@@ -115,8 +115,9 @@ pub static KEYS: &[Key] = &[
         "upgrade_tokens",
         Is(""),
         Tokens(|d, v| d.config.upgrade_tokens = v),
-        "Protocols besides websocket that an HTTP/1.1 connection may be upgraded to; any other \
-         Upgrade is left out. Never h2c.",
+        "Protocols besides websocket that an HTTP/1.1 connection, or by an extended CONNECT an \
+         HTTP/2 stream, may be upgraded to; any other Upgrade is left out, any other CONNECT \
+         refused. Never h2c.",
     ),
     key(
         "tls.listen",

@@ -51,6 +51,7 @@ pub struct Client {
 }
 
 /// What came of a stream's request.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 pub enum Outcome<'a> {
     /// It is over.
     Over(Served<'a>),
