@@ -15,6 +15,7 @@ pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Comman
         tls_listen: setting.tls()?,
         identity: Some(setting.identity),
         access_log: if setting.variant == Variant::Logged { "combined" } else { "off" },
+        scheme: if setting.variant == Variant::Grpc { "h2c://" } else { "" },
         ..Launch::plain(&program.path, setting.upstream)
     };
     Ok(launch.command())

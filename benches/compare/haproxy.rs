@@ -39,6 +39,7 @@ pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Comman
         ),
         _ => String::new(),
     };
+    let proto = if *variant == Variant::Grpc { " proto h2" } else { "" };
     let text = format!(
         "global
     nbthread 1
@@ -49,6 +50,7 @@ defaults
     timeout connect 5s
     timeout client 75s
     timeout server 60s
+    timeout tunnel 1h
     option forwardfor
     http-reuse always
 frontend cost
@@ -64,7 +66,7 @@ frontend cost
     http-request set-header X-Request-Start t=%Ts
     default_backend app
 backend app
-    server app {upstream}
+    server app {upstream}{proto}
 "
     );
     let config = directory.join("haproxy.cfg");

@@ -14,6 +14,7 @@ mod drain;
 mod ebbtide;
 mod field;
 mod figures;
+mod grpc;
 mod haproxy;
 mod idle;
 mod keepalive;
@@ -27,6 +28,7 @@ mod start;
 mod steady;
 #[path = "../support/mod.rs"]
 mod support;
+mod websocket;
 
 use std::fs;
 use std::path::PathBuf;
@@ -44,6 +46,7 @@ use serde_json::json;
 use support::h2load::Work;
 use support::identity::Identity;
 use support::{Error, backend, host};
+use websocket::Size;
 
 /// A row of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,12 +67,20 @@ enum Row {
     Connections,
     /// Full TLS handshakes.
     Handshakes,
+    /// CPU time for WebSocket messages of 64 octets.
+    Websocket,
+    /// The same for messages of 64 KB.
+    WebsocketLarge,
+    /// CPU time for unary calls of gRPC.
+    Grpc,
     /// CPU time for a GB in responses of 10 MB.
     Download,
     /// CPU time for a GB in requests of 10 MB.
     Upload,
     /// Memory for each idle connection.
     Idle,
+    /// Memory for each idle WebSocket.
+    Tunnels,
     /// From the execution to the first answer.
     Start,
     /// From the signal to the exit with idle connections.
@@ -101,6 +112,9 @@ struct Options {
     /// Idle connections held for `idle`, to each proxy.
     #[arg(long, value_name = "N", default_value_t = 3_500)]
     held: usize,
+    /// Idle WebSockets held for `tunnels`; fewer if the descriptor limit asks for it.
+    #[arg(long, value_name = "N", default_value_t = 4_000)]
+    tunnels: usize,
     /// Idle connections held for `retire`; fewer if the descriptor limit asks for it.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     retired: usize,
@@ -138,6 +152,10 @@ impl Options {
 
     fn times(&self) -> usize {
         if self.quick { QUICK_TIMES } else { TIMES }
+    }
+
+    fn tunnels(&self) -> usize {
+        if self.quick { self.tunnels.min(QUICK_HELD) } else { self.tunnels }
     }
 
     fn held(&self) -> usize {
@@ -232,9 +250,13 @@ fn measure(row: Row, field: &Field, options: &Options) -> Result<Section, Error>
         Row::H2Tls => small(Small::H2load(Work::H2Tls)),
         Row::Connections => small(Small::OneShot),
         Row::Handshakes => small(Small::H2load(Work::Handshake)),
+        Row::Websocket => websocket::echo(field, Size::Small, pairs),
+        Row::WebsocketLarge => websocket::echo(field, Size::Large, pairs),
+        Row::Grpc => grpc::measure(field, pairs),
         Row::Download => bulk::measure(field, Direction::Down, pairs),
         Row::Upload => bulk::measure(field, Direction::Up, pairs),
         Row::Idle => idle::measure(field, options.held(), options.times()),
+        Row::Tunnels => websocket::idle(field, options.tunnels(), options.times()),
         Row::Start => start::measure(field, pairs),
         Row::Retire => retire::measure(field, options.retired, options.times()),
         Row::Stops => drain::measure(field, Deed::Stop, options.stops()),

@@ -25,6 +25,32 @@ pub(crate) fn identify(said: &str) -> Option<(String, String)> {
 /// How [`Variant::Unbuffered`] differs, for a heading.
 pub(crate) const UNBUFFERED: &str = "proxy_request_buffering off, proxy_max_temp_file_size 0";
 
+/// What differs by what is passed on.
+struct Passing {
+    pass: &'static str,
+    set: &'static str,
+    connection: &'static str,
+    upgrade: &'static str,
+}
+
+impl Passing {
+    fn of(variant: Variant) -> Self {
+        let (pass, set) = match variant {
+            Variant::Grpc => ("grpc_pass grpc", "grpc_set_header"),
+            _ => ("proxy_pass http", "proxy_set_header"),
+        };
+        // As nginx's own manual has it, with longer than any row waits.
+        let (connection, upgrade) = match variant {
+            Variant::Upgrading => (
+                "$connection_upgrade",
+                "proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 1h;",
+            ),
+            _ => (r#""""#, ""),
+        };
+        Self { pass, set, connection, upgrade }
+    }
+}
+
 pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Command, Error> {
     let Setting { doors, upstream, identity, directory, variant } = setting;
     let (certificate, key) = (identity.certificate.display(), identity.key.display());
@@ -40,6 +66,7 @@ pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Comman
         Variant::Unbuffered => "proxy_request_buffering off; proxy_max_temp_file_size 0;",
         _ => "",
     };
+    let Passing { pass, set, connection, upgrade } = Passing::of(*variant);
     let text = format!(
         r#"daemon off;
 worker_processes 1;
@@ -56,6 +83,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     client_max_body_size 0;
+    map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
     keepalive_requests 1000000000;
     upstream app {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}
     server {{
@@ -68,17 +96,18 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
             {bodies}
-            proxy_pass http://app;
+            {pass}://app;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $http_host;
-            proxy_set_header X-Forwarded-Port $server_port;
-            proxy_set_header X-Real-IP $remote_addr;
-            proxy_set_header X-Request-Id $request_id;
-            proxy_set_header X-Request-Start "t=$msec";
+            proxy_set_header Connection {connection};
+            {upgrade}
+            {set} Host $http_host;
+            {set} X-Forwarded-For $proxy_add_x_forwarded_for;
+            {set} X-Forwarded-Proto $scheme;
+            {set} X-Forwarded-Host $http_host;
+            {set} X-Forwarded-Port $server_port;
+            {set} X-Real-IP $remote_addr;
+            {set} X-Request-Id $request_id;
+            {set} X-Request-Start "t=$msec";
         }}
     }}
 }}

@@ -90,6 +90,10 @@ pub(crate) enum Variant {
     Unbuffered,
     /// HAProxy under its master, which is how it reloads.
     Mastered,
+    /// nginx told to pass on a wish for a WebSocket, which the others do as they come.
+    Upgrading,
+    /// Before an application that speaks HTTP/2 in clear text.
+    Grpc,
 }
 
 /// The access log, in the directory of the program. What HAProxy and ebbtide write to

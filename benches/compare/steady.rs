@@ -38,6 +38,7 @@ pub(crate) struct Steady<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Request,
+    Message,
     Octet,
 }
 
@@ -45,18 +46,19 @@ impl Unit {
     fn header(self) -> [&'static str; 4] {
         match self {
             Self::Request => ["proxy", "CPU µs per request", "ebbtide / it", "requests/s"],
+            Self::Message => ["proxy", "CPU µs per message", "ebbtide / it", "messages/s"],
             Self::Octet => ["proxy", "CPU s per GB", "ebbtide / it", "GB/s"],
         }
     }
 
     /// CPU seconds for one unit, as shown.
     fn cost(self, seconds: f64) -> f64 {
-        seconds * if self == Self::Request { 1e6 } else { 1e9 }
+        seconds * if self == Self::Octet { 1e9 } else { 1e6 }
     }
 
     /// Units per second, as shown.
     fn rate(self, units: f64) -> f64 {
-        units / if self == Self::Request { 1.0 } else { 1e9 }
+        units / if self == Self::Octet { 1e9 } else { 1.0 }
     }
 }
 
@@ -125,15 +127,15 @@ fn report(row: &Steady<'_>, candidates: &[Candidate<'_>]) -> Section {
             "costs": candidate.costs, "rates": candidate.rates,
             "cost": cost.json(), "rate": rate.json(), "ratio": ratio.json(),
         });
-        let rate = if row.unit == Unit::Request {
-            format!("{:.0}", rate.median)
-        } else {
+        let rate = if row.unit == Unit::Octet {
             format!("{:.2}", rate.median)
+        } else {
+            format!("{:.0}", rate.median)
         };
         section.add(&name, [cost.to_string(), shown, rate], raw);
         let is_nginx = candidate.entry.program.make == Make::Nginx;
         // nginx as it comes: what it can be tuned to is shown, and not aimed at.
-        let counts = is_nginx && candidate.entry.variant == Variant::Plain;
+        let counts = is_nginx && candidate.entry.variant != Variant::Unbuffered;
         if let Some(most) = row.aim.filter(|_| counts) {
             let pairs = ratio.count;
             section.aim(format!("CPU beside {name}, median of {pairs} pairs"), ratio.median, most);

@@ -32,6 +32,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) tls_listen: SocketAddr,
     pub(crate) upstream: SocketAddr,
+    /// What stands before the upstream's address, if it is not spoken to in HTTP/1.1.
+    pub(crate) scheme: &'a str,
     pub(crate) access_log: &'a str,
     /// A program to run it under, with its arguments.
     pub(crate) under: Vec<OsString>,
@@ -60,6 +62,7 @@ impl<'a> Launch<'a> {
             listen: any,
             tls_listen: any,
             upstream,
+            scheme: "",
             access_log: "off",
             under: Vec::new(),
             settings: &[],
@@ -83,7 +86,8 @@ impl<'a> Launch<'a> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(["run", "--workers", "1"]);
         command.args(["--listen", &self.listen.to_string()]);
-        command.args(["--upstream", &self.upstream.to_string(), "--access-log", self.access_log]);
+        command.args(["--upstream", &format!("{}{}", self.scheme, self.upstream)]);
+        command.args(["--access-log", self.access_log]);
         for setting in self.settings {
             command.args(["--set", setting]);
         }

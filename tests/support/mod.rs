@@ -15,6 +15,7 @@ pub(crate) mod identity;
 pub(crate) mod origin;
 pub(crate) mod peers;
 pub(crate) mod process;
+pub(crate) mod pypi;
 pub(crate) mod sse;
 pub(crate) mod timeline;
 pub(crate) mod tls;
