@@ -11,7 +11,7 @@
 //! | [`tls`] | certificates, tickets, TLS sessions; knows no socket |
 //! | [`config`] | text to a checked [`config::Config`], all errors at once |
 //! | [`net`] | listeners (bind, accept, close without a reset), sockets, connect |
-//! | [`stream`] | endless streams: frame boundaries, goodbyes |
+//! | [`stream`] | endless streams: frame and event boundaries, goodbyes |
 //! | [`http1`] | HTTP/1.1 messages as octets: heads, framing, bodies |
 //! | [`upstream`] | endpoints, connections to them, the per-worker pool |
 //! | [`proxy`] | one request: head edits, forwarding, retry, errors to statuses |

@@ -174,11 +174,41 @@ pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
 /// GOAWAY (drain.md: at the latest 1 s after the grace).
 pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 
+/// What an app server may send ahead of what a client takes, on one stream of HTTP/2; on
+/// a connection, as much for each stream that it may have: a client that does not read
+/// must not stop the others.
+pub const H2_UPSTREAM_WINDOW_STREAM: u32 = 64 << 10;
+
+/// What h2 reckons a small piece of a download to cost beyond its octets, at the most. A
+/// window full of messages of 32 octets fits, on all streams at once: else one client
+/// that does not read its messages would end the connection that it shares.
+pub const H2_DATA_FRAME: usize = 256 - 32;
+
+/// Streams of a connection to an app server that may end by its own errors.
+pub const H2_UPSTREAM_RESETS_MAX: usize = 1024;
+
+/// Octets of a request's body that are translated at once.
+pub const H2_PIECE_MAX: usize = 64 << 10;
+
+/// Octets of a request's body that are kept until the app server answers, so that they
+/// can be sent again if it refuses the stream. What is longer is not sent again.
+pub const H2_TAKE_BACK_MAX: usize = 32 << 10;
+
+/// How often a request is sent that app servers refuse.
+pub const REFUSED_ATTEMPTS: u8 = 3;
+
+/// How long the goodbye to app servers may take at the end of the process.
+pub const H2_FAREWELL: Duration = Duration::from_millis(100);
+
 /// How often a tunnel may move octets before others have their turn.
 pub const TUNNEL_TURNS: u32 = 16;
 
-/// The longest pause between two WebSockets that are told to end.
+/// The longest pause between two endless streams that are told to end.
 pub const TELL_EVERY: Duration = Duration::from_millis(10);
+
+/// Octets of an endless response that still pass when it has been told to end, while the
+/// app server does not pause: what its connection may have held by then.
+pub const STREAM_REST: usize = 256 << 10;
 
 /// Tunnels that the status shows, the oldest first.
 pub const STATUS_TUNNELS_MAX: usize = 100;

@@ -36,7 +36,7 @@ fn every_error_of_all_sources_is_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = "\
 listen = ':8080'
-upstream.endpoints = ['127.0.0.1:3000', 'https://app:443']
+upstream.endpoints = ['127.0.0.1:3000', 'h2:unix:/app']
 
 [timeouts]
 hed = 10
@@ -65,12 +65,13 @@ head_count = 1000
         ],
     );
     let duration = "a duration such as 500ms, 30s, 1m30s, or a number of seconds";
-    let endpoints =
-        "addresses of app servers: HOST:PORT, [::1]:PORT, http://HOST:PORT or unix:PATH";
+    let endpoints = "addresses of app servers: HOST:PORT, [::1]:PORT, unix:PATH, \
+                     http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT, h2c:unix:PATH or \
+                     h2://HOST:PORT";
     let want = [
         format!(
-            "ebbtide.toml:2: upstream.endpoints: found \"https://app:443\" (TLS to an upstream is \
-             not supported yet); allowed: {endpoints}"
+            "ebbtide.toml:2: upstream.endpoints: found \"h2:unix:/app\" (a unix socket needs \
+             no TLS); allowed: {endpoints}"
         ),
         "ebbtide.toml:5: timeouts.hed: unknown key; did you mean timeouts.head?".to_owned(),
         format!("ebbtide.toml:6: timeouts.head: found \"10 parsecs\"; allowed: {duration}"),

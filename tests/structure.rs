@@ -17,7 +17,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("net", &["tls", "drain", "limits", "config", "telemetry"]),
     ("http1", &["limits"]),
     ("stream", &["limits"]),
-    ("upstream", &["http1", "net", "config", "drain", "telemetry", "limits"]),
+    ("upstream", &["http1", "net", "tls", "config", "drain", "telemetry", "limits"]),
     ("proxy", &["upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
     (
         "serve",

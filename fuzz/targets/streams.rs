@@ -1,4 +1,4 @@
-//! WebSocket frames as they pass.
+//! WebSocket frames and events as they pass.
 
 #![no_main]
 

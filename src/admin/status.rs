@@ -27,6 +27,12 @@ pub struct Status {
     pub raced: u64,
     /// Requests ended by the hard deadline.
     pub cut: u64,
+    /// Endless responses under way.
+    #[serde(default)]
+    pub endless: u64,
+    /// Endless responses that a drain has ended where they may end.
+    #[serde(default)]
+    pub told: u64,
     /// The oldest of the tunnels; over the unix socket only, since they name clients.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<TunnelStatus>,
@@ -47,6 +53,8 @@ pub(super) fn example() -> Status {
         requests: 1000,
         raced: 1,
         cut: 0,
+        endless: 2,
+        told: 5,
         tunnels: Vec::new(),
     }
 }
@@ -63,7 +71,7 @@ mod tests {
              \"deadline_ms\":12345,\"connections\":{\"h1\":{\"fresh\":0,\"reading\":0,\
              \"active\":3,\"idle\":12,\"closing\":0},\"h2\":{\"active\":0,\"idle\":0,\
              \"closing\":0},\"tunnel\":{\"websocket\":0,\"opaque\":0}},\"requests\":1000,\
-             \"raced\":1,\"cut\":0}"
+             \"raced\":1,\"cut\":0,\"endless\":2,\"told\":5}"
         );
         let serving = Status { deadline_ms: None, ..example() };
         let text = serde_json::to_string(&serving).unwrap();

@@ -44,6 +44,9 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         None => writeln!(out, "admin     none")?,
     }
     writeln!(out, "upstream  {}", joined(&config.upstream.endpoints))?;
+    for route in config.routes.iter() {
+        writeln!(out, "route     {route}")?;
+    }
     writeln!(out, "workers   {}", config.workers)?;
     writeln!(out, "drain     {}", config.stop.sum_line())
 }

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 
 use super::error::{Error, Origin, Problem, Warning};
 use super::load::Builder;
-use super::model::{Config, Endpoint, INFINITY, Listen};
+use super::model::{Address, Config, INFINITY, Listen, RouteDrain};
 use super::show::Span;
 use crate::tls::certs::{self, Remark, Side};
+use crate::tls::{Roots, is_name};
 
 /// Adds the errors that lie between keys.
 pub(super) fn errors(builder: &mut Builder) {
@@ -26,6 +27,7 @@ pub(super) fn errors(builder: &mut Builder) {
     duplicates(builder);
     pairs(builder);
     certificates(builder);
+    authorities(builder);
     total(builder);
 }
 
@@ -128,6 +130,38 @@ fn certificates(builder: &mut Builder) {
     }
 }
 
+/// An app server with TLS needs a name, and somebody who vouches for it.
+fn authorities(builder: &mut Builder) {
+    const CA: &str = "upstream.tls_ca";
+    const NAME: &str = "upstream.tls_name";
+    let upstream = &builder.draft.config.upstream;
+    let mut wrong = Vec::new();
+    if (upstream.has_tls() || upstream.tls_ca.is_some()) && !refused(&builder.errors, CA) {
+        let loaded = Roots::load(upstream.tls_ca.as_deref());
+        wrong.extend(loaded.err().unwrap_or_default().into_iter().map(|text| (CA, text)));
+    }
+    let unfit = |name: &str| format!("found {name:?}, for which there can be no certificate");
+    match &upstream.tls_name {
+        Some(name) if !is_name(name) => wrong.push((NAME, unfit(name))),
+        Some(_) => {}
+        None if refused(&builder.errors, NAME) => {}
+        None => {
+            for endpoint in upstream.endpoints.iter().filter(|endpoint| endpoint.speaks.is_tls()) {
+                if let Address::Tcp { host, .. } = &endpoint.address
+                    && !is_name(host)
+                {
+                    let text = format!("{}; set upstream.tls_name", unfit(host));
+                    wrong.push(("upstream.endpoints", text));
+                }
+            }
+        }
+    }
+    for (key, text) in wrong {
+        let origin = builder.origins.get(key).cloned().unwrap_or(Origin::Whole);
+        builder.error(origin, key, Problem::Conflict(text));
+    }
+}
+
 /// A total below the sum of its phases would cut a phase short unsaid.
 fn total(builder: &mut Builder) {
     const KEY: &str = "drain.stop.total_timeout";
@@ -197,14 +231,34 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
         let text = format!("{address} is more than limits.connections: it has no effect");
         warn("limits.connections_per_address", text);
     }
+    for route in config.routes.iter() {
+        if let Some(RouteDrain::CloseAfter(time)) = route.on_drain
+            && time > stop.drain_timeout
+        {
+            let text = format!("{route}: it is longer than drain.stop.drain_timeout");
+            warn("route.on_drain", format!("{text}, which ends it"));
+        } else if !route.endless && route.on_drain.is_none() {
+            warn("route.path", format!("{route}: nothing is said of it, so it has no effect"));
+        }
+    }
     if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_))) {
         warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
     }
     if config.tls.listen.is_empty() && !config.tls.cert.is_empty() {
         warn("tls.cert", "there is no tls.listen: it has no effect".to_owned());
     }
+    if !config.upstream.has_tls() {
+        for (key, set) in [
+            ("upstream.tls_ca", config.upstream.tls_ca.is_some()),
+            ("upstream.tls_name", config.upstream.tls_name.is_some()),
+        ] {
+            if set {
+                warn(key, "no app server is spoken to with TLS: it has no effect".to_owned());
+            }
+        }
+    }
     for endpoint in &config.upstream.endpoints {
-        if config.listen.iter().any(|listen| leads_to(endpoint, listen)) {
+        if config.listen.iter().any(|listen| leads_to(&endpoint.address, listen)) {
             let text = format!("{endpoint} is our own listener: requests would go in circles");
             warn("upstream.endpoints", text);
         }
@@ -212,11 +266,11 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     warnings
 }
 
-/// Whether a connect to `endpoint` certainly ends at `listen`.
-fn leads_to(endpoint: &Endpoint, listen: &Listen) -> bool {
-    match (endpoint, listen) {
-        (Endpoint::Unix(theirs), Listen::Unix { path: ours, .. }) => theirs == ours,
-        (Endpoint::Tcp { host, port }, Listen::Tcp(ours)) => {
+/// Whether a connect to `address` certainly ends at `listen`.
+fn leads_to(address: &Address, listen: &Listen) -> bool {
+    match (address, listen) {
+        (Address::Unix(theirs), Listen::Unix { path: ours, .. }) => theirs == ours,
+        (Address::Tcp { host, port }, Listen::Tcp(ours)) => {
             let host = if host == "localhost" { "127.0.0.1" } else { host };
             host.parse().is_ok_and(|ip| SocketAddr::new(ip, *port) == *ours)
                 || (ours.ip().is_unspecified() && host == "127.0.0.1" && *port == ours.port())

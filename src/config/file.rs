@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Error, Origin, Problem};
 use super::keys::{self, Key};
 use super::load::Entry;
+use super::route::{ROUTE, ROUTE_KEYS, RouteEntry};
 use super::suggest;
 
 /// The most lines whose syntax is reported: behind an open bracket every line
@@ -23,6 +24,8 @@ const SYNTAX_ERRORS_MAX: usize = 5;
 pub(super) struct Contents {
     /// Values of known keys.
     pub(super) entries: Vec<Entry>,
+    /// Its routes.
+    pub(super) routes: Vec<RouteEntry>,
     /// What was wrong, in no order.
     pub(super) errors: Vec<Error>,
 }
@@ -34,7 +37,7 @@ pub(super) fn read(path: &Path) -> Contents {
         Err(source) => {
             let origin = Origin::File { path: path.to_owned(), line: None };
             let error = Error { origin, key: None, problem: Problem::Unreadable(source) };
-            Contents { entries: Vec::new(), errors: vec![error] }
+            Contents { errors: vec![error], ..Contents::default() }
         }
     }
 }
@@ -63,6 +66,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Contents {
     let mut later = found.errors.split_off(told);
     later.retain(|error| !broken.contains(&error.origin));
     found.entries.retain(|entry| !broken.contains(&entry.origin));
+    found.routes.retain(|route| !broken.contains(&route.origin));
     found.errors.append(&mut later);
     found
 }
@@ -83,6 +87,7 @@ impl Walk<'_> {
             };
             match (keys::find(&name), value.get_ref()) {
                 (Some(key), _) => self.value(key, value),
+                (None, _) if name == ROUTE => self.routes(value),
                 (None, DeValue::Table(inner)) if suggest::is_table(&name) => {
                     self.table(&name, inner);
                 }
@@ -97,11 +102,48 @@ impl Walk<'_> {
                     self.error(Some(value.span()), Some(name), problem);
                 }
                 (None, _) => {
-                    let suggestion = suggest::key(&name);
+                    let suggestion = suggest::key(&name)
+                        .or_else(|| suggest::table(&name).filter(|table| *table == ROUTE));
                     self.unknown(key.span(), name, "key", suggestion);
                 }
             }
         }
+    }
+
+    /// The tables of `[[route]]`.
+    fn routes(&mut self, value: &Spanned<DeValue<'_>>) {
+        let tables = value.get_ref().as_array().map_or(&[][..], |items| &items[..]);
+        if tables.is_empty() || !tables.iter().all(|item| item.get_ref().is_table()) {
+            let found = self.shown(value);
+            let allowed = "one table for each route, below [[route]]".to_owned();
+            let problem = Problem::Value { found, why: None, allowed };
+            return self.error(Some(value.span()), Some(ROUTE.to_owned()), problem);
+        }
+        for table in tables {
+            if let Some(keys) = table.get_ref().as_table() {
+                self.route(table.span(), keys);
+            }
+        }
+    }
+
+    /// One of them: its entries are kept apart from those of the others.
+    fn route(&mut self, span: Range<usize>, table: &DeTable<'_>) {
+        let others = std::mem::take(&mut self.found.entries);
+        let mut refused = false;
+        for (key, value) in table {
+            let name = format!("{ROUTE}.{}", key.get_ref());
+            let Some(known) = ROUTE_KEYS.iter().find(|known| known.name == name) else {
+                let suggestion = suggest::route_key(&name);
+                self.unknown(key.span(), name, "key", suggestion);
+                continue;
+            };
+            let before = self.found.errors.len();
+            self.value(known, value);
+            refused |= self.found.errors.len() > before && known.name == "route.path";
+        }
+        let entries = std::mem::replace(&mut self.found.entries, others);
+        let origin = self.origin(Some(span));
+        self.found.routes.push(RouteEntry { origin, entries, refused });
     }
 
     /// A value of a known key becomes an entry if its type could be right.

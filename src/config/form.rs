@@ -7,8 +7,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::Draft;
-use super::model::{Endpoint, INFINITY, Listen, Trusted};
+use super::draft::Draft;
+use super::model::{Endpoint, INFINITY, Listen, RouteDrain, Trusted};
+use super::route;
 use super::show::Span;
 use super::trust;
 use super::value::{self, Parsed, Refused};
@@ -28,6 +29,8 @@ pub(super) enum Form {
     Listener(Set<Listen>),
     /// One or more upstream addresses.
     Endpoints(Set<Vec<Endpoint>>),
+    /// One host name.
+    Name(Set<String>),
     /// Any number of host names.
     Names(Set<Vec<String>>),
     /// Any number of networks.
@@ -86,6 +89,10 @@ pub(super) enum Form {
     CloseCode(Set<u16>),
     /// Its reason.
     Reason(Set<String>),
+    /// The path of a route.
+    Path(Set<String>),
+    /// What a drain does on a route.
+    RouteDrain(Set<RouteDrain>),
     /// One of a few words.
     Word(&'static [Meaning]),
 }
@@ -136,7 +143,8 @@ impl Form {
     /// would be a mistake.
     pub(super) fn is_text(&self) -> bool {
         self.is_list()
-            || matches!(self, Self::Listener(_) | Self::File(_) | Self::Word(_) | Self::Reason(_))
+            || matches!(self, Self::Listener(_) | Self::Name(_) | Self::File(_))
+            || matches!(self, Self::Word(_) | Self::Reason(_) | Self::Path(_) | Self::RouteDrain(_))
     }
 
     /// The texts in which one line, from the environment or `--set`, is taken.
@@ -177,6 +185,7 @@ impl Form {
             | Self::Tokens(_)
             | Self::Files(_) => return Err(Refused::FORM),
             Self::Listener(set) => set(draft, value::listen(text)?),
+            Self::Name(set) => set(draft, value::name(text)?),
             Self::File(set) => set(draft, value::path(text)?),
             Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
             Self::TimeOrOff { set, .. } if text == "off" => set(draft, None),
@@ -194,6 +203,8 @@ impl Form {
             Self::Flag(set) => set(draft, value::flag(text)?),
             Self::CloseCode(set) => set(draft, value::close_code(text)?),
             Self::Reason(set) => set(draft, value::close_reason(text)?),
+            Self::Path(set) => set(draft, route::path(text)?),
+            Self::RouteDrain(set) => set(draft, route::on_drain(text)?),
             Self::Word(words) => {
                 let meaning = words.iter().find(|(word, _)| *word == text).ok_or(Refused::FORM)?;
                 (meaning.1)(draft);
@@ -210,9 +221,11 @@ impl Form {
             Self::Listeners(_) => format!("addresses to listen on: {LISTEN}"),
             Self::Listener(_) => format!("an address to listen on: {LISTEN}"),
             Self::Endpoints(_) => {
-                "addresses of app servers: HOST:PORT, [::1]:PORT, http://HOST:PORT or unix:PATH"
+                "addresses of app servers: HOST:PORT, [::1]:PORT, unix:PATH, http://HOST:PORT, \
+                 https://HOST:PORT, h2c://HOST:PORT, h2c:unix:PATH or h2://HOST:PORT"
                     .to_owned()
             }
+            Self::Name(_) => "a host name, without a port".to_owned(),
             Self::Names(_) => "host names, without ports".to_owned(),
             Self::Networks(_) => {
                 "addresses, networks such as 10.0.0.0/8 or fd00::/8, or unix".to_owned()
@@ -242,6 +255,8 @@ impl Form {
                 "1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 section 7.4)".to_owned()
             }
             Self::Reason(_) => "a text of at most 123 bytes".to_owned(),
+            Self::Path(_) => "a path such as /events".to_owned(),
+            Self::RouteDrain(_) => "finish, close-after 5s or another time, cancel".to_owned(),
             Self::Word(words) => {
                 let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
                 words.join(", ")

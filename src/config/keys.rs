@@ -7,25 +7,14 @@
 
 use std::time::Duration;
 
+use super::draft::Draft;
 use super::form::Form;
 use super::form::Form::{
     CloseCode, Connections, Count, CountOrOff, Endpoints, File, Files, Flag, Listener, Listeners,
-    Names, Networks, Rate, Reason, Size, SizeOrOff, Time, TimeOrOff, Tokens, Word,
+    Name, Names, Networks, Rate, Reason, Size, SizeOrOff, Time, TimeOrOff, Tokens, Word,
 };
-use super::model::{
-    AccessFormat, Config, Forwarding, Limits, Log, OnDrain, Plan, ProxyProtocol, Retry, Timeouts,
-    Tls, Trusted, Underscores, Upstream, WebSocket,
-};
+use super::model::{AccessFormat, OnDrain, ProxyProtocol, Retry, Underscores};
 use crate::limits;
-
-/// A configuration that is being built, later sources over earlier ones.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    /// What has been said so far.
-    pub(super) config: Config,
-    /// `drain.stop.total_timeout`, if it was given: without it, the sum.
-    pub(super) total_timeout: Option<Duration>,
-}
 
 /// One configuration key.
 #[derive(Debug)]
@@ -126,8 +115,9 @@ pub static KEYS: &[Key] = &[
         "upgrade_tokens",
         Is(""),
         Tokens(|d, v| d.config.upgrade_tokens = v),
-        "Protocols besides websocket that an HTTP/1.1 connection may be upgraded to; any other \
-         Upgrade is left out. Never h2c.",
+        "Protocols besides websocket that an HTTP/1.1 connection, or by an extended CONNECT an \
+         HTTP/2 stream, may be upgraded to; any other Upgrade is left out, any other CONNECT \
+         refused. Never h2c.",
     ),
     key(
         "tls.listen",
@@ -153,7 +143,23 @@ pub static KEYS: &[Key] = &[
         "upstream.endpoints",
         Unset("127.0.0.1:3000"),
         Endpoints(|d, v| d.config.upstream.endpoints = v),
-        "The app servers, used in turn; at least one. HOST:PORT, http://HOST:PORT or unix:PATH.",
+        "The app servers, used in turn; at least one. HOST:PORT or unix:PATH, http:// (the same) or \
+         https:// before HOST:PORT; for HTTP/2 h2c://HOST:PORT, h2c:unix:PATH, or h2://HOST:PORT \
+         (with TLS).",
+    ),
+    key(
+        "upstream.tls_ca",
+        Unset("/etc/ebbtide/app-ca.pem"),
+        File(|d, v| d.config.upstream.tls_ca = Some(v)),
+        "Certificates, PEM, of those who may vouch for an app server with TLS; if not set, those \
+         whom the system trusts.",
+    ),
+    key(
+        "upstream.tls_name",
+        Unset("app.internal"),
+        Name(|d, v| d.config.upstream.tls_name = Some(v)),
+        "The name that the certificate of an app server has to be for, sent as SNI; if not set, \
+         the host of its address.",
     ),
     key(
         "upstream.connect_timeout",
@@ -178,6 +184,32 @@ pub static KEYS: &[Key] = &[
         Is("1.5s"),
         time(NONE, |d, v| d.config.upstream.idle_timeout = v),
         "How long an idle connection to the app is kept; stay below the app's own keep-alive.",
+    ),
+    key(
+        "upstream.h2_streams",
+        Is("100"),
+        Count { least: 1, most: limits::STREAMS_MAX, set: |d, v| d.config.upstream.h2_streams = v },
+        "The most streams at once on an HTTP/2 connection to the app, 1 to 10000; if the app \
+         allows fewer, those. For more another connection is opened.",
+    ),
+    key(
+        "upstream.h2_idle_timeout",
+        Is("60s"),
+        time(NONE, |d, v| d.config.upstream.h2_idle_timeout = v),
+        "How long an HTTP/2 connection to the app is kept without streams.",
+    ),
+    key(
+        "upstream.h2_ping_interval",
+        Is("10s"),
+        time(NONE, |d, v| d.config.upstream.h2_ping_interval = v),
+        "With streams open, how long an app on HTTP/2 may be silent before it is sent a PING; 0 \
+         switches it off.",
+    ),
+    key(
+        "upstream.h2_ping_timeout",
+        Is("5s"),
+        time(SOME, |d, v| d.config.upstream.h2_ping_timeout = v),
+        "How long it may be silent after that, before its streams are given up.",
     ),
     key(
         "upstream.retry",
@@ -376,6 +408,13 @@ pub static KEYS: &[Key] = &[
         "The age after which a WebSocket is closed, 1s or more; off keeps it.",
     ),
     key(
+        "event_stream.retry",
+        Is("off"),
+        TimeOrOff { least: SOME, set: |d, v| d.config.event_stream.retry = v },
+        "The least time that clients of an event stream are asked to wait, by a last retry line, \
+         when a stop ends it; each is told a time up to twice that. Or off.",
+    ),
+    key(
         "drain.stop.lame_duck",
         Is("0s"),
         time(NONE, |d, v| d.config.stop.lame_duck = v),
@@ -488,111 +527,5 @@ impl Key {
     }
 }
 
-/// A plan in which every duration is `t`.
-fn blank_plan(t: Duration) -> Plan {
-    Plan {
-        lame_duck: t,
-        first_request_grace: t,
-        idle_grace: t,
-        goaway_grace: t,
-        stream_close_after: t,
-        spread: t,
-        close_timeout: t,
-        linger: t,
-        drain_timeout: t,
-        cut_timeout: t,
-        finish_timeout: t,
-        total_timeout: t,
-        force_timeout: t,
-    }
-}
-
 /// What the names of our environment variables begin with.
 pub(super) const VARIABLE_PREFIX: &str = "EBBTIDE_";
-
-impl Draft {
-    /// Every default in its place; what has none is empty.
-    pub(super) fn with_defaults() -> Self {
-        let mut draft = Self::blank();
-        for key in KEYS {
-            if let Preset::Default(text) = key.default {
-                let values = super::form::pieces(text);
-                let set = key.form.set(&mut draft, &values);
-                debug_assert!(set.is_ok(), "the default of {} is refused: {set:?}", key.name);
-            }
-        }
-        draft
-    }
-
-    /// A place for each value. What stands here is overwritten by the table,
-    /// except what has no default.
-    fn blank() -> Self {
-        let t = Duration::ZERO;
-        Self {
-            config: Config {
-                listen: Vec::new(),
-                admin: None,
-                admin_names: Vec::new(),
-                workers: std::thread::available_parallelism()
-                    .map_or(1, |cores| cores.get().min(limits::WORKERS_MAX)),
-                report: None,
-                trusted: Trusted::default(),
-                tls: Tls::default(),
-                upstream: Upstream {
-                    endpoints: Vec::new(),
-                    connect_timeout: t,
-                    first_byte_timeout: t,
-                    between_bytes_timeout: t,
-                    idle_timeout: t,
-                    retry: Retry::Never,
-                },
-                timeouts: Timeouts {
-                    head: t,
-                    body: t,
-                    body_rate: 0,
-                    body_rate_grace: t,
-                    idle: t,
-                    send: t,
-                    tls_handshake: t,
-                    h2_preface: t,
-                    h2_ping: t,
-                },
-                limits: Limits {
-                    head_size: 0,
-                    head_count: 0,
-                    streams: 0,
-                    body_size: None,
-                    connections: None,
-                    connections_per_address: None,
-                    connection_age: None,
-                },
-                forwarding: Forwarding {
-                    via: false,
-                    forwarded: false,
-                    underscores: Underscores::Drop,
-                    proxy_protocol: ProxyProtocol::Off,
-                },
-                upgrade_tokens: Vec::new(),
-                websocket: WebSocket {
-                    close_code: 0,
-                    close_reason: String::new(),
-                    on_drain: OnDrain::Close,
-                    tell_lost: false,
-                    idle_timeout: t,
-                    ping_interval: None,
-                    max_age: None,
-                },
-                stop: blank_plan(t),
-                log: Log { access: AccessFormat::Off, query: false },
-            },
-            total_timeout: None,
-        }
-    }
-
-    /// The configuration, with what follows from the rest filled in.
-    pub(super) fn finish(self) -> Config {
-        let mut config = self.config;
-        config.stop.total_timeout = self.total_timeout.unwrap_or_else(|| config.stop.sum());
-        config
-    }
-}

@@ -10,11 +10,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::draft::Draft;
 use super::error::{Error, Errors, Origin, Problem, Warning};
-use super::keys::{self, Draft, KEYS, Key, VARIABLE_PREFIX};
+use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
 use super::model::{Config, Listen};
 use super::show::Span;
-use super::{check, file, suggest, value};
+use super::{check, file, route, suggest, value};
 
 /// Where values may come from, lowest precedence first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Errors> {
         let contents = file::read(path);
         builder.errors.extend(contents.errors);
         builder.apply(contents.entries);
+        route::apply(&mut builder, contents.routes);
     }
     builder.environment(&sources.environment);
     builder.set(&sources.set);
@@ -149,7 +151,7 @@ impl Builder {
         }
     }
 
-    fn apply(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    pub(super) fn apply(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for Entry { key, origin, texts } in entries {
             if let Err(wrongs) = key.form.set(&mut self.draft, &texts) {
                 for wrong in wrongs {
@@ -215,7 +217,10 @@ impl Builder {
     }
 
     fn unknown_key(&mut self, origin: Origin, name: &str) {
-        let suggestion = suggest::key(name).map(|meant| format!("did you mean {meant}?"));
+        let suggestion = match name.split_once('.') {
+            Some((route::ROUTE, _)) => Some("routes can only be given in a file".to_owned()),
+            _ => suggest::key(name).map(|meant| format!("did you mean {meant}?")),
+        };
         self.error(origin, name, Problem::Unknown { what: "key", suggestion });
     }
 

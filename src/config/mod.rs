@@ -7,14 +7,16 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `model` | what a checked configuration says |
-//! | `keys` | the table of keys that drives everything else |
+//! | `keys`, `draft` | the table of keys that drives everything else, and the defaults in place |
 //! | `form`, `value` | from text to a value in its place |
 //! | `file`, `load` | the sources and their precedence |
 //! | `trust` | networks whose word is taken |
+//! | `route` | what holds for a part of the app |
 //! | `check` | rules between keys |
 //! | `error`, `suggest`, `show` | what people read |
 
 mod check;
+mod draft;
 mod error;
 mod file;
 mod form;
@@ -22,6 +24,7 @@ pub mod fuzz;
 mod keys;
 mod load;
 mod model;
+mod route;
 mod show;
 mod suggest;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::route::{Route, RouteDrain, Routes};
 pub use super::trust::{Network, Trusted};
 
 /// A duration that never ends, written `infinity`.
@@ -38,10 +39,14 @@ pub struct Config {
     pub upgrade_tokens: Vec<String>,
     /// `[websocket]`
     pub websocket: WebSocket,
+    /// `[event_stream]`
+    pub event_stream: EventStream,
     /// `[drain.stop]`
     pub stop: Plan,
     /// `[log]`
     pub log: Log,
+    /// `[[route]]`
+    pub routes: Routes,
 }
 
 /// Where a listener binds.
@@ -58,9 +63,43 @@ pub enum Listen {
     },
 }
 
+/// An app server: where it listens and what it speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// What it speaks.
+    pub speaks: Speaks,
+    /// Where it listens.
+    pub address: Address,
+}
+
+/// What an app server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// HTTP/1.1 in clear text.
+    Http,
+    /// HTTP/1.1 with TLS.
+    Https,
+    /// HTTP/2 in clear text, from the first octet on.
+    H2c,
+    /// HTTP/2 with TLS.
+    H2,
+}
+
+impl Speaks {
+    /// Whether it is HTTP/2.
+    pub fn is_h2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
+
+    /// Whether it is with TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
+    }
+}
+
 /// Where an app server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
+pub enum Address {
     /// `HOST:PORT`, kept as written: resolved when connecting.
     Tcp {
         /// Host name or address literal (without brackets).
@@ -105,6 +144,25 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Whether a request may be sent a second time.
     pub retry: Retry,
+    /// Who may vouch for an app server with TLS (`tls_ca`); default: whom the system trusts.
+    pub tls_ca: Option<PathBuf>,
+    /// The name that its certificate is to be for (`tls_name`); default: the host of its address.
+    pub tls_name: Option<String>,
+    /// The most streams at once on an HTTP/2 connection.
+    pub h2_streams: usize,
+    /// How long an HTTP/2 connection without streams is kept.
+    pub h2_idle_timeout: Duration,
+    /// How long an app server on HTTP/2 with open streams may be silent before it is sent a PING; zero switches it off.
+    pub h2_ping_interval: Duration,
+    /// How long it may be silent after that.
+    pub h2_ping_timeout: Duration,
+}
+
+impl Upstream {
+    /// Whether any of the servers is spoken to with TLS.
+    pub fn has_tls(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.speaks.is_tls())
+    }
 }
 
 /// `upstream.retry`
@@ -221,8 +279,15 @@ pub enum OnDrain {
     Leave,
 }
 
+/// `[event_stream]`: responses that are followed event by event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventStream {
+    /// The least time that clients of a stream which a drain ends are asked to wait; `None`: nothing is said.
+    pub retry: Option<Duration>,
+}
+
 /// The plan of a drain (`[drain.stop]`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Readiness fails this long before listeners close.
     pub lame_duck: Duration,

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::model::{Endpoint, INFINITY, Listen, Plan};
+use super::model::{Address, Endpoint, INFINITY, Listen, Plan, Speaks};
 use super::value::UNITS;
 use crate::limits;
 
@@ -23,6 +23,19 @@ impl fmt::Display for Listen {
 }
 
 impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.address;
+        match (self.speaks, address) {
+            (Speaks::Http, _) => write!(f, "{address}"),
+            (Speaks::Https, _) => write!(f, "https://{address}"),
+            (Speaks::H2c, Address::Unix(_)) => write!(f, "h2c:{address}"),
+            (Speaks::H2c, _) => write!(f, "h2c://{address}"),
+            (Speaks::H2, _) => write!(f, "h2://{address}"),
+        }
+    }
+}
+
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
@@ -115,7 +128,16 @@ mod tests {
         for text in ["0.0.0.0:80", "[::1]:80", "unix:/a", "unix:/a,mode=0660"] {
             assert_eq!(value::listen(text).unwrap().to_string(), text);
         }
-        for text in ["app:80", "[::1]:80", "unix:/a"] {
+        for text in [
+            "app:80",
+            "[::1]:80",
+            "unix:/a",
+            "https://app:443",
+            "https://[::1]:443",
+            "h2c://app:80",
+            "h2c:unix:/a",
+            "h2://app:443",
+        ] {
             assert_eq!(value::endpoint(text).unwrap().to_string(), text);
         }
     }

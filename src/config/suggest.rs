@@ -3,18 +3,28 @@
 //! Owns the likeness of names: a slip of the finger, or a known last part in
 //! the wrong place. It stays silent rather than guess wildly.
 
-use super::keys::{KEYS, VARIABLE_PREFIX};
+use super::keys::{KEYS, Key, VARIABLE_PREFIX};
+use super::route::{ROUTE, ROUTE_KEYS};
 
 /// The key that `name` was probably meant to be.
 pub(super) fn key(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
-    let last = last_part(&name);
-    closest(KEYS.iter().map(|key| {
-        let whole = strsim::osa_distance(&name, key.name);
+    among(KEYS, &name)
+}
+
+/// The key of a route that `name` was probably meant to be.
+pub(super) fn route_key(name: &str) -> Option<&'static str> {
+    among(&ROUTE_KEYS, name)
+}
+
+fn among(keys: &'static [Key], name: &str) -> Option<&'static str> {
+    let last = last_part(name);
+    closest(keys.iter().map(|key| {
+        let whole = strsim::osa_distance(name, key.name);
         // A short last part says little: `query` may be anything's.
         let part = strsim::osa_distance(last, last_part(key.name)) + 1;
         let bound = |text: &str| text.len() / 4 + 1;
-        let near_whole = (whole <= bound(&name)).then_some(whole);
+        let near_whole = (whole <= bound(name)).then_some(whole);
         let near_part = (part <= bound(last)).then_some(part);
         (key.name, near_whole.into_iter().chain(near_part).min())
     }))
@@ -22,7 +32,7 @@ pub(super) fn key(name: &str) -> Option<&'static str> {
 
 /// The table that `name` was probably meant to be.
 pub(super) fn table(name: &str) -> Option<&'static str> {
-    closest(tables().map(|table| {
+    closest(tables().chain([ROUTE]).map(|table| {
         let distance = strsim::osa_distance(name, table);
         (table, (distance <= name.len() / 4 + 1).then_some(distance))
     }))

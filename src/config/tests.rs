@@ -56,7 +56,7 @@ fn defaults_are_those_of_the_public_interface() {
 fn every_default_is_accepted_by_its_own_key() {
     for key in KEYS {
         let (Preset::Default(text) | Preset::Unset(text)) = key.default;
-        let mut draft = keys::Draft::with_defaults();
+        let mut draft = draft::Draft::with_defaults();
         let set = key.form.set(&mut draft, &form::pieces(text));
         assert_eq!(set, Ok(()), "{}", key.name);
     }
@@ -201,7 +201,7 @@ fn an_open_bracket_does_not_flood_the_report() {
 #[test]
 fn what_has_the_wrong_shape_is_told_by_its_shape() {
     let text = "listen = [1, ':81']\nworkers = [1]\ntimeouts = 5\nlog.query = { a = 1 }\n\
-                report = 7\n[timeout]\nhead = 1\n[upstream]\nendpoints = 'https://app:443'";
+                report = 7\n[timeout]\nhead = 1\n[upstream]\nendpoints = 'h2:unix:/app'";
     let (_dir, sources) = with_file(text);
     let errors = refused(&sources);
     for part in [
@@ -211,8 +211,8 @@ fn what_has_the_wrong_shape_is_told_by_its_shape() {
         "e.toml:4: log.query: found a table; allowed: true or false",
         "e.toml:5: report: found 7; allowed: the path of a file",
         "e.toml:6: timeout: unknown table; did you mean timeouts?",
-        "e.toml:9: upstream.endpoints: found \"https://app:443\" (TLS to an upstream is not \
-         supported yet); allowed: ",
+        "e.toml:9: upstream.endpoints: found \"h2:unix:/app\" (a unix socket needs no TLS); \
+         allowed: ",
     ] {
         assert!(errors.contains(part), "{part} is not in\n{errors}");
     }
@@ -308,6 +308,16 @@ fn reference() -> String {
             Preset::Unset(value) => format!("# {name} = {}\n", toml_value(&key.form, value)),
         };
         text.push_str(&line);
+    }
+    text.push_str("\n# Below [[route]] stands what holds for a part of the app; as often as there are such.\n# [[route]]\n");
+    for key in &route::ROUTE_KEYS {
+        text.push('\n');
+        for line in wrapped(key.doc, 78) {
+            text.push_str(&format!("# {line}\n"));
+        }
+        let name = key.name.strip_prefix("route.").unwrap();
+        let (Preset::Default(value) | Preset::Unset(value)) = key.default;
+        text.push_str(&format!("# {name} = {}\n", toml_value(&key.form, value)));
     }
     text
 }

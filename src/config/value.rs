@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::model::{Endpoint, INFINITY, Listen};
+use super::model::{Address, Endpoint, INFINITY, Listen, Speaks};
 use crate::limits;
 use crate::stream::websocket;
 
@@ -212,19 +212,29 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
-/// An app server: `HOST:PORT`, `[::1]:PORT`, `http://HOST:PORT`, `unix:PATH`.
-/// Names are kept as written: they are resolved at each connect.
+/// An app server: an address, after `http://`, `https://`, `h2c://` or `h2://` if it is
+/// HOST:PORT, after `h2c:` if it is a unix socket. Names are kept as written: they are
+/// resolved at each connect.
 pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(Endpoint::Unix(socket_path(path)?));
+    const SCHEMES: [(&str, Speaks); 4] = [
+        ("http://", Speaks::Http),
+        ("https://", Speaks::Https),
+        ("h2c://", Speaks::H2c),
+        ("h2://", Speaks::H2),
+    ];
+    for (text, speaks) in [(Some(text), Speaks::Http), (text.strip_prefix("h2c:"), Speaks::H2c)] {
+        if let Some(path) = text.and_then(|text| text.strip_prefix("unix:")) {
+            return Ok(Endpoint { speaks, address: Address::Unix(socket_path(path)?) });
+        }
     }
-    if text.starts_with("https://") {
-        return Err(Refused::because("TLS to an upstream is not supported yet"));
+    if text.starts_with("https:unix:") || text.starts_with("h2:unix:") {
+        return Err(Refused::because("a unix socket needs no TLS"));
     }
-    let authority = match text.strip_prefix("http://") {
-        Some(rest) => rest.strip_suffix('/').unwrap_or(rest),
-        None => text,
-    };
+    let found = SCHEMES.iter().find_map(|(scheme, speaks)| {
+        let rest = text.strip_prefix(scheme)?;
+        Some((rest.strip_suffix('/').unwrap_or(rest), *speaks))
+    });
+    let (authority, speaks) = found.unwrap_or((text, Speaks::Http));
     if authority.contains('/') {
         return Err(Refused::because("an upstream has no path; requests keep their own"));
     }
@@ -237,7 +247,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
     if port == 0 {
         return Err(Refused::because("port 0 cannot be connected to"));
     }
-    Ok(Endpoint::Tcp { host, port })
+    Ok(Endpoint { speaks, address: Address::Tcp { host, port } })
 }
 
 /// A host name, without a port.
@@ -292,7 +302,8 @@ mod tests {
     }
 
     fn host(host: &str, port: u16) -> Endpoint {
-        Endpoint::Tcp { host: host.to_owned(), port }
+        let address = Address::Tcp { host: host.to_owned(), port };
+        Endpoint { speaks: Speaks::Http, address }
     }
 
     #[test]
@@ -407,15 +418,41 @@ mod tests {
             ("[::1]:3000", host("::1", 3000)),
             ("http://app:3000", host("app", 3000)),
             ("http://app:3000/", host("app", 3000)),
-            ("unix:/run/app.sock", Endpoint::Unix("/run/app.sock".into())),
         ] {
             assert_eq!(endpoint(text), Ok(want), "{text}");
         }
-        for text in ["", "app", ":3000", "app:0", "http://app", "http://app:80/x", "ftp://app:21"] {
+        for text in [
+            "",
+            "app",
+            ":3000",
+            "app:0",
+            "http://app",
+            "http://app:80/x",
+            "ftp://app:21",
+            "h2://app",
+            "h2c:app:80",
+            "https:unix:/run/app.sock",
+            "h2:unix:/run/app.sock",
+        ] {
             assert!(endpoint(text).is_err(), "{text}");
         }
-        let https = endpoint("https://app:443").unwrap_err();
-        assert_eq!(https.why, Some("TLS to an upstream is not supported yet"));
+    }
+
+    #[test]
+    fn endpoints_say_what_they_speak() {
+        let app = host("app", 80).address;
+        let unix = Address::Unix("/run/app.sock".into());
+        for (text, speaks, address) in [
+            ("https://app:80", Speaks::Https, &app),
+            ("https://app:80/", Speaks::Https, &app),
+            ("h2c://app:80", Speaks::H2c, &app),
+            ("h2://app:80", Speaks::H2, &app),
+            ("unix:/run/app.sock", Speaks::Http, &unix),
+            ("h2c:unix:/run/app.sock", Speaks::H2c, &unix),
+        ] {
+            let want = Endpoint { speaks, address: address.clone() };
+            assert_eq!(endpoint(text), Ok(want), "{text}");
+        }
     }
 
     #[test]

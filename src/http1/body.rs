@@ -76,6 +76,18 @@ impl Decoder {
         }
     }
 
+    /// Octets still to come of the chunk that is under way, its line end included; none
+    /// between two, and where there are no chunks. `None` where nobody but the peer can
+    /// say that the body ends.
+    pub fn border(&self) -> Option<u64> {
+        match self.0 {
+            State::ChunkSize | State::UntilClose => Some(0),
+            State::ChunkData(left) => Some(left.saturating_add(2)),
+            State::ChunkEnd => Some(2),
+            State::Length(_) | State::Trailer | State::Done => None,
+        }
+    }
+
     /// The connection has ended. Only a body that ends with its connection ends well by that.
     pub fn end_of_input(&mut self) -> Result<(), BodyError> {
         match self.0 {

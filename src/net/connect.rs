@@ -1,5 +1,6 @@
 //! Connections to an app server.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,9 +10,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::socket::{Socket, Stream};
-use crate::config::Endpoint;
+use crate::config::{Address, Endpoint};
 use crate::drain::Deadline;
 use crate::limits::{CONNECT_RETRY_MAX, CONNECT_RETRY_MIN};
+use crate::tls::{Broken, Calls};
 
 /// Why there is no connection. Nothing was sent: whatever was to be sent may be
 /// sent elsewhere.
@@ -31,6 +33,12 @@ pub enum ConnectError {
     /// It could not be used: nothing was sent on it; says what it did.
     #[error("the app server {0}, before it was asked anything")]
     Useless(&'static str),
+    /// Nobody we trust vouches for it, or not under its name, or not now.
+    #[error("the certificate of the app server is refused")]
+    Certificate(#[source] io::Error),
+    /// It and we do not agree on TLS, or on what is spoken over it.
+    #[error("no TLS with the app server")]
+    Tls(#[source] io::Error),
     /// The deadline came first.
     #[error("connect timed out")]
     TimedOut,
@@ -42,13 +50,22 @@ pub enum ConnectError {
     Failed(#[source] io::Error),
 }
 
-/// Connects to `endpoint`. Dropping the future gives the attempt up.
-pub async fn connect(endpoint: &Endpoint, deadline: Deadline) -> Result<Socket, ConnectError> {
+/// Connects to `endpoint`, with TLS as `calls` has it where that is spoken. Dropping the
+/// future gives the attempt up.
+pub async fn connect(
+    endpoint: &Endpoint,
+    calls: Option<&Calls>,
+    deadline: Deadline,
+) -> Result<Socket, ConnectError> {
     let attempt = async {
-        match endpoint {
-            Endpoint::Tcp { host, port } => tcp(host, *port, deadline).await,
-            Endpoint::Unix(path) => unix(path).await,
+        let (mut socket, host) = match &endpoint.address {
+            Address::Tcp { host, port } => (tcp(host, *port, deadline).await?, host.as_str()),
+            Address::Unix(path) => (unix(path).await?, ""),
+        };
+        if endpoint.speaks.is_tls() {
+            secure(&mut socket, host, endpoint.speaks.is_h2(), calls).await?;
         }
+        Ok(socket)
     };
     match deadline.instant() {
         None => attempt.await,
@@ -56,6 +73,32 @@ pub async fn connect(endpoint: &Endpoint, deadline: Deadline) -> Result<Socket, 
             tokio::time::timeout_at(at.into(), attempt).await.unwrap_or(Err(ConnectError::TimedOut))
         }
     }
+}
+
+/// Shakes hands. A server that knows no ALPN speaks HTTP/1.1; HTTP/2 has to be agreed on.
+async fn secure(
+    socket: &mut Socket,
+    host: &str,
+    h2: bool,
+    calls: Option<&Calls>,
+) -> Result<(), ConnectError> {
+    let unfit = |error| ConnectError::Tls(io::Error::other(error));
+    let calls = calls.ok_or_else(|| unfit("no authorities are known".to_owned()))?;
+    let session = calls.session(host, h2).map_err(|error| unfit(error.to_string()))?;
+    socket.secure(session);
+    let shaken = poll_fn(|cx| socket.poll_handshake(cx)).await;
+    shaken.map_err(|error| {
+        let broken = error.get_ref().and_then(|error| error.downcast_ref::<Broken>());
+        if broken.is_some_and(Broken::is_certificate) {
+            ConnectError::Certificate(error)
+        } else {
+            ConnectError::Tls(error)
+        }
+    })?;
+    if h2 && !socket.alpn_h2() {
+        return Err(unfit("it did not agree to HTTP/2 (ALPN)".to_owned()));
+    }
+    Ok(())
 }
 
 /// A full accept queue is an error of a unix socket, where TCP would wait: so
@@ -132,6 +175,7 @@ impl ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Speaks;
     use socket2::{Domain, SockAddr, Socket as Plain, Type};
 
     fn run(test: impl AsyncFnOnce()) {
@@ -169,10 +213,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app");
         let (listener, _waiting) = full(Domain::UNIX, &SockAddr::unix(&path).unwrap());
-        let endpoint = Endpoint::Unix(path);
+        let endpoint = Endpoint { speaks: Speaks::Http, address: Address::Unix(path) };
         run(async || {
             let before = Instant::now();
-            let refused = connect(&endpoint, within(50)).await;
+            let refused = connect(&endpoint, None, within(50)).await;
             assert!(matches!(refused, Err(ConnectError::TimedOut)));
             assert!(before.elapsed() >= Duration::from_millis(50));
             let connecting = tokio::task::LocalSet::new();
@@ -188,7 +232,7 @@ mod tests {
     }
 
     async fn connect_owned(endpoint: Endpoint, until: Deadline) -> Result<Socket, ConnectError> {
-        connect(&endpoint, until).await
+        connect(&endpoint, None, until).await
     }
 
     #[test]

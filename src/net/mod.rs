@@ -27,5 +27,5 @@ pub use close::{Closed, Way, close};
 pub use connect::{ConnectError, connect};
 pub use listener::{BindError, Listener};
 pub use proxy_header::{Announced, Found, find_proxy_header};
-pub use socket::{Peer, Socket, Transport, discard, end, unread};
+pub use socket::{Look, Peer, Socket, Transport, discard, end, unread};
 pub use sweep::Taker;

@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -61,6 +62,17 @@ impl std::fmt::Display for Peer {
             Peer::Unix => f.write_str("unix:"),
         }
     }
+}
+
+/// What a connection is doing on which nothing is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: the next response will be to the next request.
+    Quiet,
+    /// It says something that nobody has asked for.
+    Speaks,
+    /// It has ended.
+    Ended,
 }
 
 /// A connection registered with the runtime of this thread, in clear text or
@@ -213,6 +225,27 @@ impl Socket {
         }
     }
 
+    /// Looks at what the kernel has, just before something is asked: the runtime's last
+    /// news may be as old as a turn of the event loop. Costs one system call. With TLS
+    /// what is not of the application, tickets for one, is taken in on the way.
+    #[inline]
+    pub fn look(&mut self) -> Look {
+        if let Some(tls) = &mut self.tls {
+            return look_tls(&self.stream, tls);
+        }
+        match recv(&*self, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Look::Quiet,
+            Ok((1.., _)) => Look::Speaks,
+            Ok(_) | Err(_) => Look::Ended,
+        }
+    }
+
+    /// Whether the end that was read is one that the peer has said: with TLS anybody on
+    /// the way could have cut the rest off.
+    pub fn has_ended_well(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.is_closed())
+    }
+
     /// How many octets there are that nobody has read. With TLS they may turn
     /// out to be none of the peer's own.
     pub fn unread(&self) -> usize {
@@ -351,12 +384,37 @@ impl io::Write for Out<'_, '_> {
     }
 }
 
-impl AsFd for Socket {
+/// See [`Socket::look`].
+fn look_tls(stream: &Stream, tls: &mut Session) -> Look {
+    CIPHERTEXT.with_borrow_mut(|ciphertext| {
+        loop {
+            if tls.has_plaintext() {
+                return Look::Speaks;
+            }
+            match recv(stream, &mut ciphertext[..TLS_READ_MIN], RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => return Look::Quiet,
+                Ok((n @ 1.., _)) if tls.feed(&ciphertext[..n], &mut []).is_ok() => {}
+                Ok(_) | Err(_) => return Look::Ended,
+            }
+            if tls.is_closed() {
+                return Look::Ended;
+            }
+        }
+    })
+}
+
+impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.stream {
+        match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 
@@ -398,14 +456,14 @@ fn fin(fd: impl AsFd) -> io::Result<()> {
 pub fn discard(fd: impl AsFd, scratch: &mut [u8], mut show: impl FnMut(&[u8])) -> (usize, bool) {
     let mut octets = 0;
     loop {
-        match rustix::net::recv(&fd, &mut *scratch, RecvFlags::DONTWAIT) {
+        match recv(&fd, &mut *scratch, RecvFlags::DONTWAIT) {
             Ok((0, _)) => return (octets, true),
             Ok((n, _)) => {
                 show(&scratch[..n]);
                 octets += n;
             }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return (octets, false),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return (octets, false),
             Err(_) => return (octets, true),
         }
     }

@@ -4,6 +4,8 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::flow::Flow;
+use super::inbound::Inbound;
 use super::{Failure, Proxy, Request, trailer};
 use crate::config::Timeouts;
 use crate::http1::Buffer;
@@ -77,6 +79,16 @@ pub(super) trait Downstream {
 
     /// How far the response has come.
     fn reply(&self) -> Reply;
+
+    /// The response as it comes from the app server.
+    fn inbound(&mut self) -> &mut Inbound;
+
+    /// The body is followed from its first octet on, because it may be ended before the
+    /// app server ends it: whatever frames it must allow that.
+    fn follow(&mut self, flow: Flow);
+
+    /// The body has been ended where nothing of it is on its way: makes the end ready.
+    fn end_body(&mut self);
 
     /// Whether the client is still there, asked while it has nothing to send.
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool;
@@ -256,13 +268,14 @@ pub(super) fn reason(failure: &Failure) -> CloseReason {
     use Failure::*;
     match failure {
         Cut => CloseReason::Cut,
+        Cancelled => CloseReason::Drain,
         ClientGone => CloseReason::Client,
         SendTimeout | BodyTimeout | HeadTimeout | CallTimeout => CloseReason::Timeout,
-        BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-        | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
+        BadRequest(_) | Framing(_) | ClientBody(_) | Method | Protocol | Version
+        | TargetTooLong | HeadTooLarge | BodyTooLarge => CloseReason::BadRequest,
         LastHop(_) => CloseReason::Response,
         Overloaded(_) => CloseReason::Limit,
-        Connect(_) | Died(_) | BadResponse(_) | FirstByteTimeout | BetweenBytesTimeout
-        | Truncated(_) => CloseReason::Upstream,
+        Connect(_) | Died(_) | Refused | Reset(_) | BadResponse(_) | FirstByteTimeout
+        | BetweenBytesTimeout | Truncated(_) => CloseReason::Upstream,
     }
 }

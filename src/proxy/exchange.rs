@@ -21,8 +21,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::course::Course;
 use super::downstream::{Answer, Downstream, Ended, Refusal, Rules, State, Taken, reason};
 use super::failure::Died;
+use super::outbound::poll_write_all;
 use super::patience::{Patience, Wait};
 use super::record::{Summary, record};
 use super::trailer::Policy;
@@ -30,9 +32,9 @@ use super::{Failure, Proxy, Request, Tunnel};
 use crate::config::Retry;
 use crate::drain::{Deadline, Stage};
 use crate::http1::{Buffer, Framing};
-use crate::limits::CUT_SEND;
-use crate::net::{Alarm, ConnectError};
-use crate::upstream::{Connection, EndpointId, Look};
+use crate::limits::{CUT_SEND, REFUSED_ATTEMPTS};
+use crate::net::{Alarm, ConnectError, Look};
+use crate::upstream::{Connection, EndpointId, Fault};
 
 /// One request on its way.
 pub(super) struct Exchange<'p, D> {
@@ -56,8 +58,20 @@ pub(super) struct Exchange<'p, D> {
     withheld: bool,
     /// An octet of the request has been handed to some app server.
     handed: bool,
+    /// What was sent of the request to an app server that refused it, on its way to
+    /// another; only then goes the rest.
+    again: Option<Box<Again>>,
     first_byte: Option<Instant>,
     failure: Option<Failure>,
+    /// What a drain asks of it.
+    course: Course<'p>,
+}
+
+/// Part of a body that is sent once more, behind the head.
+#[derive(Debug)]
+struct Again {
+    body: Vec<u8>,
+    sent: usize,
 }
 
 impl<'p, D: Downstream> Exchange<'p, D> {
@@ -70,6 +84,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             endpoint: proxy.pool.pick(),
             upstream: None,
             patience: Patience::new(alarm, &proxy.config, &request),
+            course: Course::new(proxy, &request),
             request,
             attempts: 0,
             refused: 0,
@@ -78,6 +93,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             switched: false,
             withheld: false,
             handed: false,
+            again: None,
             first_byte: None,
             failure: None,
         }
@@ -145,7 +161,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// A new connection on which nothing was said before anything was asked. One
     /// that has ended by then, or speaks, is as good as none: nothing was sent.
     async fn connect_quietly(&mut self) -> Result<Connection, Failure> {
-        let connection = self.connect().await?;
+        let mut connection = self.connect().await?;
         match connection.look() {
             Look::Quiet => Ok(connection),
             Look::Speaks => Err(Failure::Connect(ConnectError::Useless("spoke unasked"))),
@@ -180,11 +196,30 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         .await
     }
 
-    /// Whether the hard deadline has come.
+    /// Whether the hard deadline has come, or what the request's route asks for.
     #[inline]
-    fn poll_told(&self, cx: &Context<'_>) -> Result<(), Failure> {
+    fn poll_told(&mut self, cx: &Context<'_>) -> Result<(), Failure> {
         self.patience.alarm.attach(cx);
-        if self.proxy.stage() == Stage::Cut { Err(Failure::Cut) } else { Ok(()) }
+        if self.proxy.stage() == Stage::Cut {
+            return Err(Failure::Cut);
+        }
+        let due = self.course.due();
+        if due <= self.proxy.clock.now() {
+            return self.meet_course();
+        }
+        self.patience.watch(due);
+        Ok(())
+    }
+
+    /// What the course asks for is due: the response ends as soon as it may, or at once.
+    #[cold]
+    fn meet_course(&mut self) -> Result<(), Failure> {
+        if !self.course.was_told() {
+            return Err(Failure::Cancelled);
+        }
+        self.side.inbound().ask_for_end();
+        self.patience.watch(u64::MAX);
+        Ok(())
     }
 
     /// Sends the request and reads until the final response head is ready to go.
@@ -220,6 +255,9 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         if D::SHOWS_CANCEL {
             self.watch_client(cx)?;
         }
+        if self.again.is_some() {
+            return Ok(Wait::UpstreamTakes);
+        }
         Ok(match self.side.upload().state {
             // A client that asked for leave first waits for the app, not the app for it.
             State::Client if self.awaits_continue() => Wait::FirstByte,
@@ -245,7 +283,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
 
     /// Takes the response heads that are buffered; `true` with the final one.
     fn take_heads(&mut self) -> Result<bool, Failure> {
-        self.asked_whole = self.side.upload().is_done();
+        self.asked_whole = self.side.upload().is_done() && self.again.is_none();
         if self.first_byte.is_none() {
             self.withheld = self.awaits_continue();
         }
@@ -253,7 +291,12 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         self.first_byte.get_or_insert_with(Instant::now);
         while !upstream.buffer.is_empty() {
             match self.side.take_head(upstream, self.proxy, &self.request)? {
-                Taken::Final => return Ok(true),
+                Taken::Final => {
+                    if let Some(flow) = self.course.begin(&self.request, self.side.inbound()) {
+                        self.side.follow(flow);
+                    }
+                    return Ok(true);
+                }
                 Taken::Switch => {
                     self.switched = true;
                     return Ok(true);
@@ -267,14 +310,40 @@ impl<'p, D: Downstream> Exchange<'p, D> {
 
     /// The upstream connection ended before the final head.
     fn died(&self) -> Failure {
-        Failure::Died(Died {
-            written: self.side.upload().written > 0,
-            reused: self.upstream.as_ref().is_some_and(|upstream| upstream.reused),
-            answered: self.first_byte.is_some(),
-        })
+        match self.upstream.as_ref().and_then(|upstream| upstream.socket.fault()) {
+            Some(Fault::Refused) => Failure::Refused,
+            Some(Fault::Reset(reason)) => Failure::Reset(reason),
+            Some(Fault::Malformed) => Failure::BadResponse("malformed HTTP/2 response"),
+            Some(Fault::Unfit(what)) => Failure::BadRequest(what),
+            Some(Fault::Lost) | None => Failure::Died(Died {
+                written: self.side.upload().written > 0,
+                reused: self.upstream.as_ref().is_some_and(|upstream| upstream.reused),
+                answered: self.first_byte.is_some(),
+            }),
+        }
+    }
+
+    /// Sends what was sent to another app server, which refused it; `false` while that
+    /// is not done.
+    fn poll_again(&mut self, cx: &mut Context<'_>) -> bool {
+        let (Some(again), Some(upstream)) = (&mut self.again, &mut self.upstream) else {
+            return true;
+        };
+        let (Again { body, sent }, moved) = (&mut **again, &mut self.patience.moved);
+        let parts = [&self.request.head[..], body];
+        let done = poll_write_all(cx, &mut upstream.socket, parts, sent, moved).is_ready();
+        self.handed |= *sent > 0;
+        if done {
+            // If it was in vain, the rest is too, and says so.
+            self.again = None;
+        }
+        done
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        if self.again.is_some() && !self.poll_again(cx) {
+            return Ok(());
+        }
         // While the app answers, it may be its turn to speak: then each side waits
         // for the other, and what bounds that is that neither says anything.
         let reply = self.side.reply();
@@ -326,12 +395,30 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                     if D::SHOWS_CANCEL || self.side.upload().is_done() {
                         self.watch_client(cx)?;
                     }
+                    if self.course.is_endless() || self.side.inbound().is_followed() {
+                        if self.ends_here() {
+                            continue;
+                        }
+                        return self.patience.pend(Wait::Endless);
+                    }
                     let waits = self.side.upload().state == State::Client;
                     let wait = if waits { Wait::EitherSide } else { Wait::BetweenBytes };
                     return self.patience.pend(wait);
                 }
             }
         }
+    }
+
+    /// Ends a body that is asked to end, if it may end here and the kernel has no more
+    /// of it.
+    fn ends_here(&mut self) -> bool {
+        let Some(upstream) = &self.upstream else { return false };
+        let inbound = self.side.inbound();
+        let ends = inbound.is_asked() && upstream.socket.unread() == 0 && inbound.rest();
+        if ends {
+            self.side.end_body();
+        }
+        ends
     }
 
     /// Brings the answer to an `Upgrade` out.
@@ -354,8 +441,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         if self.poll_upload(cx).is_err() || self.side.upload().is_over() {
             return Poll::Ready(Ok(()));
         }
-        let Some(upstream) = &self.upstream else { return Poll::Ready(Ok(())) };
-        if upstream.socket.poll_readable(cx).is_ready() {
+        let Some(upstream) = &mut self.upstream else { return Poll::Ready(Ok(())) };
+        if upstream.socket.poll_refuses_rest(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         let wait = match self.side.upload().state {
@@ -374,8 +461,10 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     }
 
     /// Whether the request may be sent again after this.
-    fn may_try_again(&self, failure: &Failure) -> bool {
+    fn may_try_again(&mut self, failure: &Failure) -> bool {
         match failure {
+            // Whatever its method: it was certainly not executed.
+            Failure::Refused => self.may_send_again(),
             // Nothing was sent: another endpoint may be up.
             Failure::Connect(ConnectError::Exhausted(_)) => false,
             Failure::Connect(ConnectError::Useless(_)) => {
@@ -394,6 +483,18 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         }
     }
 
+    /// Whether a request that was refused can be sent once more, all that was sent of it.
+    fn may_send_again(&mut self) -> bool {
+        let may = self.proxy.config.upstream.retry != Retry::Never;
+        if self.side.upload().written == 0 {
+            return self.attempts < REFUSED_ATTEMPTS;
+        }
+        let Some(upstream) = self.upstream.as_mut().filter(|_| may) else { return false };
+        let Some(body) = upstream.socket.take_back() else { return false };
+        self.again = Some(Box::new(Again { body, sent: 0 }));
+        self.attempts < REFUSED_ATTEMPTS
+    }
+
     fn start_over(&mut self) {
         if self.upstream.is_some() {
             // The next attempt must not meet another connection that died meanwhile.
@@ -403,19 +504,24 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             self.endpoint = self.proxy.pool.after(self.endpoint);
         }
         self.drop_upstream();
-        self.side.restart();
+        self.handed = false;
+        match &mut self.again {
+            Some(again) => again.sent = 0,
+            None => self.side.restart(),
+        }
         self.patience.renew();
     }
 
     /// Answers a failure, if there is still somebody and something to answer.
     async fn give_up(&mut self, failure: &Failure) -> Ended {
         self.drop_upstream();
+        self.handed &= !matches!(failure, Failure::Refused);
         let (handed, request) = (self.handed, &self.request);
         match self.side.refuse(&Refusal { failure, handed, request }) {
             Answer::Silent(ended) => ended,
             Answer::Ready(ended) => {
                 let alarm = &*self.patience.alarm;
-                let cut = matches!(failure, Failure::Cut);
+                let cut = failure.is_by_drain();
                 alarm.set(if cut { CUT_SEND } else { self.proxy.config.timeouts.send });
                 let sent = send(self.proxy, alarm, &mut self.side).await;
                 if sent { ended } else { Ended::Drop(reason(failure)) }
@@ -447,12 +553,13 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         self.switched && self.failure.is_none()
     }
 
-    /// What the connection has become, if it [has switched](Self::has_switched).
-    pub(super) fn into_tunnel(mut self) -> Option<Tunnel> {
-        let upstream = self.upstream.take()?;
+    /// What the connection has become, if it [has switched](Self::has_switched), with the
+    /// client's side of it.
+    pub(super) fn into_tunnel(mut self) -> Option<(Tunnel, D)> {
+        let upstream = self.upstream.take()?.into_socket()?;
         self.proxy.counters.in_flight_sub(self.request.protocol.family());
         self.side.recycle(&self.proxy.spare);
-        Some(Tunnel::new(upstream, self.request, self.first_byte, self.attempts))
+        Some((Tunnel::new(upstream, self.request, self.first_byte, self.attempts), self.side))
     }
 
     /// Whether the client gave it up.
@@ -467,6 +574,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         if self.failure.is_none() {
             self.failure = lost;
         }
+        let was_told = self.side.inbound().was_told;
         let reply = self.side.reply();
         let status = match &self.failure {
             Some(failure) => reply.status.unwrap_or_else(|| failure.status(self.handed)),
@@ -481,6 +589,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             retries: self.attempts.saturating_sub(1),
             handed: self.handed,
             failure: self.failure.as_ref(),
+            told: self.failure.is_none() && was_told,
         };
         record(self.proxy, &self.side.caller(), &self.request, &summary);
         self.proxy.spare.give_head(std::mem::take(&mut self.request.head));

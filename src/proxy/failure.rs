@@ -16,6 +16,8 @@ pub enum Failure {
     ClientBody(BodyError),
     /// A method that we do not forward.
     Method,
+    /// An extended CONNECT for a protocol that we do not pass on.
+    Protocol,
     /// `Max-Forwards` says that the request ends here; whether it is a TRACE,
     /// of which we are no recipient.
     LastHop(bool),
@@ -41,6 +43,10 @@ pub enum Failure {
     Connect(ConnectError),
     /// The connection to the app server ended before a response.
     Died(Died),
+    /// The app server refused to work on the request; it was not executed.
+    Refused,
+    /// The app server reset the stream before a response.
+    Reset(h2::Reason),
     /// The app server's response can not be understood.
     BadResponse(&'static str),
     /// The app server did not begin to answer in time.
@@ -53,6 +59,8 @@ pub enum Failure {
     Truncated(&'static str),
     /// The hard deadline.
     Cut,
+    /// A drain, as the route of the request has it.
+    Cancelled,
 }
 
 /// How an upstream connection died: what decides whether the request may be sent again.
@@ -73,7 +81,7 @@ impl Failure {
         use Failure::*;
         match self {
             BadRequest(_) | ClientBody(_) => 400,
-            Framing(FramingError::UnknownCoding) => 501,
+            Framing(FramingError::UnknownCoding) | Protocol => 501,
             Framing(_) => 400,
             Method | LastHop(true) => 405,
             LastHop(false) => 200,
@@ -84,13 +92,13 @@ impl Failure {
             HeadTimeout | BodyTimeout => 408,
             // Nginx's code for it: seen in logs only, never sent.
             ClientGone | SendTimeout => 499,
-            Overloaded(_) => 503,
+            Overloaded(_) | Refused => 503,
             Connect(ConnectError::TimedOut) => 504,
             Connect(ConnectError::Exhausted(_)) => 503,
-            Connect(_) | Died(_) | BadResponse(_) | Truncated(_) => 502,
+            Connect(_) | Died(_) | Reset(_) | BadResponse(_) | Truncated(_) => 502,
             FirstByteTimeout | BetweenBytesTimeout | CallTimeout => 504,
-            Cut if handed => 504,
-            Cut => 503,
+            Cut | Cancelled if handed => 504,
+            Cut | Cancelled => 503,
         }
     }
 
@@ -99,8 +107,10 @@ impl Failure {
         use Failure::*;
         Some(match self {
             LastHop(_) => return None,
-            BadRequest(_) | Framing(_) | ClientBody(_) | Method | Version | TargetTooLong
-            | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => "http_request_error",
+            BadRequest(_) | Framing(_) | ClientBody(_) | Method | Protocol | Version
+            | TargetTooLong | HeadTooLarge | BodyTooLarge | HeadTimeout | BodyTimeout => {
+                "http_request_error"
+            }
             ClientGone | SendTimeout => "connection_terminated",
             Overloaded(_) => "connection_limit_reached",
             Connect(ConnectError::TimedOut) => "connection_timeout",
@@ -110,13 +120,16 @@ impl Failure {
             Connect(ConnectError::Failed(_) | ConnectError::Useless(_)) => {
                 "destination_unavailable"
             }
-            Died(_) => "connection_terminated",
+            Connect(ConnectError::Certificate(_)) => "tls_certificate_error",
+            Connect(ConnectError::Tls(_)) => "tls_protocol_error",
+            Refused => "destination_unavailable",
+            Died(_) | Reset(_) => "connection_terminated",
             BadResponse(_) => "http_protocol_error",
             Truncated(_) => "http_response_incomplete",
             FirstByteTimeout | CallTimeout => "http_response_timeout",
             BetweenBytesTimeout => "connection_read_timeout",
-            Cut if handed => "http_response_timeout",
-            Cut => "proxy_internal_response",
+            Cut | Cancelled if handed => "http_response_timeout",
+            Cut | Cancelled => "proxy_internal_response",
         })
     }
 
@@ -128,6 +141,7 @@ impl Failure {
             Framing(_) => "bad_framing",
             ClientBody(_) => "bad_request_body",
             Method => "method_not_allowed",
+            Protocol => "unknown_protocol",
             LastHop(_) => "max_forwards",
             Version => "bad_version",
             TargetTooLong => "target_too_long",
@@ -143,13 +157,18 @@ impl Failure {
             Connect(ConnectError::Resolve { .. }) => "connect_dns",
             Connect(ConnectError::Exhausted(_)) => "connect_exhausted",
             Connect(ConnectError::Failed(_) | ConnectError::Useless(_)) => "connect_failed",
+            Connect(ConnectError::Certificate(_)) => "connect_certificate",
+            Connect(ConnectError::Tls(_)) => "connect_tls",
             Died(_) => "upstream_died",
+            Refused => "upstream_refused",
+            Reset(_) => "upstream_reset",
             BadResponse(_) => "bad_response",
             FirstByteTimeout => "first_byte_timeout",
             BetweenBytesTimeout => "between_bytes_timeout",
             CallTimeout => "grpc_timeout",
             Truncated(_) => "response_truncated",
             Cut => "cut",
+            Cancelled => "cancelled",
         }
     }
 
@@ -182,6 +201,8 @@ impl Failure {
                 (false, false) => "the app server closed without answering",
             }
             .to_owned(),
+            Refused => "the app server refused the stream".to_owned(),
+            Reset(reason) => format!("the app server reset the stream: {reason:?}"),
             other => other.word().replace('_', " "),
         }
     }
@@ -195,6 +216,11 @@ impl Failure {
             Failure::LastHop(true) => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             _ => None,
         }
+    }
+
+    /// Whether a drain has ended it before it was complete.
+    pub fn is_by_drain(&self) -> bool {
+        matches!(self, Failure::Cut | Failure::Cancelled)
     }
 
     /// Whether the client's connection is in order, so that it may go on.
@@ -211,6 +237,8 @@ impl Failure {
             Overloaded(_)
                 | Connect(_)
                 | Died(_)
+                | Refused
+                | Reset(_)
                 | BadResponse(_)
                 | FirstByteTimeout
                 | BetweenBytesTimeout

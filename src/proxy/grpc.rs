@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use h2::Reason;
+
 use super::Failure;
 use crate::http1::RequestHead;
 use crate::net::ConnectError;
@@ -22,7 +24,9 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(super) enum Status {
+    Cancelled = 1,
     DeadlineExceeded = 4,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     Unimplemented = 12,
     Internal = 13,
@@ -42,13 +46,25 @@ impl Status {
         use Failure::*;
         match failure {
             Connect(ConnectError::TimedOut) if handed => Status::DeadlineExceeded,
-            Connect(_) | Died(_) | Overloaded(_) | Truncated(_) => Status::Unavailable,
-            Cut if !handed => Status::Unavailable,
-            Cut | CallTimeout | FirstByteTimeout | BetweenBytesTimeout | BodyTimeout
-            | HeadTimeout | SendTimeout | ClientGone => Status::DeadlineExceeded,
+            Connect(_) | Died(_) | Refused | Overloaded(_) | Truncated(_) => Status::Unavailable,
+            Reset(reason) => Status::of_reset(*reason),
+            Cut | Cancelled if !handed => Status::Unavailable,
+            Cut | Cancelled | CallTimeout | FirstByteTimeout | BetweenBytesTimeout
+            | BodyTimeout | HeadTimeout | SendTimeout | ClientGone => Status::DeadlineExceeded,
             BodyTooLarge | HeadTooLarge | TargetTooLong => Status::ResourceExhausted,
-            Method | LastHop(_) | Version => Status::Unimplemented,
+            Method | Protocol | LastHop(_) | Version => Status::Unimplemented,
             BadRequest(_) | Framing(_) | ClientBody(_) | BadResponse(_) => Status::Internal,
+        }
+    }
+
+    /// What a stream that was reset before it was answered means ("HTTP2 Transport Mapping").
+    fn of_reset(reason: Reason) -> Self {
+        match reason {
+            Reason::REFUSED_STREAM => Status::Unavailable,
+            Reason::CANCEL => Status::Cancelled,
+            Reason::ENHANCE_YOUR_CALM => Status::ResourceExhausted,
+            Reason::INADEQUATE_SECURITY => Status::PermissionDenied,
+            _ => Status::Internal,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Failure;
 use super::downstream::Taken;
+use super::flow::Flow;
 use super::request::Upgrade;
 use super::response::{Seen, look};
 use crate::http1::body::Progress;
@@ -12,6 +13,9 @@ use crate::http1::head::{parse_response, storage};
 use crate::http1::{Buffer, Decoder, Emit, Framing, ResponseHead};
 use crate::limits::{BUFFER, INTERIM_MAX, RESPONSE_HEAD_MAX};
 use crate::upstream::{Connection, Spare};
+
+/// What stands for HTTP/2 where HTTP/1 has its minor version.
+pub(super) const HTTP_2: u8 = 2;
 
 /// How far a response has been read.
 pub(super) struct Inbound {
@@ -21,13 +25,30 @@ pub(super) struct Inbound {
     pub(super) status: Option<u16>,
     /// The app server keeps its connection.
     pub(super) upstream_keeps: bool,
+    /// The body is a stream of events.
+    pub(super) is_events: bool,
+    /// The body is coded.
+    pub(super) is_coded: bool,
+    /// The body is followed, since it may have to be ended.
+    flow: Option<Box<Flow>>,
+    /// It was.
+    pub(super) was_told: bool,
 }
 
 impl Inbound {
     /// A response of which nothing has come.
     pub(super) fn new() -> Self {
         let decoder = Decoder::new(Framing::Empty);
-        Inbound { decoder, interims: 0, status: None, upstream_keeps: false }
+        Inbound {
+            decoder,
+            interims: 0,
+            status: None,
+            upstream_keeps: false,
+            is_events: false,
+            is_coded: false,
+            flow: None,
+            was_told: false,
+        }
     }
 
     /// Whether the body has been read to its end.
@@ -57,7 +78,7 @@ impl Inbound {
         put: impl FnOnce(&ResponseHead<'_, '_>, &Seen) -> Result<(), Failure>,
     ) -> Result<Taken, Failure> {
         let mut fields = storage();
-        let head = match parse_response(upstream.buffer.filled(), &mut fields) {
+        let mut head = match parse_response(upstream.buffer.filled(), &mut fields) {
             Ok(Some(head)) => head,
             Ok(None) if upstream.buffer.len() >= RESPONSE_HEAD_MAX => {
                 return Err(Failure::BadResponse("response head too long"));
@@ -76,6 +97,7 @@ impl Inbound {
             self.status = Some(head.status);
             self.decoder = Decoder::new(seen.framing);
             self.upstream_keeps = seen.keep_alive;
+            (self.is_events, self.is_coded) = (seen.is_events, seen.is_coded);
             Taken::Final
         } else if let (101, Some(upgrade)) = (head.status, upgrade) {
             upgrade.check(&head).map_err(Failure::BadResponse)?;
@@ -88,6 +110,9 @@ impl Inbound {
             }
             Taken::Interim
         };
+        if upstream.socket.is_stream() {
+            head.minor = HTTP_2;
+        }
         put(&head, &seen)?;
         upstream.buffer.consume(length);
         Ok(taken)
@@ -96,8 +121,79 @@ impl Inbound {
     /// Decodes what is buffered of the body.
     #[inline]
     pub(super) fn decode(&mut self, buffer: &mut Buffer, emit: Emit) -> Result<Progress, Failure> {
+        if self.flow.is_some() {
+            return self.decode_followed(buffer);
+        }
         let decoded = self.decoder.decode(buffer.filled_mut(), emit);
         decoded.map_err(|error| Failure::Truncated(error.0))
+    }
+
+    /// The same for a body that is followed: only data, and no more of it than up to the
+    /// place where the body ends.
+    fn decode_followed(&mut self, buffer: &mut Buffer) -> Result<Progress, Failure> {
+        let Some(flow) = &mut self.flow else { return Ok(Progress::default()) };
+        let octets = buffer.filled_mut();
+        let window = flow.window(octets.len(), self.decoder.border());
+        let decoded = self.decoder.decode(&mut octets[..window], Emit::Data);
+        let mut progress = decoded.map_err(|error| Failure::Truncated(error.0))?;
+        if !progress.done {
+            let at_border = self.decoder.border() == Some(0);
+            if let Some(end) = flow.pass(&octets[..progress.produced], at_border) {
+                progress.produced = end;
+                self.end();
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Octets still to come of the chunk that is under way; `None` if the body cannot be
+    /// ended by anybody but the app server.
+    pub(super) fn border(&self) -> Option<u64> {
+        self.decoder.border()
+    }
+
+    /// Follows the body from here on.
+    pub(super) fn follow(&mut self, flow: Flow) {
+        self.flow = Some(Box::new(flow));
+    }
+
+    /// Whether the body is followed.
+    pub(super) fn is_followed(&self) -> bool {
+        self.flow.is_some()
+    }
+
+    /// The body is to end as soon as it may.
+    pub(super) fn ask_for_end(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.ask();
+        }
+    }
+
+    /// Whether its end has been asked for.
+    pub(super) fn is_asked(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.is_asked())
+    }
+
+    /// Nothing more is there to be read: ends the body if it is to and may.
+    pub(super) fn rest(&mut self) -> bool {
+        let at_border = self.decoder.border() == Some(0);
+        let ends = self.flow.as_mut().is_some_and(|flow| flow.rest(at_border));
+        if ends {
+            self.end();
+        }
+        ends
+    }
+
+    /// Ends the body here. The app server's connection is of no more use.
+    fn end(&mut self) {
+        self.decoder = Decoder::new(Framing::Empty);
+        self.upstream_keeps = false;
+        self.was_told = true;
+    }
+
+    /// What is said at the end of a body that was ended.
+    pub(super) fn farewell(&self) -> Option<String> {
+        self.flow.as_ref().and_then(|flow| flow.farewell())
     }
 
     /// Reads more of the body; `true` when its end was the connection's.
@@ -114,6 +210,10 @@ impl Inbound {
         let room = upstream.buffer.spare();
         let size = room.len();
         Poll::Ready(match ready!(upstream.socket.poll_read(cx, room)) {
+            // Of an app server that has died, the kernel says the same.
+            Ok(0) if self.flow.as_ref().is_some_and(|flow| flow.is_inside()) => {
+                Err(Failure::Truncated("the app server ended inside an event"))
+            }
             Ok(0) => {
                 let ended = self.decoder.end_of_input();
                 ended.map(|()| true).map_err(|error| Failure::Truncated(error.0))

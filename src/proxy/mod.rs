@@ -11,9 +11,11 @@
 //!
 //! Does not know how a connection lives: that is [`crate::serve`].
 
+mod course;
 mod downstream;
 mod exchange;
 pub mod failure;
+mod flow;
 pub mod fuzz;
 mod grpc;
 pub mod h1;
@@ -48,8 +50,8 @@ pub use downstream::Ended;
 pub use failure::Failure;
 pub use request::{Protocol, Request, RequestIds};
 pub use stamp::Stamp;
-pub use tellings::{Telling, Tellings};
-pub use tunnel::Tunnel;
+pub use tellings::{Telling, Tellings, last};
+pub use tunnel::{Passed, Tunnel};
 
 /// What every request of one worker needs.
 pub struct Proxy {

@@ -6,6 +6,55 @@ use std::task::{Context, Poll, ready};
 
 use crate::http1::Buffer;
 use crate::net::Socket;
+use crate::upstream::Wire;
+
+/// Whatever takes the octets of a message.
+pub(super) trait Outlet {
+    /// Writes as much as is taken.
+    fn poll_write(&mut self, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes as much of several pieces as is taken.
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Waits until all that was written is on its way.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+macro_rules! outlet {
+    ($kind:ty) => {
+        impl Outlet for $kind {
+            #[inline]
+            fn poll_write(
+                &mut self,
+                cx: &mut Context<'_>,
+                octets: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                <$kind>::poll_write(self, cx, octets)
+            }
+
+            #[inline]
+            fn poll_write_vectored(
+                &mut self,
+                cx: &mut Context<'_>,
+                pieces: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                <$kind>::poll_write_vectored(self, cx, pieces)
+            }
+
+            #[inline]
+            fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                <$kind>::poll_flush(self, cx)
+            }
+        }
+    };
+}
+
+outlet!(Socket);
+outlet!(Wire);
 
 /// One piece of a message on its way out. The octets before it are given with
 /// each call, because a request's head has to outlive its first attempt.
@@ -56,7 +105,7 @@ impl Outbound {
     pub(super) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut Socket,
+        socket: &mut impl Outlet,
         prefix: &[u8],
         buffer: &mut Buffer,
         moved: &mut u64,
@@ -77,7 +126,7 @@ impl Outbound {
 #[inline]
 pub(super) fn poll_write_all<const N: usize>(
     cx: &mut Context<'_>,
-    socket: &mut Socket,
+    socket: &mut impl Outlet,
     parts: [&[u8]; N],
     sent: &mut usize,
     moved: &mut u64,

@@ -17,6 +17,8 @@ pub(super) enum Wait {
     UpstreamTakes,
     FirstByte,
     BetweenBytes,
+    /// More of a response that may pause for as long as it likes.
+    Endless,
     /// More of the response, or more of the request.
     EitherSide,
     /// The app taking what is left of a request it has answered.
@@ -35,6 +37,8 @@ pub(super) struct Patience<'a> {
     pub(super) moved: u64,
     /// The same when the alarm was set.
     seen: u64,
+    /// When a drain wants something, whatever is being waited for.
+    by: u64,
     /// Both sides may be silent as long as they like.
     calm: bool,
     /// When all of it has to be over, by the clock.
@@ -51,6 +55,7 @@ impl<'a> Patience<'a> {
             wait: Wait::Nothing,
             moved: 0,
             seen: 0,
+            by: u64::MAX,
             calm: request.grpc.is_some(),
             limit: limit.map_or(u64::MAX, |limit| alarm.clock().millis(limit)),
         }
@@ -71,7 +76,16 @@ impl<'a> Patience<'a> {
     /// The next wait is a new one, whatever it is.
     pub(super) fn renew(&mut self) {
         self.wait = Wait::Nothing;
-        self.alarm.clear();
+        self.alarm.set_at(self.by.min(self.limit));
+    }
+
+    /// Rings at this time of the clock as well, and no longer at the one before.
+    #[inline]
+    pub(super) fn watch(&mut self, by: u64) {
+        if self.by != by {
+            self.by = by;
+            self.renew();
+        }
     }
 
     /// Waits; the alarm is set anew when something has moved or the wait is another.
@@ -81,7 +95,7 @@ impl<'a> Patience<'a> {
             self.wait = wait;
             self.seen = self.moved;
             self.alarm.set(self.bound(wait));
-            self.alarm.set_by(self.limit);
+            self.alarm.set_by(self.by.min(self.limit));
             return Poll::Pending;
         }
         if !self.alarm.is_due() {
@@ -97,7 +111,9 @@ impl<'a> Patience<'a> {
                 Failure::BetweenBytesTimeout
             }
             Wait::ClientTakes => Failure::SendTimeout,
-            Wait::Nothing | Wait::HalfClosed | Wait::Leftover => Failure::ClientGone,
+            Wait::Nothing | Wait::Endless | Wait::HalfClosed | Wait::Leftover => {
+                Failure::ClientGone
+            }
         }))
     }
 
@@ -116,7 +132,7 @@ impl<'a> Patience<'a> {
             Wait::Leftover => config.stop.linger,
             Wait::ClientTakes => config.timeouts.send,
             Wait::HalfClosed => HALF_CLOSE_GRACE,
-            Wait::Nothing => Duration::MAX,
+            Wait::Nothing | Wait::Endless => Duration::MAX,
         }
     }
 }

@@ -18,12 +18,17 @@ pub(super) struct Summary<'a> {
     pub(super) retries: u8,
     pub(super) handed: bool,
     pub(super) failure: Option<&'a Failure>,
+    /// A drain has ended it, and it could be told.
+    pub(super) told: bool,
 }
 
 /// Counts the request, logs it, says what went wrong, and names it if it was cut.
 #[inline]
 pub(super) fn record(proxy: &Proxy, client: &Caller<'_>, request: &Request, summary: &Summary<'_>) {
     proxy.counters.request(summary.status);
+    if summary.told {
+        proxy.counters.told();
+    }
     let mut access = proxy.access.borrow_mut();
     if access.is_on() {
         access.record(&Record {
@@ -45,6 +50,7 @@ pub(super) fn record(proxy: &Proxy, client: &Caller<'_>, request: &Request, summ
             user_agent: request.user_agent(),
             error: summary.failure.map(Failure::word),
             drain: proxy.stage() > Stage::Open,
+            told: summary.told,
         });
     }
     drop(access);
@@ -60,9 +66,14 @@ fn complain(
     summary: &Summary<'_>,
     failure: &Failure,
 ) {
-    if let Failure::Cut = failure {
-        proxy.counters.cut();
-        name_cut(proxy, cut_of(proxy, client, request, summary));
+    if failure.is_by_drain() {
+        let by_route = matches!(failure, Failure::Cancelled);
+        if by_route {
+            proxy.counters.cancelled();
+        } else {
+            proxy.counters.cut();
+        }
+        name_cut(proxy, CutRequest { by_route, ..cut_of(proxy, client, request, summary) });
     } else if failure.is_ours() {
         let event = Event::new(Level::Warn, "request_failed")
             .with("cause", failure.cause())
@@ -94,6 +105,7 @@ fn cut_of(
         protocol: request.protocol.name().to_owned(),
         sent_upstream: summary.handed,
         status: (summary.status != 0).then_some(summary.status),
+        by_route: false,
     }
 }
 
@@ -177,6 +189,7 @@ pub(super) fn record_refusal(
             user_agent: None,
             error: Some(failure.detail()),
             drain: proxy.stage() > Stage::Open,
+            told: false,
         });
     }
     drop(access);

@@ -1,10 +1,11 @@
 //! The response head: what the app server sent, and what the client is sent.
 
+use super::course::is_event_stream;
 use super::request::{Protocol, Upgrade, is_nominated};
 use super::stamp::Stamp;
 use super::trailer;
 use crate::config::Underscores;
-use crate::http1::field::{Field, Name, Options};
+use crate::http1::field::{Field, Name, Options, tokens};
 use crate::http1::framing::FramingFields;
 use crate::http1::{Framing, ResponseHead};
 use crate::limits::HEAD_COUNT_MAX;
@@ -19,6 +20,10 @@ pub(super) struct Seen {
     pub(super) framing: Framing,
     /// It has a `Date`.
     pub(super) dated: bool,
+    /// Its body is a stream of events.
+    pub(super) is_events: bool,
+    /// Its body has no known end and is coded: nobody can look into it.
+    pub(super) is_coded: bool,
 }
 
 impl Seen {
@@ -34,12 +39,15 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
     let mut said = FramingFields::default();
     let mut names = [Name::Other; HEAD_COUNT_MAX];
     let mut options = Options::default();
+    let mut is_events = false;
     for (field, slot) in head.fields.iter().zip(&mut names) {
         let name = Name::of(field.name);
         *slot = name;
         said.note(name, field);
-        if name == Name::Connection {
-            options.note(field.value);
+        match name {
+            Name::Connection => options.note(field.value),
+            Name::ContentType => is_events = is_event_stream(field.value),
+            _ => {}
         }
     }
     if options.nominates {
@@ -53,7 +61,16 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         && !options.close
         && framing != Framing::UntilClose
         && !said.speaks_of_a_body(head.status);
-    Ok(Seen { names, options, keep_alive, framing, dated })
+    let is_open = matches!(framing, Framing::Chunked | Framing::UntilClose);
+    let is_coded = is_open && is_coded(head);
+    Ok(Seen { names, options, keep_alive, framing, dated, is_events, is_coded })
+}
+
+/// Whether the body has a content coding that hides where its parts end.
+fn is_coded(head: &ResponseHead<'_, '_>) -> bool {
+    let mut codings =
+        head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case("content-encoding"));
+    codings.any(|field| tokens(field.value).any(|it| !it.eq_ignore_ascii_case(b"identity")))
 }
 
 /// Fields that `Connection` names end here, but for those that frame the message.

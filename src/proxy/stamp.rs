@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::inbound::HTTP_2;
+
 /// Knows the date as text, made once a second.
 #[derive(Debug)]
 pub struct Stamp {
@@ -24,11 +26,16 @@ impl Stamp {
     }
 
     /// Gives `put` each field that is to be added to a response that came in
-    /// HTTP/1.`minor`, with a date or without (RFC 9110 sections 6.6.1 and 7.6.3).
+    /// HTTP/1.`minor` (or [`HTTP_2`]), with a date or without (RFC 9110 sections 6.6.1 and 7.6.3).
     #[inline]
     pub(super) fn each(&self, minor: u8, dated: bool, mut put: impl FnMut(&'static str, &str)) {
         if self.via {
-            put("Via", if minor == 0 { "1.0 ebbtide" } else { "1.1 ebbtide" });
+            let via = match minor {
+                0 => "1.0 ebbtide",
+                HTTP_2 => "2.0 ebbtide",
+                _ => "1.1 ebbtide",
+            };
+            put("Via", via);
         }
         if !dated {
             self.with_date(|date| put("Date", date));
@@ -65,6 +72,7 @@ mod tests {
         };
         assert_eq!(added(true, 1, true), ["Via: 1.1 ebbtide"]);
         assert_eq!(added(true, 0, true), ["Via: 1.0 ebbtide"]);
+        assert_eq!(added(true, HTTP_2, true), ["Via: 2.0 ebbtide"]);
         assert!(added(false, 1, true).is_empty());
         let date = added(false, 1, false).pop().unwrap();
         let date = date.strip_prefix("Date: ").unwrap();

@@ -69,7 +69,7 @@ fn first(proxy: &Proxy, after: Duration) -> u64 {
 
 /// When the last of them is told: a WebSocket in time to answer before the hard deadline,
 /// an event stream in time to end the event that is under way.
-fn last(proxy: &Proxy) -> u64 {
+pub fn last(proxy: &Proxy) -> u64 {
     let Orders { deadline, .. } = proxy.orders.get();
     let answer = millis(proxy.config.stop.close_timeout);
     deadline.instant().map_or(NEVER, |at| proxy.clock.millis(at).saturating_sub(answer))

@@ -1,22 +1,23 @@
-//! A connection that has become another protocol's: what is known of it, and what is
-//! written down of it when it ends. How it is relayed is the business of `serve`.
+//! A connection, or a stream, that has become another protocol's: what is known of it, and
+//! what is written down of it when it ends. How it is relayed is the business of `serve`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Proxy;
 use super::downstream::Caller;
 use super::failure::Failure;
 use super::record::{Summary, address_of, lossy, record, shown_target};
 use super::request::{Request, Upgrade};
-use crate::net::Peer;
+use crate::config::{OnDrain, RouteDrain};
+use crate::net::{Peer, Socket};
 use crate::telemetry::About;
-use crate::upstream::Connection;
+use crate::upstream::{Connection, EndpointId};
 
-/// A tunnel, from its 101 on.
+/// A tunnel, from the app server's 101 on.
 #[derive(Debug)]
 pub struct Tunnel {
     /// The app server's side. Its buffer may hold what came behind the 101.
-    pub upstream: Connection,
+    pub upstream: Connection<Socket>,
     request: Request,
     first_byte: Option<Instant>,
     attempts: u8,
@@ -24,7 +25,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(
-        upstream: Connection,
+        upstream: Connection<Socket>,
         request: Request,
         first_byte: Option<Instant>,
         attempts: u8,
@@ -35,6 +36,18 @@ impl Tunnel {
     /// Whether its frames are those of a WebSocket.
     pub fn is_websocket(&self) -> bool {
         self.request.upgrade.as_deref().is_some_and(Upgrade::is_websocket)
+    }
+
+    /// How long after draining began it is told to end, if it is: its route comes first.
+    pub fn told_after(&self, proxy: &Proxy) -> Option<Duration> {
+        let config = &proxy.config;
+        let route = config.routes.of(self.request.target());
+        match (route.and_then(|route| route.on_drain), config.websocket.on_drain) {
+            (Some(RouteDrain::CloseAfter(time)), _) => Some(time),
+            (Some(RouteDrain::Cancel), _) => Some(Duration::ZERO),
+            (Some(RouteDrain::Finish), _) | (None, OnDrain::Leave) => None,
+            (None, OnDrain::Close) => Some(config.stop.stream_close_after),
+        }
     }
 
     /// Who and what it is, for the status.
@@ -48,28 +61,50 @@ impl Tunnel {
         }
     }
 
-    /// Closes the app server's side; counts the tunnel as a request and writes down what
-    /// became of it: the octets that passed to the app server and to the client, and what
-    /// went wrong.
-    pub fn finish(
-        self,
-        proxy: &Proxy,
-        (peer, address): (Peer, &str),
-        (bytes_in, bytes_out): (u64, u64),
-        failure: Option<&Failure>,
-    ) {
+    /// Closes the app server's side. `octets` passed to the app server and to the client;
+    /// `failure` is what went wrong.
+    pub fn close(self, proxy: &Proxy, octets: (u64, u64), failure: Option<Failure>) -> Passed {
+        let Tunnel { upstream, request, first_byte, attempts } = self;
+        let endpoint = upstream.endpoint;
+        proxy.pool.discard(upstream);
+        Passed { endpoint, request, first_byte, attempts, octets, failure }
+    }
+}
+
+/// A tunnel that is over and not written down.
+#[derive(Debug)]
+pub struct Passed {
+    endpoint: EndpointId,
+    request: Request,
+    first_byte: Option<Instant>,
+    attempts: u8,
+    octets: (u64, u64),
+    failure: Option<Failure>,
+}
+
+impl Passed {
+    /// Whether the client gave it up.
+    pub fn was_cancelled(&self) -> bool {
+        matches!(self.failure, Some(Failure::ClientGone))
+    }
+
+    /// Counts it as a request and writes down what became of it. `lost` is why its last
+    /// octets did not get out, if they did not.
+    pub fn record(self, proxy: &Proxy, (peer, address): (Peer, &str), lost: Option<Failure>) {
+        let failure = self.failure.or(lost);
+        let (bytes_in, bytes_out) = self.octets;
         let summary = Summary {
-            status: 101,
+            status: if self.request.is_connect() { 200 } else { 101 },
             bytes_in,
             bytes_out,
             first_byte: self.first_byte,
-            upstream: proxy.pool.name(self.upstream.endpoint),
+            upstream: proxy.pool.name(self.endpoint),
             retries: self.attempts.saturating_sub(1),
             handed: true,
-            failure,
+            failure: failure.as_ref(),
+            told: false,
         };
         record(proxy, &Caller { peer, address }, &self.request, &summary);
-        proxy.pool.discard(self.upstream);
         proxy.spare.give_head(self.request.head);
     }
 }

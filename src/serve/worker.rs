@@ -24,7 +24,7 @@ use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use super::tunnel;
-use crate::config::{AccessFormat, Config, Endpoint};
+use crate::config::{AccessFormat, Address, Config};
 use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, EVENT_INTERVAL, POOL_SWEEP, RETIRE_LINGER, TICK};
@@ -35,7 +35,7 @@ use crate::telemetry::access::Format;
 use crate::telemetry::{
     AccessLog, CloseReason, ConnectionState, Counters, CutRequest, Events, Sink, Tunnels,
 };
-use crate::tls::Settings;
+use crate::tls::{Calls, Settings};
 use crate::upstream::{Pool, Spare};
 
 /// Everything a worker is started with.
@@ -48,6 +48,8 @@ pub struct Start {
     pub listeners: Vec<Listener>,
     /// What TLS sessions are made with; there must be some if a listener is secure.
     pub tls: Option<Settings>,
+    /// What TLS sessions with app servers are made with, if there are any.
+    pub calls: Option<Calls>,
     /// Connections that a closing listener still had.
     pub deliveries: mpsc::Receiver<Delivery>,
     /// Dropped when it accepts no more.
@@ -136,15 +138,14 @@ async fn run(start: Start) -> io::Result<()> {
     let clock = Clock::new();
     let spare = Rc::new(Spare::default());
     let upstream = &start.config.upstream;
-    let pool =
-        Pool::new(&upstream.endpoints, upstream.idle_timeout, Rc::clone(&clock), Rc::clone(&spare));
+    let pool = Pool::new(upstream, start.calls, Rc::clone(&clock), Rc::clone(&spare));
     let format = match start.config.log.access {
         AccessFormat::Json => Format::Json,
         AccessFormat::Combined => Format::Combined,
         AccessFormat::Off => Format::Off,
     };
-    let fallback_host = match upstream.endpoints.first() {
-        Some(endpoint @ Endpoint::Tcp { .. }) => endpoint.to_string().into(),
+    let fallback_host = match upstream.endpoints.first().map(|endpoint| &endpoint.address) {
+        Some(address @ Address::Tcp { .. }) => address.to_string().into(),
         _ => "localhost".into(),
     };
     let proxy = Proxy {
@@ -191,6 +192,7 @@ async fn run(start: Start) -> io::Result<()> {
     tasks.spawn_local(Rc::clone(&worker).look_after_lot());
     let _nobody_asks = start.reports.try_send(Ok(()));
     let ended = worker.receive(&mut deliveries, tasks).await;
+    worker.proxy.pool.close().await;
     worker.proxy.access.borrow_mut().flush();
     ended
 }

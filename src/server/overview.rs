@@ -83,6 +83,8 @@ impl View for Overview {
             requests: totals.requests(),
             raced: totals.raced,
             cut: totals.cut,
+            endless: totals.endless.iter().sum(),
+            told: totals.told,
             tunnels: self.tunnels.oldest(),
         }
     }

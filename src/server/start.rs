@@ -91,7 +91,7 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     let listeners = loaded.config.listen.len() + loaded.config.tls.listen.len();
     let fits = descriptors::connections(loaded.config.workers, listeners);
     let config = Arc::new(loaded.config);
-    let bound = tls_settings(&config).and_then(|tls| Ok((tls, bind(&config)?)));
+    let bound = both_tls(&config).and_then(|tls| Ok((tls, bind(&config)?)));
     let (tls, (listeners, admin)) = match bound {
         Ok(bound) => bound,
         Err(error) => {
@@ -132,7 +132,26 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         .map_err(system("start the watchdog"))
 }
 
-/// What TLS sessions are made with, if there are any. The files were read and
+/// What TLS sessions with clients are made with, and those with app servers.
+type BothTls = (Option<tls::Settings>, Option<tls::Calls>);
+
+fn both_tls(config: &Config) -> Result<BothTls, StartError> {
+    Ok((tls_settings(config)?, tls_calls(config)?))
+}
+
+/// What TLS sessions with app servers are made with, if there are any.
+fn tls_calls(config: &Config) -> Result<Option<tls::Calls>, StartError> {
+    let upstream = &config.upstream;
+    if !upstream.has_tls() {
+        return Ok(None);
+    }
+    let roots = tls::Roots::load(upstream.tls_ca.as_deref())
+        .map_err(|wrong| StartError::Certificates(wrong.join("; ")))?;
+    let calls = tls::Calls::new(&roots, upstream.tls_name.as_deref()).map_err(io::Error::other);
+    Ok(Some(calls.map_err(system("set TLS to app servers up"))?))
+}
+
+/// What TLS sessions with clients are made with, if there are any. The files were read and
 /// found good a moment ago, but a moment ago is not now.
 fn tls_settings(config: &Config) -> Result<Option<tls::Settings>, StartError> {
     if config.tls.listen.is_empty() {
@@ -171,7 +190,7 @@ async fn start_workers(
     config: &Arc<Config>,
     overview: &Overview,
     listeners: &[Listener],
-    tls: Option<tls::Settings>,
+    (tls, calls): BothTls,
     events: &Events,
     fits: usize,
 ) -> Result<Workers, StartError> {
@@ -191,6 +210,7 @@ async fn start_workers(
             branch: overview.scope.branch(),
             listeners: shared.map_err(system("share a listener"))?,
             tls: tls.clone(),
+            calls: calls.clone(),
             deliveries: receiver,
             accepting: accepts.clone(),
             reports: report,

@@ -1,5 +1,6 @@
 //! What the fuzz targets of this room assert.
 
+use super::events::Events;
 use super::websocket::Frames;
 
 /// Follows the same octets in one piece and in two: they must agree, wherever the
@@ -18,6 +19,18 @@ pub fn follow(octets: &[u8]) {
         again.pass(&octets[..passed]);
         assert!(again.is_at_boundary() && !again.is_opaque());
     }
+
+    let (mut whole, mut parts) = (Events::default(), Events::default());
+    whole.pass(octets);
+    parts.pass(&octets[..split]);
+    parts.pass(&octets[split..]);
+    assert_eq!(whole.is_at_boundary(), parts.is_at_boundary());
+    let mut to_boundary = Events::default();
+    if let Some(passed) = to_boundary.pass_to_last_boundary(octets) {
+        let mut again = Events::default();
+        again.pass(&octets[..passed]);
+        assert!(again.is_at_boundary());
+    }
 }
 
 #[cfg(test)]
@@ -27,6 +40,8 @@ mod tests {
         for seed in [
             &b"\x03\x82\x05hello\x89\x00\x88\x02\x03\xe9"[..],
             b"\x05\x81\xfe\x00\x80\x01\x02\x03\x04aaaa",
+            b"\x07data: a\r\n\r\n: ping\n\nid: 1\ndata: b\n\n",
+            b"\x02\xef\xbb\xbfdata: a\r\rretry: 5\n\n",
             b"",
         ] {
             super::follow(seed);

@@ -69,6 +69,8 @@ pub struct Record<'a> {
     pub error: Option<&'static str>,
     /// The process was draining when the response ended.
     pub drain: bool,
+    /// It was the drain that ended it, at a place where it may end.
+    pub told: bool,
 }
 
 /// One worker's access log. Stays on the worker's thread.
@@ -163,7 +165,11 @@ impl AccessLog {
         push_optional(r.referer.map(|referer| shown(referer, self.query)), out);
         out.extend_from_slice(b",\"error\":");
         push_optional(r.error.map(str::as_bytes), out);
-        out.extend_from_slice(if r.drain { b",\"drain\":true}\n" } else { b",\"drain\":false}\n" });
+        out.extend_from_slice(if r.drain { b",\"drain\":true" } else { b",\"drain\":false" });
+        if r.told {
+            out.extend_from_slice(b",\"told\":true");
+        }
+        out.extend_from_slice(b"}\n");
     }
 
     fn combined(&mut self, r: &Record<'_>) {

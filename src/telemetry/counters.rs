@@ -112,6 +112,9 @@ pub struct Counters {
     raced: AtomicU64,
     cut: AtomicU64,
     in_flight: [AtomicU64; 2],
+    told: AtomicU64,
+    cancelled: AtomicU64,
+    endless: [AtomicU64; 2],
 }
 
 impl Default for Counters {
@@ -122,6 +125,9 @@ impl Default for Counters {
             raced: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             in_flight: [const { AtomicU64::new(0) }; 2],
+            told: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            endless: [const { AtomicU64::new(0) }; 2],
         }
     }
 }
@@ -155,6 +161,26 @@ impl Counters {
         add(&self.cut, 1);
     }
 
+    /// An endless response was ended by a drain, and its client could be told.
+    pub fn told(&self) {
+        add(&self.told, 1);
+    }
+
+    /// A request was ended by a drain because its route says so.
+    pub fn cancelled(&self) {
+        add(&self.cancelled, 1);
+    }
+
+    /// An endless response has begun.
+    pub fn endless_add(&self, family: Family) {
+        add(&self.endless[family as usize], 1);
+    }
+
+    /// An endless response has ended, however it did.
+    pub fn endless_sub(&self, family: Family) {
+        add(&self.endless[family as usize], u64::MAX);
+    }
+
     /// A request head was read.
     pub fn in_flight_add(&self, family: Family) {
         add(&self.in_flight[family as usize], 1);
@@ -177,6 +203,12 @@ pub struct Totals {
     pub cut: u64,
     /// Requests whose head was read and whose response is not finished, by [`Family`].
     pub in_flight: [u64; 2],
+    /// Endless responses that a drain has ended, and whose clients could be told.
+    pub told: u64,
+    /// Requests that a drain has ended because their routes say so.
+    pub cancelled: u64,
+    /// Endless responses that are under way, by [`Family`].
+    pub endless: [u64; 2],
 }
 
 impl Default for Totals {
@@ -187,6 +219,9 @@ impl Default for Totals {
             raced: 0,
             cut: 0,
             in_flight: [0; 2],
+            told: 0,
+            cancelled: 0,
+            endless: [0; 2],
         }
     }
 }
@@ -205,6 +240,11 @@ impl Totals {
             totals.raced += worker.raced.load(Relaxed);
             totals.cut += worker.cut.load(Relaxed);
             for (sum, counter) in totals.in_flight.iter_mut().zip(&worker.in_flight) {
+                *sum = sum.wrapping_add(counter.load(Relaxed));
+            }
+            totals.told += worker.told.load(Relaxed);
+            totals.cancelled += worker.cancelled.load(Relaxed);
+            for (sum, counter) in totals.endless.iter_mut().zip(&worker.endless) {
                 *sum = sum.wrapping_add(counter.load(Relaxed));
             }
         }

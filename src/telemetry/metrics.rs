@@ -75,6 +75,12 @@ fn requests(view: &MetricsView, text: &mut Exposition) {
         text.sample(name, &[("protocol", family.name())], totals.in_flight[family as usize]);
     }
 
+    let name = "ebbtide_endless_responses";
+    text.family(name, "gauge", "Endless responses under way.");
+    for family in Family::ALL {
+        text.sample(name, &[("protocol", family.name())], totals.endless[family as usize]);
+    }
+
     let name = "ebbtide_requests_total";
     text.family(name, "counter", "Requests answered, by status code.");
     for (code, count) in totals.by_code() {
@@ -91,6 +97,12 @@ fn requests(view: &MetricsView, text: &mut Exposition) {
     let name = "ebbtide_cut_requests_total";
     text.family(name, "counter", "Requests ended by the hard deadline.");
     text.sample(name, &[], totals.cut);
+    let name = "ebbtide_cancelled_requests_total";
+    text.family(name, "counter", "Requests ended by a drain because their routes say so.");
+    text.sample(name, &[], totals.cancelled);
+    let name = "ebbtide_told_responses_total";
+    text.family(name, "counter", "Endless responses ended by a drain where they may end.");
+    text.sample(name, &[], totals.told);
     let name = "ebbtide_moved_connections_total";
     text.family(name, "counter", "Connections moved to a successor, by kind.");
     for (kind, count) in MOVED_KINDS.into_iter().zip(view.moved) {
@@ -165,6 +177,8 @@ mod tests {
         counters.closed(CloseReason::BadRequest);
         counters.raced();
         counters.in_flight_add(Family::H1);
+        counters.endless_add(Family::H2);
+        counters.told();
         let mut connections = StateCounts::default();
         connections[ConnectionState::H1Idle.index()] = 4;
         let mut shutdown_errors = [0; Phase::ALL.len()];
@@ -198,6 +212,9 @@ mod tests {
             "ebbtide_connections_closed_total{reason=\"drain\"} 0",
             "ebbtide_raced_requests_total 1",
             "ebbtide_cut_requests_total 0",
+            "ebbtide_cancelled_requests_total 0",
+            "ebbtide_told_responses_total 1",
+            "ebbtide_endless_responses{protocol=\"h2\"} 1",
             "ebbtide_moved_connections_total{kind=\"h1\"} 0",
             "ebbtide_shutdown_start_time_seconds 1795309323.456",
             "ebbtide_shutdown_duration_seconds 1.042",
@@ -230,7 +247,7 @@ mod tests {
                 line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
             }
         }
-        assert_eq!(seen.len(), 13);
+        assert_eq!(seen.len(), 16);
         assert!(text.ends_with('\n'));
     }
 

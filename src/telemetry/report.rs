@@ -40,10 +40,14 @@ pub struct DrainReport {
     pub raced: u64,
     /// Connections moved to a successor.
     pub moved: u64,
+    /// Endless responses that were ended at a place where they may end, in the life of the process.
+    pub told: u64,
     /// The requests that were cut, as far as there is room.
     pub cut: Vec<CutRequest>,
     /// How many requests were cut.
     pub cut_total: u64,
+    /// How many more were ended because their routes say so.
+    pub cancelled_total: u64,
     /// What went wrong, as far as there is room.
     pub errors: Vec<PhaseError>,
     /// Connections that had not ended when the process did.
@@ -100,6 +104,8 @@ pub struct CutRequest {
     pub sent_upstream: bool,
     /// The status the client was sent, if any.
     pub status: Option<u16>,
+    /// It was not the hard deadline that ended it, but what its route says.
+    pub by_route: bool,
 }
 
 impl CutRequest {
@@ -116,6 +122,7 @@ impl CutRequest {
             .with("request_id", &*self.request_id)
             .with("protocol", &*self.protocol)
             .with("sent_upstream", self.sent_upstream)
+            .with("by_route", self.by_route)
     }
 }
 
@@ -156,6 +163,8 @@ impl DrainReport {
         self.requests_served = totals.requests();
         self.closed = totals.by_reason().map(|(reason, n)| (reason.name(), n)).collect();
         self.raced = totals.raced;
+        self.told = totals.told;
+        self.cancelled_total = totals.cancelled;
     }
 
     /// The `drain_report` event, with the whole document.
@@ -171,8 +180,10 @@ impl DrainReport {
             .with_struct("closed", &self.closed)
             .with("raced", self.raced)
             .with("moved", self.moved)
+            .with("told", self.told)
             .with_detail("cut", &self.cut)
             .with("cut_total", self.cut_total)
+            .with("cancelled_total", self.cancelled_total)
             .with_detail("errors", &self.errors)
             .with("unfinished", self.unfinished)
             .with("exit_status", self.exit_status)

@@ -252,7 +252,7 @@ impl Pair<'_> {
     }
 }
 
-fn nth(place: usize) -> String {
+pub(super) fn nth(place: usize) -> String {
     format!("certificate {}", place + 1)
 }
 
@@ -264,14 +264,14 @@ fn left(ends: i64, now: i64) -> Duration {
     Duration::from_secs(u64::try_from(ends.saturating_sub(now)).unwrap_or(0))
 }
 
-struct Sections {
-    found: Vec<(SectionKind, Vec<u8>)>,
+pub(super) struct Sections {
+    pub(super) found: Vec<(SectionKind, Vec<u8>)>,
     /// What the sections call themselves, also those that nobody knows.
-    labels: Vec<String>,
+    pub(super) labels: Vec<String>,
 }
 
 /// Takes a PEM file apart.
-fn sections(path: &Path, wanted: &str) -> Result<Sections, String> {
+pub(super) fn sections(path: &Path, wanted: &str) -> Result<Sections, String> {
     let mut octets = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(CERT_FILE_MAX).read_to_end(&mut octets))
@@ -307,7 +307,7 @@ fn why(error: &pem::Error) -> String {
 }
 
 /// There is not what should be there.
-fn misplaced(labels: &[String], wanted: &str) -> String {
+pub(super) fn misplaced(labels: &[String], wanted: &str) -> String {
     let found = match labels {
         [] => "no PEM section".to_owned(),
         labels => labels.join(", "),

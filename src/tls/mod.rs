@@ -11,11 +11,15 @@
 //! | `certs` | files to identities, all that is wrong at once |
 //! | `sni` | which identity a client is shown |
 //! | `tickets` | the keys of session tickets, which can be handed over |
-//! | `settings` | what every session is made with |
+//! | `settings` | what every session with a client is made with |
+//! | `roots` | who may vouch for a server that we call |
+//! | `call` | what every session with such a server is made with |
 //! | `session` | one connection's ciphertext and plaintext |
 
+mod call;
 pub mod certs;
 mod records;
+mod roots;
 mod session;
 mod settings;
 mod sni;
@@ -23,7 +27,9 @@ mod sni;
 mod tests;
 pub mod tickets;
 
+pub use call::{Calls, is_name};
 pub use certs::Identity;
+pub use roots::Roots;
 pub use session::{Broken, Session};
 pub use settings::Settings;
 pub use tickets::{TicketKey, TicketKeys, Tickets};

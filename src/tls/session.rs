@@ -2,9 +2,8 @@
 //! and comes in. Knows no socket.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
-use std::sync::Arc;
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::Connection;
 
 use super::records::Boundaries;
 use super::settings::H2;
@@ -18,10 +17,20 @@ const PLAINTEXT_MAX: usize = 16 * 1024;
 #[error("{0}")]
 pub struct Broken(#[from] rustls::Error);
 
-/// A server's side of a TLS connection.
+impl Broken {
+    /// Whether it is the peer's certificate that cannot be accepted.
+    pub fn is_certificate(&self) -> bool {
+        matches!(
+            self.0,
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
+        )
+    }
+}
+
+/// One side of a TLS connection.
 #[derive(Debug)]
 pub struct Session {
-    conn: ServerConnection,
+    conn: Connection,
     boundaries: Boundaries,
     /// Ciphertext for which rustls had no room yet. No allocation while empty.
     leftover: Vec<u8>,
@@ -36,10 +45,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Box<Self>, rustls::Error> {
-        let mut conn = ServerConnection::new(config)?;
+    pub(super) fn new(conn: impl Into<Connection>) -> Box<Self> {
+        let mut conn = conn.into();
         conn.set_buffer_limit(Some(TLS_WRITE_MAX));
-        Ok(Box::new(Session {
+        Box::new(Session {
             conn,
             boundaries: Boundaries::default(),
             leftover: Vec::new(),
@@ -47,7 +56,7 @@ impl Session {
             closed: false,
             broken: None,
             sent: 0,
-        }))
+        })
     }
 
     /// Takes ciphertext from the peer; puts what plaintext it makes into `into`,
@@ -188,6 +197,11 @@ impl Session {
     /// Whether HTTP/2 was agreed on.
     pub fn is_h2(&self) -> bool {
         self.conn.alpn_protocol() == Some(H2)
+    }
+
+    /// Whether there is plaintext that nobody has taken.
+    pub fn has_plaintext(&self) -> bool {
+        self.plain > 0
     }
 
     /// Octets from the peer that nobody has taken: plaintext, ciphertext that

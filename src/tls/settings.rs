@@ -1,10 +1,10 @@
-//! What every session is made with.
+//! What every session with a client is made with.
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, ServerConnection};
 
 use super::certs::Identity;
 use super::provider;
@@ -15,7 +15,7 @@ use super::tickets::Tickets;
 /// HTTP/2 by its name in ALPN.
 pub(super) const H2: &[u8] = b"h2";
 /// HTTP/1.1 by its name in ALPN.
-const HTTP_1_1: &[u8] = b"http/1.1";
+pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// The same for every session, and cheap to copy.
 #[derive(Clone, Debug)]
@@ -47,6 +47,6 @@ impl Settings {
     ///
     /// If the system gives no random numbers.
     pub fn session(&self) -> Result<Box<Session>, rustls::Error> {
-        Session::new(Arc::clone(&self.0))
+        ServerConnection::new(Arc::clone(&self.0)).map(Session::new)
     }
 }

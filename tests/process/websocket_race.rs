@@ -6,14 +6,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::client::End;
+use crate::support::h2::{Code, H2, Ws};
 use crate::support::origin::{Next, Origin};
 use crate::support::process::Launch;
 use crate::support::wire::Wire;
 use crate::support::ws::{self, BINARY, CLOSE, Frame, Socket};
-use crate::support::{Rng, pattern, pause};
+use crate::support::{PATIENCE, Rng, pattern, pause};
 
 const TUNNELS: u64 = 6;
 const RUNS: u64 = 20;
@@ -109,11 +110,122 @@ fn client(mut socket: Socket, mut rng: Rng) -> u64 {
     sent
 }
 
+/// One tunnel of a client that has several on one connection.
+struct Stream {
+    ws: Ws,
+    rng: Rng,
+    /// What is left of the message that is being sent.
+    rest: Vec<u8>,
+    /// How many were begun, and how many have come.
+    sent: u64,
+    seen: u64,
+    /// Its Close has come, and was answered.
+    told: bool,
+    answered: bool,
+}
+
+impl Stream {
+    fn open(h2: &mut H2, number: u64, seed: u64) -> Stream {
+        let ws = Ws::open(h2, &format!("/{number}"));
+        let rng = Rng::new(seed ^ (number << 16) ^ 1);
+        Stream { ws, rng, rest: vec![], sent: 0, seen: 0, told: false, answered: false }
+    }
+
+    /// Sends a piece of a message, or the answer to a Close behind a whole one.
+    fn say(&mut self, h2: &mut H2) {
+        if self.rest.is_empty() && !self.told {
+            self.rest = message(self.sent, &mut self.rng).octets(true);
+            self.sent += 1;
+        }
+        let most = self.rest.len().min(h2.room(self.ws.stream));
+        if most > 0 {
+            let piece = 1 + self.rng.below(most as u64) as usize;
+            let piece: Vec<u8> = self.rest.drain(..piece).collect();
+            self.ws.octets(h2, &piece);
+        }
+        if self.rest.is_empty() && self.told {
+            self.ws.send(h2, &Frame::close(1001));
+            self.answered = true;
+        }
+    }
+
+    /// Reads what has come whole.
+    fn hear(&mut self, h2: &mut H2) {
+        while !self.told && self.ws.has_message(h2) {
+            let frame = self.ws.read(h2).unwrap();
+            if frame.opcode == CLOSE {
+                assert_eq!(frame.code(), Some(1001));
+                self.told = true;
+            } else {
+                assert!(is_message(&frame, self.seen), "message {} of the app", self.seen);
+                self.seen += 1;
+            }
+        }
+    }
+}
+
+/// A client with several tunnels on one connection: how many messages it sent on each
+/// before its Close.
+fn multiplexed(mut h2: H2, mut streams: Vec<Stream>, mut rng: Rng) -> Vec<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    while streams.iter().any(|stream| !stream.answered) {
+        assert!(Instant::now() < deadline, "a Close before the end{}", h2.story());
+        let some = rng.below(streams.len() as u64) as usize;
+        if !streams[some].answered {
+            streams[some].say(&mut h2);
+        }
+        if rng.below(3) == 0 {
+            match h2.next_within(Duration::from_millis(1)) {
+                Ok(_) | Err(End::TimedOut) => {}
+                Err(end) => panic!("{end:?} before the last Close{}", h2.story()),
+            }
+        }
+        streams.iter_mut().for_each(|stream| stream.hear(&mut h2));
+    }
+    for stream in &mut streams {
+        assert_eq!(stream.ws.end(&mut h2), End::Eof, "{}", h2.story());
+    }
+    assert!(h2.goaways().is_empty(), "GOAWAY before the last tunnel's end{}", h2.story());
+    streams.iter().for_each(|stream| stream.ws.finish(&mut h2));
+    assert_eq!(h2.wait_goaway(1).code, Code::NO_ERROR);
+    assert_eq!(h2.wait_end(), End::Eof);
+    streams.iter().map(|stream| stream.sent).collect()
+}
+
+fn runs() -> u64 {
+    let runs = std::env::var("EBBTIDE_RACE_RUNS").ok();
+    runs.map_or(RUNS, |runs| runs.parse::<u64>().unwrap() / 10)
+}
+
+#[test]
+fn whenever_the_stop_comes_the_same_holds_on_streams_and_goaway_comes_last() {
+    for seed in 0..runs() {
+        let mut rng = Rng::new(seed ^ 0x8441);
+        let seen = Seen::default();
+        let origin = app(&seen, seed);
+        let launch = Launch::before(&origin).tls().stop("spread", "20ms");
+        let proxy = launch.stop("goaway_grace", "10ms").start();
+        let half = TUNNELS / 2;
+        let clear = H2::connect(&proxy.place());
+        let encrypted = H2::connect_tls(&proxy.tls_place());
+        let clients = [(clear, 0..half), (encrypted, half..TUNNELS)].map(|(mut h2, numbers)| {
+            let open = |number| Stream::open(&mut h2, number, seed);
+            let streams = numbers.map(open).collect();
+            let rng = Rng::new(rng.below(u64::MAX));
+            std::thread::spawn(move || multiplexed(h2, streams, rng))
+        });
+        pause(Duration::from_micros(rng.below(30_000)));
+        proxy.terminate();
+        let sent: Vec<_> = clients.into_iter().flat_map(|it| it.join().unwrap()).collect();
+        proxy.wait_clean_exit();
+        assert_eq!(*seen.lock().unwrap(), sent, "seed {seed}");
+        assert_eq!(proxy.reported("cut_total"), 0);
+    }
+}
+
 #[test]
 fn whenever_the_stop_comes_frames_stay_whole_and_no_message_before_a_close_is_lost() {
-    let runs =
-        std::env::var("EBBTIDE_RACE_RUNS").ok().map(|runs| runs.parse::<u64>().unwrap() / 10);
-    for seed in 0..runs.unwrap_or(RUNS) {
+    for seed in 0..runs() {
         let mut rng = Rng::new(seed);
         let seen = Seen::default();
         let origin = app(&seen, seed);

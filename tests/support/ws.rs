@@ -86,8 +86,20 @@ impl Frame {
     }
 }
 
+/// Where frames come from.
+pub(crate) trait Source {
+    /// Reads just so many octets, or says how they ended before.
+    fn exactly(&mut self, len: usize, into: &mut Vec<u8>) -> Result<(), End>;
+}
+
+impl Source for Wire {
+    fn exactly(&mut self, len: usize, into: &mut Vec<u8>) -> Result<(), End> {
+        Wire::exactly(self, len, into)
+    }
+}
+
 /// Reads one frame; how the connection ended if none comes.
-pub(crate) fn read(wire: &mut Wire, masked: bool) -> Result<Frame, End> {
+pub(crate) fn read(wire: &mut impl Source, masked: bool) -> Result<Frame, End> {
     let mut head = Vec::new();
     wire.exactly(2, &mut head)?;
     let (first, second) = (head[0], head[1]);
@@ -117,6 +129,18 @@ pub(crate) fn read(wire: &mut Wire, masked: bool) -> Result<Frame, End> {
     assert!([0, TEXT, BINARY, CLOSE, PING, PONG].contains(&opcode), "opcode {opcode}");
     assert!(opcode < 8 || (fin && length <= 125), "a control frame of {length}, fin {fin}");
     Ok(Frame { fin, opcode, payload })
+}
+
+/// Whether octets begin with a whole frame of a server.
+pub(crate) fn is_whole(octets: &[u8]) -> bool {
+    let Some((_, rest)) = octets.split_first() else { return false };
+    let Some((&length, rest)) = rest.split_first() else { return false };
+    let (wide, length) = match length {
+        126 => (2, rest.get(..2).map(|it| usize::from(u16::from_be_bytes([it[0], it[1]])))),
+        127 => (8, rest.get(4..8).map(|it| u32::from_be_bytes([it[0], it[1], it[2], it[3]]) as _)),
+        length => (0, Some(usize::from(length))),
+    };
+    length.is_some_and(|length| rest.len() >= wide + length)
 }
 
 /// A client that has a WebSocket.

@@ -7,6 +7,7 @@ use crate::http1::{Buffer, Emit};
 use crate::limits::COPY_MAX;
 use crate::net::Socket;
 use crate::proxy::downstream::Taken;
+use crate::proxy::flow::Flow;
 use crate::proxy::inbound::Inbound;
 use crate::proxy::outbound::Outbound;
 use crate::proxy::request::Upgrade;
@@ -144,20 +145,22 @@ impl Download {
         };
         let progress = self.inbound.decode(buffer, emit)?;
         let mut spent = progress.consumed;
+        if self.outgoing == Outgoing::Wrap && progress.produced > 0 {
+            let mut line = [0; 18];
+            let n = chunk_line(progress.produced as u64, &mut line);
+            self.head.extend_from_slice(&line[..n]);
+            self.out.suffix.extend_from_slice(b"\r\n");
+        }
         if let Some(trailer) = progress.trailer {
-            if self.outgoing == Outgoing::Chunks {
+            if self.outgoing != Outgoing::Plain {
                 let section = &buffer.filled()[spent..spent + trailer];
                 self.out.suffix.extend_from_slice(b"0\r\n");
                 trailer::write(section, self.trailers, &mut self.out.suffix)
                     .ok_or(Failure::Truncated("bad trailer section"))?;
             }
             spent += trailer;
-        }
-        if self.outgoing == Outgoing::Wrap && progress.produced > 0 {
-            let mut line = [0; 18];
-            let n = chunk_line(progress.produced as u64, &mut line);
-            self.head.extend_from_slice(&line[..n]);
-            self.out.suffix.extend_from_slice(b"\r\n");
+        } else if self.inbound.was_told {
+            self.write_end(false);
         }
         let small = progress.produced + self.out.suffix.len() <= COPY_MAX;
         if small && !self.head.is_empty() {
@@ -168,6 +171,38 @@ impl Download {
             self.out.set(progress.produced, spent);
         }
         Ok(spent > 0)
+    }
+
+    /// Follows the body, which may end between any two of its octets: a chunk of the app
+    /// server's cannot.
+    pub(super) fn follow(&mut self, flow: Flow) {
+        if self.outgoing == Outgoing::Chunks {
+            self.outgoing = Outgoing::Wrap;
+        }
+        self.inbound.follow(flow);
+    }
+
+    /// Makes the end ready of a body of which nothing is on its way.
+    pub(super) fn end_body(&mut self) {
+        self.write_end(true);
+    }
+
+    /// What is said behind the last piece of a body that was ended, and its end.
+    fn write_end(&mut self, alone: bool) {
+        let farewell = self.inbound.farewell().unwrap_or_default();
+        let out = if alone { &mut self.head } else { &mut self.out.suffix };
+        if self.outgoing == Outgoing::Plain {
+            out.extend_from_slice(farewell.as_bytes());
+            return;
+        }
+        if !farewell.is_empty() {
+            let mut line = [0; 18];
+            let n = chunk_line(farewell.len() as u64, &mut line);
+            out.extend_from_slice(&line[..n]);
+            out.extend_from_slice(farewell.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"0\r\n\r\n");
     }
 
     /// Reads more of the body.

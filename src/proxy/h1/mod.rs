@@ -16,6 +16,8 @@ use super::downstream::{
     Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
 };
 use super::exchange::{Exchange, send};
+use super::flow::Flow;
+use super::inbound::Inbound;
 use super::record::{Refused, record_refusal};
 use super::response::Persistence;
 use super::{Failure, Protocol, Proxy, Request, Tunnel, respond};
@@ -52,7 +54,7 @@ pub async fn serve(
     let ended = exchange.run().await;
     if exchange.has_switched() {
         let gone = Served::Ended(Ended::Drop(CloseReason::Error));
-        return exchange.into_tunnel().map_or(gone, |tunnel| Served::Tunnel(Box::new(tunnel)));
+        return exchange.into_tunnel().map_or(gone, |(tunnel, _)| Served::Tunnel(Box::new(tunnel)));
     }
     exchange.finish(None);
     Served::Ended(ended)
@@ -190,6 +192,18 @@ impl Downstream for Side<'_> {
         }
     }
 
+    fn inbound(&mut self) -> &mut Inbound {
+        &mut self.download.inbound
+    }
+
+    fn follow(&mut self, flow: Flow) {
+        self.download.follow(flow);
+    }
+
+    fn end_body(&mut self) {
+        self.download.end_body();
+    }
+
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
         self.client.poll_alive(cx)
     }
@@ -227,6 +241,10 @@ impl Downstream for Side<'_> {
             self.client.socket.reset_on_close(false);
         }
         match self.close {
+            // Its head did not say so, its end does. Who has already asked for more is answered.
+            _ if self.download.inbound.was_told && !self.client.has_more() => {
+                Ended::Linger(CloseReason::Drain)
+            }
             Some(reason) => Ended::Linger(reason),
             None if self.client.ended && self.client.buffer.is_empty() => {
                 Ended::Linger(CloseReason::Client)

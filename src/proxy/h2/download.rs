@@ -15,8 +15,11 @@ use crate::proxy::inbound::Inbound;
 use crate::proxy::respond::Text;
 use crate::proxy::stamp::Stamp;
 use crate::proxy::trailer::Policy;
-use crate::proxy::{Failure, Proxy};
+use crate::proxy::{Failure, Proxy, Request};
 use crate::upstream::Connection;
+
+/// The one interim status that the client is not told of.
+const SWITCHING: u16 = 101;
 
 /// How far a response has come.
 pub(super) struct Download {
@@ -28,6 +31,8 @@ pub(super) struct Download {
     trailers: Option<HeaderMap>,
     policy: Policy,
     pub(super) inbound: Inbound,
+    /// The final head is the answer to an extended CONNECT: no body follows, and no end.
+    switched: bool,
     /// END_STREAM has been sent.
     ended: bool,
     /// Octets of the body that had room in the client's windows.
@@ -44,6 +49,7 @@ impl Download {
             trailers: None,
             policy: Policy::ALL,
             inbound: Inbound::new(),
+            switched: false,
             ended: false,
             sent: 0,
         }
@@ -65,23 +71,40 @@ impl Download {
         &mut self,
         upstream: &mut Connection,
         proxy: &Proxy,
-        is_head: bool,
+        request: &Request,
     ) -> Result<Taken, Failure> {
         let (respond, ready, policy) = (&mut self.respond, &mut self.head, &mut self.policy);
-        self.inbound.take_head(upstream, &proxy.spare, (is_head, None), |head, seen| {
-            if head.status >= 200 {
-                *policy = seen.trailers();
-                *ready = Some(head::response(head, seen, is_head, &proxy.stamp)?);
-                return Ok(());
-            }
-            let interim = head::interim(head, seen)?;
-            respond.send_informational(interim).map_err(|_| Failure::ClientGone)
-        })
+        let (is_head, wish) = (request.is_head, request.upgrade.as_deref());
+        let taken =
+            self.inbound.take_head(upstream, &proxy.spare, (is_head, wish), |head, seen| {
+                if head.status >= 200 {
+                    *policy = seen.trailers();
+                    *ready = Some(head::response(head, seen, is_head, &proxy.stamp)?);
+                    return Ok(());
+                }
+                if head.status == SWITCHING {
+                    *ready = Some(head::switched(head, seen, &proxy.stamp)?);
+                    return Ok(());
+                }
+                let interim = head::interim(head, seen)?;
+                respond.send_informational(interim).map_err(|_| Failure::ClientGone)
+            })?;
+        if taken == Taken::Switch {
+            self.inbound.status = Some(200);
+            self.switched = true;
+        }
+        Ok(taken)
+    }
+
+    /// The stream, once it is another protocol's.
+    pub(super) fn into_stream(self) -> Option<SendStream<Bytes>> {
+        self.stream
     }
 
     /// A response of our own instead.
     pub(super) fn answer(&mut self, text: Text, is_head: bool) -> Result<(), Failure> {
         self.inbound.replace(text.status);
+        self.switched = false;
         self.head = Some(head::own(&text)?);
         if !is_head {
             self.piece = text.body.into();
@@ -97,6 +120,7 @@ impl Download {
         handed: bool,
     ) -> Result<(), Failure> {
         self.inbound.replace(200);
+        self.switched = false;
         self.head = Some(head::grpc(stamp, failure, handed)?);
         Ok(())
     }
@@ -115,7 +139,18 @@ impl Download {
             spent += trailer;
         }
         buffer.consume(spent);
+        if self.inbound.was_told {
+            self.end_body();
+        }
         Ok(spent > 0)
+    }
+
+    /// What is said behind the last piece of a body that was ended. END_STREAM follows
+    /// what is ready.
+    pub(super) fn end_body(&mut self) {
+        if let Some(farewell) = self.inbound.farewell() {
+            self.piece = [&self.piece[..], farewell.as_bytes()].concat().into();
+        }
     }
 
     /// Sends what is ready, as far as the client's windows have room.
@@ -133,7 +168,7 @@ impl Download {
         cx: &mut Context<'_>,
         moved: &mut u64,
     ) -> Poll<Result<(), h2::Error>> {
-        let whole = self.inbound.is_done();
+        let whole = self.inbound.is_done() && !self.switched;
         if let Some(head) = self.head.take() {
             let ends = whole && self.piece.is_empty() && self.trailers.is_none();
             self.stream = Some(self.respond.send_response(head, ends)?);

@@ -10,7 +10,7 @@ use crate::http1::{Framing, ResponseHead};
 use crate::limits::HEAD_COUNT_MAX;
 use crate::proxy::Failure;
 use crate::proxy::grpc::Status;
-use crate::proxy::request::{Arrival, Request, Rules, plan_stream};
+use crate::proxy::request::{Arrival, Request, Rules, plan_connect, plan_stream};
 use crate::proxy::respond::Text;
 use crate::proxy::response::{Seen, passes, passes_interim};
 use crate::proxy::stamp::Stamp;
@@ -25,12 +25,16 @@ pub(super) fn plan(
     arrival: Arrival,
     out: Vec<u8>,
 ) -> Result<Request, Failure> {
+    let connect = parts.extensions.get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
     let cookies = joined_cookies(&parts.headers);
     let mut fields: Vec<Field<'_>> = Vec::with_capacity(parts.headers.len() + 1);
     let single = parts.headers.iter().filter(|(name, _)| cookies.is_none() || *name != "cookie");
     fields
         .extend(single.map(|(name, value)| Field { name: name.as_str(), value: value.as_bytes() }));
     fields.extend(cookies.as_ref().map(|value| Field { name: "cookie", value }));
+    if connect.is_some() {
+        fields.retain(|field| !is_of_http1(field.name));
+    }
     if fields.len() > most.min(HEAD_COUNT_MAX) {
         return Err(Failure::HeadTooLarge);
     }
@@ -46,7 +50,17 @@ pub(super) fn plan(
         return Err(Failure::BadRequest("bad :scheme"));
     }
     let authority = uri.authority().map(http::uri::Authority::as_str);
-    plan_stream(&head, authority, ended, rules, arrival, out)
+    match connect {
+        Some(protocol) => plan_connect(&head, protocol, authority, rules, arrival, out),
+        None => plan_stream(&head, authority, ended, rules, arrival, out),
+    }
+}
+
+/// Whether a field belongs to the handshake that only HTTP/1 has (RFC 8441 section 5.1):
+/// towards the app server it is ours. Some read an underscore as a hyphen.
+fn is_of_http1(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    matches!(&*name, "sec-websocket-key" | "sec-websocket-accept")
 }
 
 /// Cookie crumbs put together again (RFC 9113 section 8.2.3), if there are several.
@@ -74,6 +88,19 @@ pub(super) fn response(
             headers.append(name, value);
         }
     });
+    Ok(response)
+}
+
+/// The answer to an extended CONNECT that has come true: a 101 has no meaning in HTTP/2
+/// (RFC 8441 section 4), nor has the proof that came with it.
+pub(super) fn switched(
+    head: &ResponseHead<'_, '_>,
+    seen: &Seen,
+    stamp: &Stamp,
+) -> Result<Response<()>, Failure> {
+    let mut response = response(head, seen, false, stamp)?;
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().remove(http::header::SEC_WEBSOCKET_ACCEPT);
     Ok(response)
 }
 

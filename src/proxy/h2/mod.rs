@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
 
 pub use self::sections::{Count, Sections};
@@ -22,10 +22,12 @@ use super::downstream::{
     Answer, Caller, Downstream, Ended, Progress, Refusal, Reply, Rules, Taken, reason,
 };
 use super::exchange::{Exchange, send};
+use super::flow::Flow;
 use super::grpc::is_grpc;
+use super::inbound::Inbound;
 use super::record::{Refused, record_refusal};
 use super::request::{Arrival, Origin};
-use super::{Failure, Protocol, Proxy, Request, respond};
+use super::{Failure, Passed, Protocol, Proxy, Request, Tunnel, respond};
 use crate::http1::{Buffer, Framing};
 use crate::limits::CUT_SEND;
 use crate::net::{Alarm, Peer};
@@ -48,6 +50,25 @@ pub struct Client {
     pub sections: Rc<Sections>,
 }
 
+/// What came of a stream's request.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
+pub enum Outcome<'a> {
+    /// It is over.
+    Over(Served<'a>),
+    /// Its stream has become a tunnel.
+    Tunnel(Box<Switched>),
+}
+
+/// A stream that has become a tunnel, with its 200 on the way.
+pub struct Switched {
+    /// The tunnel.
+    pub tunnel: Tunnel,
+    /// To the client.
+    pub to: SendStream<Bytes>,
+    /// From the client.
+    pub from: RecvStream,
+}
+
 /// A request that is over, all but for its last octets: they are h2's now.
 pub struct Served<'a>(Kind<'a>);
 
@@ -55,12 +76,23 @@ pub struct Served<'a>(Kind<'a>);
 enum Kind<'a> {
     Exchange(Exchange<'a, Stream<'a>>),
     Refused { proxy: &'a Proxy, client: &'a Client, failure: Failure, refused: Refused },
+    Tunnel { proxy: &'a Proxy, client: &'a Client, passed: Box<Passed> },
+    Nothing,
 }
 
-impl Served<'_> {
+impl<'a> Served<'a> {
+    /// A tunnel that is over.
+    pub fn tunnel(proxy: &'a Proxy, client: &'a Client, passed: Passed) -> Self {
+        Served(Kind::Tunnel { proxy, client, passed: Box::new(passed) })
+    }
+
     /// Whether the client gave it up.
     pub fn was_cancelled(&self) -> bool {
-        matches!(&self.0, Kind::Exchange(exchange) if exchange.was_cancelled())
+        match &self.0 {
+            Kind::Exchange(exchange) => exchange.was_cancelled(),
+            Kind::Refused { .. } | Kind::Nothing => false,
+            Kind::Tunnel { passed, .. } => passed.was_cancelled(),
+        }
     }
 
     /// Writes it down. `lost` is why what h2 still had of it did not get out.
@@ -70,7 +102,18 @@ impl Served<'_> {
             Kind::Refused { proxy, client, failure, refused } => {
                 record_refusal(proxy, &client.caller(), &failure, refused);
             }
+            Kind::Tunnel { proxy, client, passed } => {
+                passed.record(proxy, (client.peer, &client.address), lost);
+            }
+            Kind::Nothing => {}
         }
+    }
+}
+
+impl Switched {
+    fn of((tunnel, side): (Tunnel, Stream<'_>)) -> Option<Self> {
+        let Stream { mut upload, download, .. } = side;
+        Some(Switched { tunnel, to: download.into_stream()?, from: upload.take_body()? })
     }
 }
 
@@ -81,8 +124,8 @@ impl Client {
 }
 
 /// Serves one stream. Ends when its last octet is h2's, within the client's
-/// windows, or when nothing more can be said. Dropped before that, the stream
-/// is reset and nothing is written down.
+/// windows, or when nothing more can be said, or when it has become a tunnel. Dropped
+/// before that, the stream is reset and nothing is written down.
 pub async fn serve<'a>(
     proxy: &'a Proxy,
     alarm: &Rc<Alarm>,
@@ -90,7 +133,7 @@ pub async fn serve<'a>(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
     arrival: Arrival,
-) -> Served<'a> {
+) -> Outcome<'a> {
     let (parts, body) = request.into_parts();
     let Client { port, scheme, trusted, .. } = *client;
     let rules = proxy.rules(Origin { client: &client.address, port, scheme, trusted });
@@ -110,21 +153,25 @@ pub async fn serve<'a>(
         }
         planned => planned,
     };
-    let framing = planned.as_ref().map_or(Framing::Empty, |request| request.framing);
-    let side = Stream {
-        client,
-        upload: Upload::new(body, framing, Rc::clone(&client.sections)),
-        download: Download::new(respond),
-        proxy,
-        answered: false,
+    let sections = Rc::clone(&client.sections);
+    let upload = match &planned {
+        Ok(request) if request.is_connect() => Upload::withheld(body, sections),
+        Ok(request) => Upload::new(body, request.framing, sections),
+        Err(_) => Upload::new(body, Framing::Empty, sections),
     };
+    let side = Stream { client, upload, download: Download::new(respond), proxy, answered: false };
     let request = match planned {
         Ok(request) => request,
-        Err(failure) => return refuse(proxy, alarm, side, failure, asked).await,
+        Err(failure) => return Outcome::Over(refuse(proxy, alarm, side, failure, asked).await),
     };
     let mut exchange = Exchange::new(proxy, alarm, side, request);
     exchange.run().await;
-    Served(Kind::Exchange(exchange))
+    if exchange.has_switched() {
+        let gone = Outcome::Over(Served(Kind::Nothing));
+        let switched = exchange.into_tunnel().and_then(Switched::of);
+        return switched.map_or(gone, |switched| Outcome::Tunnel(Box::new(switched)));
+    }
+    Outcome::Over(Served(Kind::Exchange(exchange)))
 }
 
 /// What is known of a request that could not be planned.
@@ -201,7 +248,12 @@ impl Downstream for Stream<'_> {
         proxy: &Proxy,
         request: &Request,
     ) -> Result<Taken, Failure> {
-        self.download.take_head(upstream, proxy, request.is_head)
+        let taken = self.download.take_head(upstream, proxy, request)?;
+        if taken == Taken::Final && request.is_connect() {
+            // There will be no tunnel: what the client sends for it goes nowhere.
+            self.upload.let_go();
+        }
+        Ok(taken)
     }
 
     fn stage(&mut self, buffer: &mut Buffer) -> Result<bool, Failure> {
@@ -240,6 +292,18 @@ impl Downstream for Stream<'_> {
         }
     }
 
+    fn inbound(&mut self) -> &mut Inbound {
+        &mut self.download.inbound
+    }
+
+    fn follow(&mut self, flow: Flow) {
+        self.download.inbound.follow(flow);
+    }
+
+    fn end_body(&mut self) {
+        self.download.end_body();
+    }
+
     fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
         !self.download.poll_cancelled(cx)
     }
@@ -255,7 +319,8 @@ impl Downstream for Stream<'_> {
             _ if self.download.is_under_way() => Some(Reason::INTERNAL_ERROR),
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).
-            Failure::Cut if !handed => Some(Reason::REFUSED_STREAM),
+            _ if failure.is_by_drain() && !handed => Some(Reason::REFUSED_STREAM),
+            Failure::Refused => Some(Reason::REFUSED_STREAM),
             _ => None,
         };
         if let Some(reset) = reset {

@@ -69,6 +69,19 @@ impl Upload {
         }
     }
 
+    /// The upload of an extended CONNECT: there is none, and what follows the head waits
+    /// for another protocol.
+    pub(super) fn withheld(body: RecvStream, sections: Rc<Sections>) -> Self {
+        let mut upload = Upload::new(body, Framing::Empty, sections);
+        upload.ended = true;
+        upload
+    }
+
+    /// What follows the head.
+    pub(super) fn take_body(&mut self) -> Option<RecvStream> {
+        self.body.take()
+    }
+
     /// Starts over on another connection.
     pub(super) fn restart(&mut self) {
         self.sent = 0;
@@ -182,7 +195,7 @@ impl Upload {
 
     /// Takes nothing more: what the client sends on must not use up the window
     /// that all streams of its connection share.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         self.release();
         self.body = None;
     }

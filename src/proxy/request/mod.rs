@@ -132,9 +132,15 @@ struct Spans {
 }
 
 impl Request {
-    /// The method.
+    /// The method, as the client said it: of an extended CONNECT the app server is
+    /// sent another.
     pub fn method(&self) -> &[u8] {
-        &self.head[self.spans.method.clone()]
+        if self.is_connect() { b"CONNECT" } else { &self.head[self.spans.method.clone()] }
+    }
+
+    /// Whether it came as an extended CONNECT.
+    pub fn is_connect(&self) -> bool {
+        self.protocol == Protocol::Http2 && self.upgrade.is_some()
     }
 
     /// The request target.
@@ -200,7 +206,7 @@ pub fn plan(
         (None, None) => fallback_host.as_bytes(),
     };
     let protocol = if head.minor == 0 { Protocol::Http10 } else { Protocol::Http11 };
-    let shape = Shape { protocol, framing, path: to.path, host };
+    let shape = Shape { protocol, framing, path: to.path, host, connect: None };
     compose(head, &seen, &shape, rules, arrival, out)
 }
 
@@ -223,19 +229,49 @@ pub fn plan_stream(
     let seen = Seen::of(head)?;
     let framing = seen.framing.stream(ended).map_err(Failure::Framing)?;
     let path = stream_target(head.method, head.target)?;
-    let host = match (authority.map(str::as_bytes), seen.host) {
-        (Some(authority), _) if !is_host(authority) => {
-            return Err(Failure::BadRequest("bad :authority"));
-        }
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
-            return Err(Failure::BadRequest("Host differs from :authority"));
-        }
-        (Some(authority), _) => authority,
-        (None, Some(host)) => host,
-        (None, None) => return Err(Failure::BadRequest("neither :authority nor Host")),
-    };
-    let shape = Shape { protocol: Protocol::Http2, framing, path, host };
+    let host = stream_host(authority, &seen)?;
+    let shape = Shape { protocol: Protocol::Http2, framing, path, host, connect: None };
     compose(head, &seen, &shape, rules, arrival, out)
+}
+
+/// The same for an extended CONNECT (RFC 8441 section 4), which becomes the `Upgrade`
+/// that HTTP/1.1 has for it: a GET without a body.
+pub fn plan_connect(
+    head: &RequestHead<'_, '_>,
+    protocol: &str,
+    authority: Option<&str>,
+    rules: &Rules<'_>,
+    arrival: Arrival,
+    out: Vec<u8>,
+) -> Result<Request, Failure> {
+    let head = &RequestHead { method: "GET", ..*head };
+    if !head.fields.iter().all(|field| is_plain(field.name, field.value)) {
+        return Err(Failure::BadRequest("bad field"));
+    }
+    let seen = Seen::of(head)?;
+    // What follows the head is another protocol's (RFC 9110 section 9.3.6).
+    if seen.framing.has_length() {
+        return Err(Failure::BadRequest("Content-Length in CONNECT"));
+    }
+    let framing = seen.framing.stream(true).map_err(Failure::Framing)?;
+    let path = stream_target(head.method, head.target)?;
+    let host = stream_host(authority, &seen)?;
+    let connect = Some(protocol);
+    let shape = Shape { protocol: Protocol::Http2, framing, path, host, connect };
+    compose(head, &seen, &shape, rules, arrival, out)
+}
+
+/// Whom a stream asks (RFC 9113 section 8.3.1).
+fn stream_host<'b>(authority: Option<&'b str>, seen: &Seen<'b>) -> Result<&'b [u8], Failure> {
+    match (authority.map(str::as_bytes), seen.host) {
+        (Some(authority), _) if !is_host(authority) => Err(Failure::BadRequest("bad :authority")),
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+            Err(Failure::BadRequest("Host differs from :authority"))
+        }
+        (Some(authority), _) => Ok(authority),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Err(Failure::BadRequest("neither :authority nor Host")),
+    }
 }
 
 /// Whether a field that HTTP/2's library took is one in HTTP/1 as well: no white
@@ -257,6 +293,8 @@ struct Shape<'b> {
     framing: Framing,
     path: &'b str,
     host: &'b [u8],
+    /// What an extended CONNECT asks for.
+    connect: Option<&'b str>,
 }
 
 #[inline]
@@ -268,14 +306,17 @@ fn compose(
     arrival: Arrival,
     out: Vec<u8>,
 ) -> Result<Request, Failure> {
-    let Shape { protocol, framing, path, host } = *shape;
+    let Shape { protocol, framing, path, host, connect } = *shape;
     if seen.underscores && rules.forwarding.underscores == Underscores::Refuse {
         return Err(Failure::BadRequest("underscore in a field name"));
     }
     let left = hops_left(head.method, seen)?;
     let modern = protocol != Protocol::Http10;
     let options = seen.options;
-    let upgrade = Upgrade::of(head, seen, shape, rules.upgrades);
+    let upgrade = match connect {
+        Some(token) => Some(Upgrade::of_connect(token, rules.upgrades).ok_or(Failure::Protocol)?),
+        None => Upgrade::of(head, seen, shape, rules.upgrades),
+    };
     let repeatable = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE");
     let mut writer = Writer { out, spans: Spans::default() };
     writer.request_line(head.method, path);

@@ -1,8 +1,11 @@
-//! What a request wants its connection to become, and whether the answer gives it.
+//! What a request wants its connection, or its stream, to become, and whether the answer
+//! gives it.
 //!
 //! An `Upgrade` is passed on if it is one for a WebSocket or one that is configured;
 //! any other is left out, and the request goes on as an ordinary one (RFC 9110 section
-//! 7.8). Nothing of the new protocol passes before a 101 has been checked.
+//! 7.8). An extended CONNECT (RFC 8441) for one of them becomes such an `Upgrade`, with a
+//! key of ours if it is for a WebSocket; any other is refused, because there is nothing
+//! ordinary in it. Nothing of the new protocol passes before a 101 has been checked.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
@@ -26,6 +29,8 @@ pub struct Upgrade {
     token: Box<[u8]>,
     /// For a WebSocket, what the answer has to prove that the key was read.
     accept: Option<Box<[u8]>>,
+    /// The key, where it is ours: HTTP/2 has none (RFC 8441 section 5.1).
+    key: Option<Box<[u8]>>,
 }
 
 impl Upgrade {
@@ -52,17 +57,41 @@ impl Upgrade {
             let asks = head.method == "GET" && is_key && more.is_none();
             return asks.then(|| {
                 let accept = Some(accept_of(key));
-                Box::new(Upgrade { token: token.into(), accept })
+                Box::new(Upgrade { token: token.into(), accept, key: None })
             });
         }
+        Self::of_allowed(token, allowed)
+    }
+
+    /// The wish of an extended CONNECT, if it is one that may be passed on.
+    pub(super) fn of_connect(protocol: &str, allowed: &[String]) -> Option<Box<Self>> {
+        let token = protocol.as_bytes();
+        if !token.eq_ignore_ascii_case(WEBSOCKET) {
+            return Self::of_allowed(token, allowed);
+        }
+        let mut nonce = [0; 16];
+        // It proves that the answer is one to a handshake, and is no secret.
+        let _known = aws_lc_rs::rand::fill(&mut nonce);
+        let key = STANDARD.encode(nonce).into_bytes();
+        let accept = Some(accept_of(&key));
+        Some(Box::new(Upgrade { token: token.into(), accept, key: Some(key.into()) }))
+    }
+
+    /// A wish for a protocol that is configured.
+    fn of_allowed(token: &[u8], allowed: &[String]) -> Option<Box<Self>> {
         let is_allowed = |name: &String| token.eq_ignore_ascii_case(name.as_bytes());
-        let upgrade = Upgrade { token: token.into(), accept: None };
+        let upgrade = Upgrade { token: token.into(), accept: None, key: None };
         allowed.iter().any(is_allowed).then(|| Box::new(upgrade))
     }
 
     /// The protocol, as the client spelled it.
     pub fn token(&self) -> &[u8] {
         &self.token
+    }
+
+    /// The key that is sent with it, where it is ours.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
     }
 
     /// Whether it is for a WebSocket.

@@ -98,6 +98,9 @@ impl Writer {
                 let options: &[u8] = if trailers { b"Upgrade, TE" } else { b"Upgrade" };
                 self.field(b"Connection", options);
                 self.field(b"Upgrade", upgrade.token());
+                if let Some(key) = upgrade.key() {
+                    self.field(b"Sec-WebSocket-Key", key);
+                }
             }
         }
     }

@@ -114,6 +114,7 @@ async fn handshake(
         .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
         .max_send_buffer_size(H2_SEND_BUFFER)
         .data_frame_budget(H2_DATA_OVERHEAD)
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
         .max_local_error_reset_streams(Some(H2_LOCAL_RESETS_MAX + 2 * limits.streams));
     let mut handshake = std::pin::pin!(builder.handshake(Io(Rc::clone(line))));
@@ -322,7 +323,7 @@ impl<'a> Multiplex<'a> {
         let proxy = &self.worker.proxy;
         let now = proxy.clock.now();
         let stage = proxy.stage();
-        if stage >= Stage::Draining {
+        if self.is_due(self.first_goaway()) {
             self.retire(CloseReason::Drain, now);
         }
         if stage == Stage::Cut {
@@ -475,6 +476,7 @@ impl<'a> Multiplex<'a> {
         }
         self.place.set(self.idle.filter(|_| self.retire.is_none()));
         let all = [
+            self.first_goaway(),
             self.goodbye(now),
             self.cut.filter(|_| self.h2.is_some()).map(|since| since + 2 * millis(CUT_SEND)),
             self.age(),
@@ -515,10 +517,23 @@ impl<'a> Multiplex<'a> {
         at.is_some_and(|at| at <= self.worker.proxy.clock.now())
     }
 
-    /// When it has become too old.
+    /// When a drain retires it.
+    fn first_goaway(&self) -> Option<u64> {
+        if self.retire.is_some() || self.h2.is_none() {
+            return None;
+        }
+        match self.worker.proxy.stage() {
+            Stage::Open | Stage::LameDuck => None,
+            Stage::Draining => Some(self.streams.goaway_waits()),
+            Stage::Cut => Some(0),
+        }
+    }
+
+    /// When it has become too old. One with WebSockets does not: they have an age of their own.
     fn age(&self) -> Option<u64> {
         let age = self.worker.proxy.config.limits.connection_age?;
-        let waits = self.retire.is_none() && self.h2.is_some();
+        let tunnels = self.streams.goaway_waits() > 0;
+        let waits = self.retire.is_none() && self.h2.is_some() && !tunnels;
         waits.then(|| self.kept.accepted.saturating_add(millis(age)))
     }
 

@@ -1,7 +1,9 @@
 //! The streams of one connection: those under way, and those that are over but
 //! for their last octets.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
@@ -12,11 +14,12 @@ use h2::server::SendResponse;
 use slab::Slab;
 
 use super::super::seat::Seat;
+use super::super::tunnel::serve_stream;
 use super::super::worker::Worker;
 use super::turn::{Bell, Turns};
 use crate::limits::H2_SEND_BUFFER;
 use crate::proxy::Failure;
-use crate::proxy::h2::{Client, Served, serve};
+use crate::proxy::h2::{Client, Outcome, Served, Switched, serve};
 use crate::proxy::request::Arrival;
 
 /// A connection's streams.
@@ -33,7 +36,9 @@ pub(super) struct Streams<'a> {
 struct Open<'a> {
     bell: Arc<Bell>,
     waker: Waker,
-    future: Pin<Box<dyn Future<Output = Served<'a>> + 'a>>,
+    future: Pin<Box<dyn Future<Output = Outcome<'a>> + 'a>>,
+    /// Of a tunnel: until when the GOAWAY of a drain waits for it.
+    goaway: Option<Rc<Cell<u64>>>,
 }
 
 struct Past<'a> {
@@ -41,6 +46,19 @@ struct Past<'a> {
     /// When the kernel has taken so many octets of the connection, it has taken
     /// all of this.
     out: u64,
+}
+
+impl<'a> Open<'a> {
+    /// Goes on as a tunnel, without what the request has needed.
+    fn become_tunnel(&mut self, worker: &'a Worker, client: &'a Client, switched: Box<Switched>) {
+        let goaway = Rc::new(Cell::new(u64::MAX));
+        self.goaway = Some(Rc::clone(&goaway));
+        let seat = Seat::take(worker);
+        self.future = Box::pin(async move {
+            Outcome::Over(serve_stream(worker, &seat.alarm, client, switched, &goaway).await)
+        });
+        self.bell.ring();
+    }
 }
 
 impl<'a> Streams<'a> {
@@ -64,7 +82,7 @@ impl<'a> Streams<'a> {
         });
         let bell = Bell::new(&self.turns);
         let waker = Waker::from(Arc::clone(&bell));
-        self.open.insert(Open { bell, waker, future });
+        self.open.insert(Open { bell, waker, future, goaway: None });
     }
 
     /// Lets every stream go on that has rung. `taken` is what the kernel has
@@ -74,13 +92,18 @@ impl<'a> Streams<'a> {
         // them holds this much at most, and so it is out when all may be.
         let most = H2_SEND_BUFFER as u64 * (1 + self.worker.proxy.config.limits.streams as u64);
         let (served, cancelled) = (&mut self.served, &mut self.cancelled);
+        let (worker, client) = (self.worker, self.client);
         self.open.retain(|_, open| {
             if !open.bell.answer() {
                 return true;
             }
             match open.future.as_mut().poll(&mut Context::from_waker(&open.waker)) {
                 Poll::Pending => true,
-                Poll::Ready(over) => {
+                Poll::Ready(Outcome::Tunnel(switched)) => {
+                    open.become_tunnel(worker, client, switched);
+                    true
+                }
+                Poll::Ready(Outcome::Over(over)) => {
                     open.bell.take_down();
                     *cancelled += u32::from(over.was_cancelled());
                     served.push(Past { served: over, out: taken.saturating_add(most) });
@@ -88,6 +111,12 @@ impl<'a> Streams<'a> {
                 }
             }
         });
+    }
+
+    /// Until when the GOAWAY of a drain waits for tunnels; 0 if there are none.
+    pub(super) fn goaway_waits(&self) -> u64 {
+        let tunnels = self.open.iter().filter_map(|(_, open)| open.goaway.as_ref());
+        tunnels.map(|goaway| goaway.get()).max().unwrap_or(0)
     }
 
     /// How many the client has given up since this was last asked.

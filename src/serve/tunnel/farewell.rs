@@ -13,6 +13,7 @@
 use std::task::Context;
 use std::time::Duration;
 
+use super::leg::Leg;
 use super::relay::{Over, Relay};
 use crate::config::WebSocket;
 use crate::limits::CUT_SEND;
@@ -82,7 +83,7 @@ impl Farewell {
     }
 }
 
-impl Relay<'_> {
+impl<C: Leg> Relay<'_, C> {
     /// The time of the clock when this has passed.
     fn after(&self, time: Duration) -> u64 {
         self.worker.proxy.clock.now().saturating_add(millis(time))
@@ -187,7 +188,7 @@ impl Relay<'_> {
     fn leave(&mut self, cx: &mut Context<'_>, reason: CloseReason, linger: Duration) {
         self.up.ended = true;
         self.leaves_part = !self.up.has_closed() && !self.up.is_at_boundary();
-        self.down.finish(cx, &mut self.client.socket);
+        self.down.finish(cx, self.client);
         self.farewell = Farewell::Leaving(reason, self.after(linger));
         cx.waker().wake_by_ref();
     }

@@ -8,16 +8,16 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::farewell::Farewell;
+use super::leg::Leg;
 use super::way::Way;
-use crate::config::{OnDrain, WebSocket};
+use crate::config::WebSocket;
 use crate::drain::Stage;
+use crate::http1::Buffer;
 use crate::limits::{HALF_CLOSE_GRACE, TUNNEL_TURNS};
-use crate::net::{Alarm, Socket};
-use crate::proxy::h1::Client;
-use crate::proxy::{Telling, Tunnel};
+use crate::net::Alarm;
+use crate::proxy::{Telling, Tunnel, last};
 use crate::serve::worker::{Worker, millis};
 use crate::telemetry::CloseReason;
-use crate::tls::Session;
 
 /// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +37,13 @@ pub(super) enum Over {
 }
 
 /// A tunnel that is being relayed.
-pub(super) struct Relay<'a> {
+pub(super) struct Relay<'a, C> {
     pub(super) worker: &'a Worker,
     pub(super) alarm: &'a Alarm,
-    pub(super) client: &'a mut Client,
+    pub(super) client: &'a mut C,
     pub(super) tunnel: &'a mut Tunnel,
-    pub(super) telling: Telling<'a>,
+    /// When a drain ends it, unless it is left alone.
+    pub(super) telling: Option<Telling<'a>>,
     pub(super) up: Way,
     pub(super) down: Way,
     pub(super) farewell: Farewell,
@@ -56,24 +57,25 @@ pub(super) struct Relay<'a> {
     half: Option<u64>,
 }
 
-impl<'a> Relay<'a> {
-    /// A relay of what has been read by now and of all that follows.
+impl<'a, C: Leg> Relay<'a, C> {
+    /// A relay of what has been read by now, `ahead` of the client's, and of all that follows.
     pub(super) fn new(
         worker: &'a Worker,
         alarm: &'a Alarm,
-        client: &'a mut Client,
+        (client, ahead): (&'a mut C, Buffer),
         tunnel: &'a mut Tunnel,
     ) -> Self {
         let spare = &worker.proxy.spare;
         let is_websocket = tunnel.is_websocket();
-        let up = Way::new(is_websocket, client.buffer.filled());
+        let up = Way::new(is_websocket, ahead.filled());
         let down = Way::new(is_websocket, tunnel.upstream.buffer.filled());
-        spare.give(std::mem::take(&mut client.buffer));
+        spare.give(ahead);
         spare.give(std::mem::take(&mut tunnel.upstream.buffer));
         let proxy = &worker.proxy;
+        let told_after = tunnel.told_after(proxy);
         let now = proxy.clock.now();
         Relay {
-            telling: proxy.tellings.enter(proxy, proxy.config.stop.stream_close_after),
+            telling: told_after.map(|after| proxy.tellings.enter(proxy, after)),
             worker,
             alarm,
             client,
@@ -95,11 +97,27 @@ impl<'a> Relay<'a> {
 
     /// Whether a drain ends it by a Close.
     pub(super) fn is_told_in_a_drain(&self) -> bool {
-        self.config().on_drain == OnDrain::Close && self.down.frames.is_some()
+        self.telling.is_some() && self.down.frames.is_some()
     }
 
     pub(super) fn is_draining(&self) -> bool {
         self.worker.proxy.stage() >= Stage::Draining
+    }
+
+    /// Until when the GOAWAY of a drain waits for it: browsers take that for the end of a
+    /// WebSocket. What is told has `close_timeout` from then on to answer. What is left
+    /// alone keeps it off as long as others can still be told; who speaks anything else
+    /// is no browser.
+    pub(super) fn goaway_waits(&self) -> u64 {
+        let proxy = &self.worker.proxy;
+        if self.down.frames.is_none() {
+            return 0;
+        }
+        if self.is_told_in_a_drain() {
+            self.told_at().saturating_add(millis(proxy.config.stop.close_timeout))
+        } else {
+            last(proxy)
+        }
     }
 
     /// Relays until it is over.
@@ -156,9 +174,10 @@ impl<'a> Relay<'a> {
         let upstream = &mut self.tunnel.upstream.socket;
         match self.up.flush(cx, upstream) {
             Ok(true) => {}
-            Ok(false) => return Ok(false),
+            Ok(false) => return self.watch(cx),
             Err(_) => self.up.give_up(),
         }
+        self.client.release();
         if self.up.ended {
             if self.farewell.is_said() && self.speak_for_the_client() {
                 return Ok(true);
@@ -166,11 +185,11 @@ impl<'a> Relay<'a> {
             if !self.leaves_part {
                 self.up.finish(cx, &mut self.tunnel.upstream.socket);
             }
-            return Ok(false);
+            return self.watch(cx);
         }
         let mut scratch = self.worker.scratch.borrow_mut();
-        let read = match self.client.socket.poll_read(cx, &mut scratch) {
-            Poll::Ready(Ok(0)) if !self.up.is_followed() && ends_uncleanly(&self.client.socket) => {
+        let read = match self.client.poll_read(cx, &mut scratch) {
+            Poll::Ready(Ok(0)) if !self.up.is_followed() && self.client.ends_uncleanly() => {
                 return Err(Broken::Client);
             }
             Poll::Ready(read) => read.map_err(|_| Broken::Client)?,
@@ -182,13 +201,24 @@ impl<'a> Relay<'a> {
         if !self.up.finished && self.up.send(cx, upstream, octets).is_err() {
             self.up.give_up();
         }
+        if self.up.is_out() {
+            self.client.release();
+        }
         Ok(true)
+    }
+
+    /// Looks after a client that is not read, as long as something may be said to it.
+    fn watch(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        if !self.down.finished {
+            self.client.watch(cx).map_err(|_| Broken::Client)?;
+        }
+        Ok(false)
     }
 
     /// From the app server to the client.
     fn turn_down(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
         let client = |_: io::Error| Broken::Client;
-        if !self.down.finished && !self.down.flush(cx, &mut self.client.socket).map_err(client)? {
+        if !self.down.finished && !self.down.flush(cx, self.client).map_err(client)? {
             return Ok(false);
         }
         if self.say_goodbye() {
@@ -214,7 +244,7 @@ impl<'a> Relay<'a> {
             let frames = self.down.frames.as_mut();
             let boundary = frames.and_then(|frames| frames.pass_to_boundary(octets));
             let last = boundary.unwrap_or(octets.len());
-            self.down.send(cx, &mut self.client.socket, &octets[..last]).map_err(client)?;
+            self.down.send(cx, self.client, &octets[..last]).map_err(client)?;
             if last < octets.len() {
                 // The Close goes before what is behind the boundary.
                 self.say_goodbye();
@@ -222,7 +252,7 @@ impl<'a> Relay<'a> {
             }
         } else {
             self.down.follow(octets);
-            self.down.send(cx, &mut self.client.socket, octets).map_err(client)?;
+            self.down.send(cx, self.client, octets).map_err(client)?;
         }
         Ok(true)
     }
@@ -241,8 +271,7 @@ impl<'a> Relay<'a> {
         if self.silence_due() <= now && !self.is_draining() {
             return Some(Over::Untold(CloseReason::Timeout));
         }
-        let finished =
-            self.down.ended && self.down.is_out() && self.down.finish(cx, &mut self.client.socket);
+        let finished = self.down.ended && self.down.is_out() && self.down.finish(cx, self.client);
         (finished && self.up.ended && self.up.finished).then_some(Over::Ended)
     }
 
@@ -260,6 +289,10 @@ impl<'a> Relay<'a> {
         }
         let whole = self.up.has_closed_whole();
         is_late.then_some(if whole { Over::Ended } else { Over::ClientGone })
+    }
+
+    fn told_at(&self) -> u64 {
+        self.telling.as_ref().map_or(u64::MAX, Telling::due)
     }
 
     fn age_due(&self) -> u64 {
@@ -282,9 +315,7 @@ impl<'a> Relay<'a> {
 
     /// Begins what is due by the clock.
     fn look_at_the_clock(&mut self, now: u64) {
-        if self.farewell.may_be_told_to_end()
-            && self.is_told_in_a_drain()
-            && self.telling.due() <= now
+        if self.farewell.may_be_told_to_end() && self.is_told_in_a_drain() && self.told_at() <= now
         {
             self.farewell = Farewell::Wanted(CloseReason::Drain, u64::MAX);
         }
@@ -306,7 +337,7 @@ impl<'a> Relay<'a> {
         if matches!(self.farewell, Farewell::None | Farewell::Wanted(..)) {
             self.alarm.set_by(self.half_due());
             if self.is_told_in_a_drain() && self.farewell.may_be_told_to_end() {
-                self.alarm.set_by(self.telling.due());
+                self.alarm.set_by(self.told_at());
             }
         }
         if self.farewell == Farewell::None {
@@ -325,9 +356,4 @@ impl<'a> Relay<'a> {
 enum Broken {
     Client,
     App,
-}
-
-/// Whether the end that was just read may be somebody else's: TLS without close_notify.
-fn ends_uncleanly(socket: &Socket) -> bool {
-    socket.tls().is_some_and(|tls: &Session| !tls.is_closed())
 }

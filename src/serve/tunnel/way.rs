@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::net::Socket;
+use super::leg::Leg;
 use crate::stream::websocket::Frames;
 
 /// One direction.
@@ -82,7 +82,11 @@ impl Way {
     }
 
     /// Sends what waits; `false` if the reader does not take all of it now.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>, reader: &mut Socket) -> io::Result<bool> {
+    pub(super) fn flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut impl Leg,
+    ) -> io::Result<bool> {
         while self.taken < self.held.len() {
             match reader.poll_write(cx, &self.held[self.taken..])? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -106,11 +110,11 @@ impl Way {
     pub(super) fn send(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut Socket,
+        reader: &mut impl Leg,
         octets: &[u8],
     ) -> io::Result<()> {
         self.octets += octets.len() as u64;
-        self.unsure = reader.is_tls();
+        self.unsure = reader.holds_back();
         let mut sent = 0;
         while sent < octets.len() {
             match reader.poll_write(cx, &octets[sent..])? {
@@ -126,7 +130,7 @@ impl Way {
 
     /// Tells the reader that nothing more comes; `false` if it does not take even that
     /// now.
-    pub(super) fn finish(&mut self, cx: &mut Context<'_>, reader: &mut Socket) -> bool {
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, reader: &mut impl Leg) -> bool {
         if !self.finished {
             // A reader that is gone needs to be told nothing.
             self.finished = reader.poll_end(cx).is_ready();

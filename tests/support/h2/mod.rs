@@ -1,4 +1,4 @@
-//! A raw HTTP/2 client: it sends frames as a test writes them, right or wrong, and
+//! A raw HTTP/2 client, and in [`origin`] a server: it sends frames as a test writes them, right or wrong, and
 //! understands what comes back by itself. Nothing here shares code with the proxy
 //! or with the library that it uses.
 //!
@@ -20,10 +20,14 @@ pub(crate) mod expect;
 pub(crate) mod frame;
 pub(crate) mod hpack;
 pub(crate) mod link;
+pub(crate) mod origin;
+pub(crate) mod ws;
 
 #[allow(unused_imports, reason = "not every test binary uses every name")]
 pub(crate) use self::{
     conn::{Auto, Goaway, H2},
     exchange::Response,
     frame::{Code, Frame, Got},
+    origin::H2Origin,
+    ws::Ws,
 };

@@ -1,0 +1,117 @@
+//! A configuration that is being built: a place for each value, the defaults in it.
+
+use std::time::Duration;
+
+use super::keys::{KEYS, Preset};
+use super::model::{
+    AccessFormat, Config, EventStream, Forwarding, Limits, Log, OnDrain, Plan, ProxyProtocol,
+    Retry, Route, Routes, Timeouts, Tls, Trusted, Underscores, Upstream, WebSocket,
+};
+use crate::limits;
+
+/// A configuration that is being built, later sources over earlier ones.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    /// What has been said so far.
+    pub(super) config: Config,
+    /// `drain.stop.total_timeout`, if it was given: without it, the sum.
+    pub(super) total_timeout: Option<Duration>,
+    /// The route that is being read.
+    pub(super) route: Route,
+}
+
+impl Draft {
+    /// Every default in its place; what has none is empty.
+    pub(super) fn with_defaults() -> Self {
+        let mut draft = Self::blank();
+        for key in KEYS {
+            if let Preset::Default(text) = key.default {
+                let values = super::form::pieces(text);
+                let set = key.form.set(&mut draft, &values);
+                debug_assert!(set.is_ok(), "the default of {} is refused: {set:?}", key.name);
+            }
+        }
+        draft
+    }
+
+    /// A place for each value. What stands here is overwritten by the table,
+    /// except what has no default.
+    fn blank() -> Self {
+        let t = Duration::ZERO;
+        Self {
+            config: Config {
+                listen: Vec::new(),
+                admin: None,
+                admin_names: Vec::new(),
+                workers: std::thread::available_parallelism()
+                    .map_or(1, |cores| cores.get().min(limits::WORKERS_MAX)),
+                report: None,
+                trusted: Trusted::default(),
+                tls: Tls::default(),
+                upstream: Upstream {
+                    endpoints: Vec::new(),
+                    connect_timeout: t,
+                    first_byte_timeout: t,
+                    between_bytes_timeout: t,
+                    idle_timeout: t,
+                    retry: Retry::Never,
+                    tls_ca: None,
+                    tls_name: None,
+                    h2_streams: 0,
+                    h2_idle_timeout: t,
+                    h2_ping_interval: t,
+                    h2_ping_timeout: t,
+                },
+                timeouts: Timeouts {
+                    head: t,
+                    body: t,
+                    body_rate: 0,
+                    body_rate_grace: t,
+                    idle: t,
+                    send: t,
+                    tls_handshake: t,
+                    h2_preface: t,
+                    h2_ping: t,
+                },
+                limits: Limits {
+                    head_size: 0,
+                    head_count: 0,
+                    streams: 0,
+                    body_size: None,
+                    connections: None,
+                    connections_per_address: None,
+                    connection_age: None,
+                },
+                forwarding: Forwarding {
+                    via: false,
+                    forwarded: false,
+                    underscores: Underscores::Drop,
+                    proxy_protocol: ProxyProtocol::Off,
+                },
+                upgrade_tokens: Vec::new(),
+                websocket: WebSocket {
+                    close_code: 0,
+                    close_reason: String::new(),
+                    on_drain: OnDrain::Close,
+                    tell_lost: false,
+                    idle_timeout: t,
+                    ping_interval: None,
+                    max_age: None,
+                },
+                event_stream: EventStream::default(),
+                stop: Plan::default(),
+                log: Log { access: AccessFormat::Off, query: false },
+                routes: Routes::default(),
+            },
+            total_timeout: None,
+            route: Route::default(),
+        }
+    }
+
+    /// The configuration, with what follows from the rest filled in.
+    pub(super) fn finish(self) -> Config {
+        let mut config = self.config;
+        config.stop.total_timeout = self.total_timeout.unwrap_or_else(|| config.stop.sum());
+        config
+    }
+}

@@ -1,0 +1,163 @@
+//! What a drain asks of one exchange, as its route and its response have it.
+//!
+//! | | its response | ended |
+//! | --- | --- | --- |
+//! | nothing is said | ordinary | by the hard deadline |
+//! | nothing is said | endless, with places to end | at one, from `stream_close_after` on, in its turn |
+//! | nothing is said | endless, without | by the hard deadline |
+//! | `finish` | any | by the hard deadline |
+//! | `close-after` | with places to end | at one, from then on, in its turn |
+//! | `close-after` | any other | then, as by the hard deadline |
+//! | `cancel` | any | at once, as by the hard deadline |
+
+use std::time::Duration;
+
+use super::flow::Flow;
+use super::inbound::Inbound;
+use super::{Proxy, Request, Telling};
+use crate::config::{Route, RouteDrain};
+use crate::drain::Stage;
+use crate::http1::field::tokens;
+use crate::telemetry::Family;
+
+const NEVER: u64 = u64::MAX;
+
+/// The course of one exchange.
+pub(super) struct Course<'p> {
+    proxy: &'p Proxy,
+    route: Option<&'p Route>,
+    /// So long after draining began it is ended, wherever it is.
+    limit: Option<Duration>,
+    /// Its place among those who are told; until it is.
+    telling: Option<Telling<'p>>,
+    /// Its response is endless, and counted under this.
+    endless: Option<Family>,
+}
+
+impl<'p> Course<'p> {
+    /// That of a request of which no response has come.
+    #[inline]
+    pub(super) fn new(proxy: &'p Proxy, request: &Request) -> Self {
+        let route = proxy.config.routes.of(request.target());
+        let limit = match route.and_then(|route| route.on_drain) {
+            Some(RouteDrain::CloseAfter(time)) => Some(time),
+            Some(RouteDrain::Cancel) => Some(Duration::ZERO),
+            Some(RouteDrain::Finish) | None => None,
+        };
+        Course { proxy, route, limit, telling: None, endless: None }
+    }
+
+    /// The final head has come: how its body is to be followed, if it is.
+    #[inline]
+    pub(super) fn begin(&mut self, request: &Request, inbound: &Inbound) -> Option<Flow> {
+        let concerned = inbound.is_events || self.route.is_some();
+        if concerned { self.settle(request, inbound) } else { None }
+    }
+
+    #[cold]
+    fn settle(&mut self, request: &Request, inbound: &Inbound) -> Option<Flow> {
+        if inbound.is_done() || request.grpc.is_some() {
+            return None;
+        }
+        let (by_route, on_drain) =
+            self.route.map_or((false, None), |route| (route.endless, route.on_drain));
+        let asked = request.method() == b"GET" && names_events(&request.head);
+        let is_endless = by_route || (inbound.is_events && inbound.status == Some(200) && asked);
+        if is_endless {
+            let family = request.protocol.family();
+            self.proxy.counters.endless_add(family);
+            self.endless = Some(family);
+        }
+        let has_places =
+            !inbound.is_coded && inbound.border().is_some() && (inbound.is_events || by_route);
+        let config = &self.proxy.config;
+        let after = match on_drain {
+            _ if !has_places => return None,
+            Some(RouteDrain::CloseAfter(time)) => time,
+            Some(RouteDrain::Finish | RouteDrain::Cancel) => return None,
+            None if is_endless => config.stop.stream_close_after,
+            None => return None,
+        };
+        self.limit = None;
+        self.telling = Some(self.proxy.tellings.enter(self.proxy, after));
+        let retry = config.event_stream.retry;
+        Some(if inbound.is_events { Flow::events(retry) } else { Flow::chunks() })
+    }
+
+    /// Whether the gaps between the octets of its response mean nothing.
+    pub(super) fn is_endless(&self) -> bool {
+        self.endless.is_some()
+    }
+
+    /// When it is to be looked at for the sake of the drain.
+    #[inline]
+    pub(super) fn due(&self) -> u64 {
+        match (&self.telling, self.limit) {
+            (None, None) => NEVER,
+            (Some(telling), _) => telling.due(),
+            (None, Some(limit)) => self.end_of(limit),
+        }
+    }
+
+    #[cold]
+    fn end_of(&self, limit: Duration) -> u64 {
+        let orders = self.proxy.orders.get();
+        if orders.stage < Stage::Draining {
+            return NEVER;
+        }
+        orders.since.checked_add(limit).map_or(NEVER, |end| self.proxy.clock.millis(end))
+    }
+
+    /// It has been told: it is asked no more.
+    pub(super) fn was_told(&mut self) -> bool {
+        self.telling.take().is_some()
+    }
+}
+
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        if let Some(family) = self.endless {
+            self.proxy.counters.endless_sub(family);
+        }
+    }
+}
+
+/// Whether an `Accept` names event streams, as that of an EventSource does. A wildcard
+/// is no name.
+fn names_events(head: &[u8]) -> bool {
+    let lines = head.split(|octet| *octet == b'\n');
+    let values = lines.filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        line[..colon].eq_ignore_ascii_case(b"accept").then(|| &line[colon + 1..])
+    });
+    values.flat_map(tokens).any(is_event_stream)
+}
+
+/// Whether a media type is that of event streams, whatever its parameters.
+pub(super) fn is_event_stream(value: &[u8]) -> bool {
+    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+    value[..end].trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_names_event_streams_asks_for_one() {
+        for (fields, asks) in [
+            ("Accept: text/event-stream", true),
+            ("accept: text/html, TEXT/Event-Stream;q=0.9", true),
+            ("Accept: */*", false),
+            ("Accept: text/*", false),
+            ("Accept: text/event-streams", false),
+            ("X-Accept: text/event-stream", false),
+            ("Accept-Encoding: text/event-stream", false),
+            ("X: Accept: text/event-stream", false),
+            ("Accept: text/html\r\nAccept: text/event-stream", true),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+            assert_eq!(names_events(head.as_bytes()), asks, "{fields}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! One connection: how it is opened, what is known of it, and the task that drives it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::links::{Links, Rules};
+use crate::limits::{
+    H2_DATA_FRAME, H2_SEND_BUFFER, H2_UPSTREAM_RESETS_MAX, H2_UPSTREAM_WINDOW_STREAM,
+    RESPONSE_HEAD_MAX, TICK,
+};
+use crate::net::{ConnectError, Socket};
+
+/// What the pool, the driver and the streams of a connection all know.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Which of its endpoint, in the order of their opening, from 1.
+    pub(super) number: u64,
+    /// The most streams that the app server allows.
+    pub(super) most: Cell<usize>,
+    /// Streams that are open, by our count.
+    pub(super) streams: Cell<usize>,
+    /// Since when there are none, or some.
+    since: Cell<Instant>,
+    /// It has answered a request.
+    pub(super) proven: Cell<bool>,
+}
+
+/// A stream's place on a link, given back on drop.
+#[derive(Debug)]
+pub(super) struct Place(pub(super) Rc<Link>);
+
+impl Place {
+    pub(super) fn on(link: &Rc<Link>) -> Self {
+        link.count(link.streams.get() + 1);
+        Place(Rc::clone(link))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count(self.0.streams.get() - 1);
+    }
+}
+
+impl Link {
+    fn count(&self, streams: usize) {
+        let before = self.streams.replace(streams);
+        if (before == 0) != (streams == 0) {
+            self.since.set(Instant::now());
+        }
+    }
+}
+
+/// A connection as the pool gets it: to be driven, and a handle for new streams.
+pub(super) struct Opened {
+    pub(super) link: Rc<Link>,
+    pub(super) send: SendRequest<Bytes>,
+    pub(super) line: Line,
+}
+
+/// What [`drive`] needs.
+pub(super) struct Line {
+    h2: Connection<Io, Bytes>,
+    heard: Rc<Cell<u64>>,
+}
+
+/// Speaks HTTP/2 on a new connection until the app server has said its settings: from
+/// then on it is known to be one, and how many streams it takes.
+pub(super) async fn open(
+    socket: Socket,
+    number: u64,
+    rules: &Rules,
+) -> Result<Opened, ConnectError> {
+    let heard = Rc::new(Cell::new(0));
+    let streams = u32::try_from(rules.streams).unwrap_or(u32::MAX);
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(H2_UPSTREAM_WINDOW_STREAM)
+        // A client that does not read must not stop the others.
+        .initial_connection_window_size(H2_UPSTREAM_WINDOW_STREAM.saturating_mul(streams))
+        .data_frame_budget(
+            rules.streams * (H2_UPSTREAM_WINDOW_STREAM as usize / 32) * H2_DATA_FRAME,
+        )
+        .max_header_list_size(RESPONSE_HEAD_MAX as u32)
+        .max_send_buffer_size(H2_SEND_BUFFER)
+        .max_local_error_reset_streams(Some(H2_UPSTREAM_RESETS_MAX))
+        // None before the settings: then there is a number, or there is no limit.
+        .initial_max_send_streams(0);
+    let useless = |heard: u64| {
+        let what = if heard == 0 { "closed at once" } else { "spoke something else than HTTP/2" };
+        ConnectError::Useless(what)
+    };
+    let io = Io { socket, heard: Rc::clone(&heard) };
+    let shaken = builder.handshake(io).await;
+    let (send, mut h2) = shaken.map_err(|_| useless(heard.get()))?;
+    let most = poll_fn(|cx| match Pin::new(&mut h2).poll(cx) {
+        Poll::Ready(_) => Poll::Ready(Err(useless(heard.get()))),
+        Poll::Pending if h2.max_concurrent_send_streams() > 0 => {
+            Poll::Ready(Ok(h2.max_concurrent_send_streams()))
+        }
+        Poll::Pending => Poll::Pending,
+    });
+    let link = Link {
+        number,
+        most: Cell::new(most.await?),
+        streams: Cell::new(0),
+        since: Cell::new(Instant::now()),
+        proven: Cell::new(false),
+    };
+    Ok(Opened { link: Rc::new(link), send, line: Line { h2, heard } })
+}
+
+/// Drives a connection to its end. Dropped, it leaves every stream that is left broken.
+pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
+    let Line { mut h2, heard } = line;
+    let mut pings = h2.ping_pong();
+    let mut watch = Watch { heard: heard.get(), since: Instant::now(), pinged: None };
+    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        if Pin::new(&mut h2).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        link.most.set(h2.max_concurrent_send_streams());
+        watch.look(heard.get());
+        if let (Some(pings), true) = (&mut pings, watch.pinged.is_none()) {
+            // Whatever came was an answer; but only then may another be sent.
+            let _answered = pings.poll_pong(cx);
+        }
+        loop {
+            let due = watch.due(&link, links.rules());
+            if timer.deadline() > due || timer.is_elapsed() {
+                timer.as_mut().reset(due);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match watch.act(&link, links.rules()) {
+                Act::Nothing => {}
+                Act::Ping => ping(pings.as_mut(), cx),
+                // h2 says goodbye when nobody can open a stream any more.
+                Act::Retire => links.forget(link.number),
+                Act::GiveUp => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    links.forget(link.number);
+}
+
+fn ping(pings: Option<&mut PingPong>, cx: &mut Context<'_>) {
+    if let Some(pings) = pings {
+        // One that is still under way will do.
+        let _late = pings.poll_pong(cx);
+        let _under_way = pings.send_ping(Ping::opaque());
+    }
+}
+
+/// Whether the app server is still there.
+struct Watch {
+    /// Octets that have come.
+    heard: u64,
+    /// When the last of them did.
+    since: Instant,
+    /// When it was sent a PING that nothing has come after.
+    pinged: Option<Instant>,
+}
+
+/// What is to be done now.
+enum Act {
+    Nothing,
+    Ping,
+    Retire,
+    GiveUp,
+}
+
+impl Watch {
+    fn look(&mut self, heard: u64) {
+        if self.heard != heard {
+            *self = Watch { heard, since: Instant::now(), pinged: None };
+        }
+    }
+
+    /// When something may have to be done, at the latest.
+    fn due(&self, link: &Link, rules: &Rules) -> Instant {
+        let now = Instant::now();
+        if link.streams.get() == 0 {
+            return later(link.since.get(), rules.idle);
+        }
+        // Nobody tells when the last stream ends: that is looked for.
+        let look = now + rules.idle.max(TICK);
+        if rules.ping_interval.is_zero() {
+            return look;
+        }
+        let ping = match self.pinged {
+            Some(at) => later(at, rules.ping_timeout),
+            None => later(self.since.max(link.since.get()), rules.ping_interval),
+        };
+        ping.min(look)
+    }
+
+    fn act(&mut self, link: &Link, rules: &Rules) -> Act {
+        let now = Instant::now();
+        if link.streams.get() == 0 {
+            self.pinged = None;
+            let idle = now >= later(link.since.get(), rules.idle);
+            return if idle { Act::Retire } else { Act::Nothing };
+        }
+        if rules.ping_interval.is_zero() {
+            return Act::Nothing;
+        }
+        match self.pinged {
+            Some(at) if now >= later(at, rules.ping_timeout) => Act::GiveUp,
+            None if now >= later(self.since.max(link.since.get()), rules.ping_interval) => {
+                self.pinged = Some(now);
+                Act::Ping
+            }
+            _ => Act::Nothing,
+        }
+    }
+}
+
+fn later(at: Instant, by: Duration) -> Instant {
+    at.checked_add(by).unwrap_or(at)
+}
+
+/// h2's end of the socket.
+struct Io {
+    socket: Socket,
+    heard: Rc<Cell<u64>>,
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let io = self.get_mut();
+        let n = ready!(io.socket.poll_read(cx, buf.initialize_unfilled()))?;
+        buf.advance(n);
+        io.heard.set(io.heard.get() + n as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().socket.poll_write(cx, octets)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().socket.poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().socket.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().socket.poll_end(cx)
+    }
+}

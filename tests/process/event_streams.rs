@@ -1,0 +1,550 @@
+//! What a stop does with endless responses: the rows of the contract's table, one by one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::support::client::{Client, get};
+use crate::support::origin::{Next, Origin};
+use crate::support::process::{Launch, Proxy};
+use crate::support::sse::{CHUNKED, CLOSING, Ended, Feed, Tongue, ending, piece, telling};
+use crate::support::wire::End;
+use crate::support::{admin, ms, pause};
+
+const FIRST: &str = "data: a\n\n";
+
+fn clean(body: &str) -> Ended {
+    Ended { clean: true, body: body.to_owned() }
+}
+
+fn unclean(body: &str) -> Ended {
+    Ended { clean: false, body: body.to_owned() }
+}
+
+/// SIGTERM; the workers have heard of it when this returns.
+fn drain(proxy: &Proxy) {
+    proxy.terminate();
+    proxy.wait_phase("draining");
+    pause(ms(60));
+}
+
+/// The process ended with everything told, so many of its endless responses by itself.
+#[track_caller]
+fn all_told(proxy: &Proxy, told: u64) {
+    proxy.wait_clean_exit();
+    assert_eq!((proxy.reported("told"), proxy.reported("cut_total")), (told, 0));
+    assert!(proxy.events("request_cut").is_empty());
+}
+
+#[test]
+fn between_two_events_a_stream_ends_at_once_and_properly() {
+    for tongue in Tongue::ALL {
+        for head in [CHUNKED, CLOSING] {
+            let origin = telling(head, &[FIRST]);
+            let proxy = Launch::before(&origin).tls().stop("idle_grace", "60s").start();
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            assert_eq!(feed.until(FIRST.len()), FIRST);
+            proxy.terminate();
+            assert_eq!(feed.finish(), clean(FIRST), "{tongue:?}");
+            assert_eq!(origin.wait_connection_end(0).0, End::Eof);
+            all_told(&proxy, 1);
+            let line = proxy.access_log().pop().unwrap();
+            assert_eq!((&line["told"], &line["error"]), (&true.into(), &().into()), "{line}");
+            let closed = &proxy.drain_report()["closed"];
+            assert_eq!((&closed["drain"], &closed["cut"]), (&1.into(), &0.into()), "{closed}");
+        }
+    }
+}
+
+#[test]
+fn inside_an_event_the_end_waits_for_the_empty_line() {
+    for tongue in Tongue::ALL {
+        for (begin, rest, end) in [
+            ("data: a\n\ndata: b", "b\n\ndata: c", "data: a\n\ndata: bb\n\n"),
+            ("data: a\n", "\n: c\nid: 4", "data: a\n\n: c\n"),
+            ("data: a\r\n\r", "", "data: a\r\n\r"),
+            ("data: a\r\n", "\r\ndata: c\r\n", "data: a\r\n\r\n"),
+            ("data: a\r", "\rdata: b\r", "data: a\r\r"),
+            ("data: a\n\nid: 7\n", "data: x\n\n", "data: a\n\nid: 7\ndata: x\n\n"),
+            ("\u{feff}data: a\n", "\n", "\u{feff}data: a\n\n"),
+        ] {
+            let origin = telling(CHUNKED, &[begin, rest]);
+            let proxy = Launch::before(&origin).tls().start();
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            feed.until(begin.len());
+            drain(&proxy);
+            origin.release("1");
+            assert_eq!(feed.finish(), clean(end), "{tongue:?} {begin:?}");
+            all_told(&proxy, 1);
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_open_at_the_deadline_never_ends_cleanly_and_is_named() {
+    for tongue in Tongue::ALL {
+        for head in [CHUNKED, CLOSING] {
+            let begin = "data: a\n\ndata: b";
+            let origin = telling(head, &[begin]);
+            let proxy = Launch::before(&origin).tls().stop("drain_timeout", "300ms").start();
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            feed.until(begin.len());
+            proxy.terminate();
+            assert_eq!(feed.finish(), unclean(begin), "{tongue:?}");
+            assert_eq!(proxy.wait_exit().code(), 3);
+            let cut = proxy.wait_event("request_cut");
+            assert_eq!((cut.text("target"), &cut.fields["by_route"]), ("/events", &false.into()));
+            assert_eq!((proxy.reported("cut_total"), proxy.reported("told")), (1, 0));
+        }
+    }
+}
+
+#[test]
+fn ends_are_spread_from_the_configured_instant_on() {
+    let origin = telling(CHUNKED, &[FIRST]);
+    let proxy = Launch::before(&origin)
+        .arg("--workers")
+        .arg("1")
+        .stop("stream_close_after", "300ms")
+        .stop("spread", "1s")
+        .start();
+    let feeds: Vec<_> = (0..200)
+        .map(|number| {
+            let tongue = if number % 10 == 0 { Tongue::H2 } else { Tongue::H1 };
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            feed.until(FIRST.len());
+            feed
+        })
+        .collect();
+    let began = proxy.terminate();
+    let readers: Vec<_> = feeds
+        .into_iter()
+        .map(|feed| {
+            std::thread::spawn(move || {
+                assert_eq!(feed.finish(), clean(FIRST));
+                began.elapsed()
+            })
+        })
+        .collect();
+    let mut ends: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    ends.sort();
+    let (first, last) = (ends[0], ends[ends.len() - 1]);
+    assert!(first >= ms(300), "the first after {first:?}");
+    assert!(last - first >= ms(700), "from {first:?} to {last:?}");
+    for tenth in ends.windows(ends.len() / 4) {
+        let took = tenth[tenth.len() - 1] - tenth[0];
+        assert!(took >= ms(100), "a quarter of them ends within {took:?}");
+    }
+    all_told(&proxy, 200);
+}
+
+#[test]
+fn a_last_line_tells_clients_when_to_come_back_if_that_is_configured() {
+    for tongue in Tongue::ALL {
+        for (begin, rest) in [(FIRST, None), ("data: a\n", Some("\ndata: b\n"))] {
+            let pieces: Vec<&str> = [Some(begin), rest].into_iter().flatten().collect();
+            let origin = telling(CHUNKED, &pieces);
+            let proxy = Launch::before(&origin).tls().set("event_stream.retry", "3s").start();
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            feed.until(begin.len());
+            drain(&proxy);
+            origin.release("1");
+            let ended = feed.finish();
+            let line = ended.body.strip_prefix(FIRST).unwrap_or_else(|| panic!("{ended:?}"));
+            let time = line.strip_prefix("retry: ").and_then(|it| it.strip_suffix("\n\n"));
+            let time: u64 = time.and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+            assert!(ended.clean && (3000..6000).contains(&time), "{ended:?}");
+            all_told(&proxy, 1);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_followed_goes_on_until_the_deadline() {
+    let coded = CHUNKED.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n");
+    let sized = CHUNKED.replace("Transfer-Encoding: chunked", "Content-Length: 100");
+    for head in [coded, sized] {
+        for tongue in Tongue::ALL {
+            let origin = telling(&head, &[FIRST]);
+            let proxy = Launch::before(&origin).tls().stop("drain_timeout", "300ms").start();
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            feed.until(FIRST.len());
+            proxy.terminate();
+            assert_eq!(feed.finish(), unclean(FIRST), "{tongue:?}");
+            assert_eq!(proxy.wait_exit().code(), 3);
+        }
+    }
+}
+
+#[test]
+fn an_event_stream_that_nobody_subscribed_to_is_an_ordinary_response() {
+    let identity = CHUNKED.replace("\r\n\r\n", "\r\nContent-Encoding: identity\r\n\r\n");
+    for (head, method, accept, endless) in [
+        (CHUNKED, "POST", "text/event-stream", false),
+        (CHUNKED, "GET", "*/*", false),
+        (CHUNKED, "GET", "text/event-stream", true),
+        (CHUNKED, "GET", "text/html, Text/Event-Stream;q=0.5", true),
+        (&identity, "GET", "text/event-stream", true),
+    ] {
+        for tongue in [Tongue::H1, Tongue::H2] {
+            let origin = ending(head, &[FIRST, "data: b\n\n"]);
+            let proxy = Launch::before(&origin).start();
+            let fields = [("accept", accept), ("content-length", "0")];
+            let fields = if method == "POST" { &fields[..] } else { &fields[..1] };
+            let mut feed = Feed::ask(&proxy, tongue, (method, "/answer"), fields);
+            feed.until(FIRST.len());
+            drain(&proxy);
+            origin.release("1");
+            let body = if endless { FIRST } else { "data: a\n\ndata: b\n\n" };
+            assert_eq!(feed.finish(), clean(body), "{tongue:?} {method} {accept}");
+            all_told(&proxy, endless.into());
+        }
+    }
+}
+
+#[test]
+fn a_head_alone_is_no_stream() {
+    let origin = Origin::scripted(|conn, _| conn.send(CHUNKED).map(|()| Next::KeepAlive));
+    let proxy = Launch::before(&origin).stop("idle_grace", "60s").start();
+    let mut client = proxy.client();
+    client.send("HEAD /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    assert_eq!(client.response_to_head().status, 200);
+    drain(&proxy);
+    client.send("HEAD /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    assert!(client.response_to_head().says_close());
+    assert_eq!(client.end(), End::Eof);
+    all_told(&proxy, 0);
+}
+
+#[test]
+fn a_stream_that_begins_in_the_drain_is_told_at_once() {
+    for tongue in Tongue::ALL {
+        for first in ["", FIRST] {
+            let origin = Origin::scripted(move |conn, _| {
+                conn.hold("begin")?;
+                conn.send([CHUNKED.as_bytes(), &piece(CHUNKED, first)[..]].concat())?;
+                Err(conn.wait_end())
+            });
+            let origin = if first.is_empty() { silent() } else { origin };
+            let proxy = Launch::before(&origin).tls().start();
+            let feed = Feed::open(&proxy, tongue, "/events");
+            origin.wait_started("/events");
+            drain(&proxy);
+            origin.release("begin");
+            assert_eq!(feed.finish(), clean(first), "{tongue:?}");
+            all_told(&proxy, 1);
+        }
+    }
+}
+
+/// An app server that begins a stream when it is told to, and then has nothing to say.
+fn silent() -> Origin {
+    Origin::scripted(|conn, _| {
+        conn.hold("begin")?;
+        conn.send(CHUNKED)?;
+        Err(conn.wait_end())
+    })
+}
+
+#[test]
+fn a_request_behind_a_stream_is_answered() {
+    let origin = Origin::scripted(|conn, request| {
+        if request.target == "/next" {
+            return conn.answer("200 OK", "next");
+        }
+        conn.send([CHUNKED.as_bytes(), &piece(CHUNKED, FIRST)[..]].concat())?;
+        Err(conn.wait_end())
+    });
+    let proxy = Launch::before(&origin).start();
+    let mut client = proxy.client();
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    client.head();
+    client.send(get("/next"));
+    proxy.terminate();
+    let mut body = Vec::new();
+    client.wire.chunked(&mut body).unwrap();
+    assert_eq!(String::from_utf8(body).unwrap(), FIRST);
+    let next = client.response();
+    assert!(next.text() == "next" && next.says_close());
+    assert_eq!(client.end(), End::Eof);
+    all_told(&proxy, 1);
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_a_fin_behind_the_event() {
+    let origin = telling(CHUNKED, &["data: a\n\ndata: b", "\n\ndata: c"]);
+    let proxy = Launch::before(&origin).start();
+    let mut client = proxy.client();
+    client.send("GET /events HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n");
+    let mut feed = Feed::of(client);
+    assert_eq!(feed.status(), 200);
+    feed.until(16);
+    drain(&proxy);
+    origin.release("1");
+    assert_eq!(feed.finish(), clean("data: a\n\ndata: b\n\n"));
+    all_told(&proxy, 1);
+}
+
+#[test]
+fn an_app_server_that_ends_a_stream_ends_it_and_one_that_dies_does_not() {
+    let trailers = format!("{CHUNKED}9\r\n{FIRST}\r\n0\r\nX-Sum: 1\r\n\r\n");
+    let (whole, inside) = (format!("{CLOSING}{FIRST}"), format!("{CLOSING}data: a\n"));
+    let died = format!("{CHUNKED}9\r\n{FIRST}\r\n");
+    for tongue in Tongue::ALL {
+        for (octets, ended) in [
+            (&trailers, clean(FIRST)),
+            (&whole, clean(FIRST)),
+            (&inside, unclean("data: a\n")),
+            (&died, unclean(FIRST)),
+        ] {
+            let octets = octets.clone();
+            let origin = Origin::scripted(move |conn, _| {
+                conn.send(&octets)?;
+                conn.hold("end")?;
+                Ok(Next::Close)
+            });
+            let proxy = Launch::before(&origin).tls().start();
+            let mut feed = Feed::open(&proxy, tongue, "/events");
+            feed.until(ended.body.len());
+            origin.release("end");
+            if tongue == Tongue::H1 && ended.clean {
+                // The connection is kept.
+                drain(&proxy);
+            }
+            let clean = ended.clean && !tongue.is_h2();
+            if clean && tongue == Tongue::H1Tls {
+                drain(&proxy);
+            }
+            assert_eq!(feed.finish(), ended, "{tongue:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_may_pause_for_longer_than_other_responses() {
+    let ndjson = CHUNKED.replace("text/event-stream", "application/json");
+    let origin = telling(CHUNKED, &[FIRST, "data: b\n\n"]);
+    let proxy = Launch::before(&origin).set("upstream.between_bytes_timeout", "200ms").start();
+    let mut feed = Feed::open(&proxy, Tongue::H1, "/events");
+    feed.until(FIRST.len());
+    pause(ms(700));
+    origin.release("1");
+    assert_eq!(feed.until(18), "data: a\n\ndata: b\n\n");
+    let (_dir, launch) = routed(&telling(&ndjson, &["1", "2"]), "path = '/log'\nendless = true");
+    drop((launch, feed));
+    let origin = telling(&ndjson, &["1", "2"]);
+    let (_dir, launch) = routed(&origin, "path = '/log'\nendless = true");
+    let proxy = launch.set("upstream.between_bytes_timeout", "200ms").start();
+    let mut log = Feed::ask(&proxy, Tongue::H2, ("GET", "/log/7"), &[]);
+    let mut other = Feed::ask(&proxy, Tongue::H2, ("GET", "/logs"), &[]);
+    (log.until(1), other.until(1));
+    assert_eq!(other.finish(), unclean("1"));
+    origin.release("1");
+    assert_eq!(log.until(2), "12");
+}
+
+/// Before this app server, with one route.
+fn routed(origin: &Origin, route: &str) -> (tempfile::TempDir, Launch) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ebbtide.toml");
+    std::fs::write(&path, format!("[[route]]\n{route}\n")).unwrap();
+    let launch = Launch::before(origin).tls().arg("--config").arg(path.display().to_string());
+    (dir, launch)
+}
+
+#[test]
+fn another_endless_body_ends_behind_a_whole_chunk_of_the_app_server() {
+    let ndjson = CHUNKED.replace("text/event-stream", "application/x-ndjson");
+    for tongue in Tongue::ALL {
+        // The second chunk comes in two parts, the third comes too late.
+        let head = ndjson.clone();
+        let origin = Origin::scripted(move |conn, _| {
+            conn.send(format!("{head}2\r\n1\n\r\n4\r\n2,"))?;
+            conn.hold("rest")?;
+            conn.send("3\n\r\n2\r\n4\n\r\n")?;
+            Err(conn.wait_end())
+        });
+        let (_dir, launch) = routed(&origin, "path = '/log'\nendless = true");
+        let proxy = launch.start();
+        let mut feed = Feed::ask(&proxy, tongue, ("POST", "/log"), &[("content-length", "0")]);
+        feed.until(4);
+        drain(&proxy);
+        origin.release("rest");
+        assert_eq!(feed.finish(), clean("1\n2,3\n"), "{tongue:?}");
+        all_told(&proxy, 1);
+    }
+    let origin = telling("HTTP/1.1 200 OK\r\n\r\n", &["until the end"]);
+    let (_dir, launch) = routed(&origin, "path = '/'\nendless = true");
+    let proxy = launch.start();
+    let mut feed = Feed::ask(&proxy, Tongue::H1, ("GET", "/log"), &[]);
+    feed.until(13);
+    proxy.terminate();
+    assert_eq!(feed.finish(), clean("until the end"));
+    all_told(&proxy, 1);
+}
+
+#[test]
+fn a_route_that_cancels_ends_at_once_on_both_sides_and_names_what_it_ended() {
+    let ordinary = CHUNKED.replace("text/event-stream", "text/plain");
+    for tongue in Tongue::ALL {
+        let head = ordinary.clone();
+        let origin = Origin::scripted(move |conn, request| {
+            if request.target == "/job/begun" {
+                conn.send([head.as_bytes(), &piece(&head, "half")[..]].concat())?;
+            }
+            Err(conn.wait_end())
+        });
+        let (_dir, launch) = routed(&origin, "path = '/job'\non_drain = 'cancel'");
+        let proxy = launch.start();
+        let mut begun = Feed::ask(&proxy, tongue, ("GET", "/job/begun"), &[]);
+        begun.until(4);
+        let mut waiting = Feed::ask(&proxy, tongue, ("GET", "/job"), &[]);
+        origin.wait_started("/job");
+        proxy.terminate();
+        assert_eq!(begun.finish(), unclean("half"), "{tongue:?}");
+        assert_eq!(waiting.status(), 504);
+        assert!(waiting.finish().clean);
+        assert_eq!(
+            (origin.wait_connection_end(0).0, origin.wait_connection_end(1).0),
+            (End::Eof, End::Eof)
+        );
+        assert_eq!(proxy.wait_exit().code(), 0, "it was asked for");
+        assert_eq!((proxy.reported("cancelled_total"), proxy.reported("cut_total")), (2, 0));
+        assert_eq!(proxy.reported("cut"), 2);
+        let cut = proxy.wait_event("request_cut");
+        assert_eq!(cut.fields["by_route"], true);
+        let log = proxy.access_log();
+        assert!(log.iter().all(|line| line["error"] == "cancelled"), "{log:?}");
+    }
+}
+
+#[test]
+fn a_route_closes_after_its_time_cleanly_where_there_is_a_place_and_else_not() {
+    let ordinary = CHUNKED.replace("text/event-stream", "text/plain");
+    for (head, ended) in [(CHUNKED, clean(FIRST)), (&*ordinary, unclean(FIRST))] {
+        for tongue in Tongue::ALL {
+            let origin = telling(head, &[FIRST]);
+            let (_dir, launch) = routed(&origin, "path = '/x'\non_drain = 'close-after 400ms'");
+            let proxy = launch.stop("drain_timeout", "60s").start();
+            let fields = [("content-length", "0")];
+            let mut feed = Feed::ask(&proxy, tongue, ("POST", "/x?y"), &fields);
+            feed.until(FIRST.len());
+            let began = proxy.terminate();
+            assert_eq!(feed.finish(), ended, "{tongue:?}");
+            let took = began.elapsed();
+            assert!(took >= ms(400) && took < ms(5_000), "{took:?}");
+            assert_eq!(proxy.wait_exit().code(), 0);
+            assert_eq!(proxy.reported("told") + proxy.reported("cancelled_total"), 1);
+        }
+    }
+}
+
+#[test]
+fn a_route_that_finishes_leaves_its_streams_alone() {
+    let origin = ending(CHUNKED, &[FIRST, "data: b\n\n"]);
+    let (_dir, launch) = routed(&origin, "path = '/events'\non_drain = 'finish'");
+    let proxy = launch.start();
+    let mut feed = Feed::open(&proxy, Tongue::H1, "/events");
+    feed.until(FIRST.len());
+    drain(&proxy);
+    origin.release("1");
+    assert_eq!(feed.until(18), "data: a\n\ndata: b\n\n");
+    drop(feed);
+    all_told(&proxy, 0);
+}
+
+#[test]
+fn a_stream_that_never_pauses_ends_behind_an_event_all_the_same() {
+    for tongue in Tongue::ALL {
+        let origin = Origin::scripted(|conn, _| {
+            conn.send(CHUNKED)?;
+            let text = piece(CHUNKED, &"data: 0123456789\r\n\r\n".repeat(50)).repeat(20);
+            loop {
+                conn.send(&text)?;
+            }
+        });
+        let proxy = Launch::before(&origin).tls().start();
+        let mut feed = Feed::open(&proxy, tongue, "/events");
+        feed.until(100);
+        proxy.terminate();
+        let Ended { clean, body } = feed.finish();
+        assert!(clean && body.ends_with("9\r\n\r\n"), "{tongue:?}");
+        assert_eq!(body.len() % 20, 0);
+        all_told(&proxy, 1);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_a_bounded_amount_of_memory() {
+    let sent = Arc::new(Mutex::new(0_u64));
+    let count = Arc::clone(&sent);
+    let origin = Origin::scripted(move |conn, _| {
+        conn.send(CHUNKED)?;
+        let text = piece(CHUNKED, &"data: 0123456789\n\n".repeat(500));
+        loop {
+            conn.send(&text)?;
+            *count.lock().unwrap() += text.len() as u64;
+        }
+    });
+    let proxy = Launch::before(&origin).stop("drain_timeout", "300ms").start();
+    let before = proxy.rss();
+    let clients: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut client = Client::connect_narrow(&proxy.place(), 4096);
+            client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+            client.head();
+            client
+        })
+        .collect();
+    let mut last = 0;
+    // The app server is stuck too when nothing moves any more.
+    while last != *sent.lock().unwrap() || last == 0 {
+        last = *sent.lock().unwrap();
+        pause(ms(200));
+    }
+    let grown = proxy.rss().saturating_sub(before);
+    assert!(grown < 20 * (300 << 10), "{grown} octets for 20 clients that read nothing");
+    drop(clients);
+}
+
+#[test]
+fn open_and_told_streams_are_counted() {
+    let origin = telling(CHUNKED, &[FIRST]);
+    let proxy = Launch::before(&origin).admin().stop("stream_close_after", "700ms").start();
+    let mut feeds: Vec<_> =
+        [Tongue::H1, Tongue::H2, Tongue::H2].map(|it| Feed::open(&proxy, it, "/events")).into();
+    for feed in &mut feeds {
+        feed.until(FIRST.len());
+    }
+    let place = proxy.admin();
+    let metric = |name: &str| admin::metric(&place, name);
+    assert_eq!(metric("ebbtide_endless_responses{protocol=\"h2\"}"), 2.0);
+    assert_eq!(metric("ebbtide_endless_responses{protocol=\"h1\"}"), 1.0);
+    assert_eq!(admin::count(&place, &["endless"]), 3);
+    drop(feeds.pop());
+    proxy.wait_count(&["endless"], 2);
+    proxy.terminate();
+    for feed in feeds {
+        assert_eq!(feed.finish(), clean(FIRST));
+    }
+    all_told(&proxy, 2);
+}
+
+#[test]
+fn a_client_that_leaves_frees_the_app_server() {
+    let left = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&left);
+    let origin = Origin::scripted(move |conn, _| {
+        conn.send([CHUNKED.as_bytes(), &piece(CHUNKED, FIRST)[..]].concat())?;
+        let end = conn.wait_end();
+        seen.store(true, Ordering::SeqCst);
+        Err(end)
+    });
+    let proxy = Launch::before(&origin).start();
+    let mut feed = Feed::open(&proxy, Tongue::H2, "/events");
+    feed.until(FIRST.len());
+    drop(feed);
+    assert_eq!(origin.wait_connection_end(0).0, End::Eof);
+    assert!(left.load(Ordering::SeqCst));
+    proxy.terminate();
+    all_told(&proxy, 0);
+}
