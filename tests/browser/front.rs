@@ -4,6 +4,7 @@ use rustix::process::Signal;
 
 use crate::foreign::Foreign;
 use crate::ground::{Ground, Role};
+use crate::support::{PATIENCE, within};
 
 /// Starts it on its ground, before two ebbtides: everybody goes to the first one as long as
 /// it is there.
@@ -12,8 +13,10 @@ pub(crate) fn start(ground: &Ground) -> Foreign {
     let config = format!(
         "global
     maxconn 512
+    log stdout format raw local0
 defaults
     mode tcp
+    log global
     timeout connect 3s
     timeout client 60s
     timeout server 60s
@@ -43,4 +46,10 @@ backend ebbtide
     let mut command = Foreign::command("/usr/sbin/haproxy");
     command.args(["-db", "-f"]).arg(file);
     Foreign::start("HAProxy", command, Signal::TERM, directory, &ground.place(Role::Front))
+}
+
+/// Waits until it has found the first ebbtide to be `UP` or `DOWN`.
+pub(crate) fn wait_found(front: &Foreign, state: &str) {
+    let message = format!("Server ebbtide/a is {state}");
+    within(PATIENCE, &message, || front.said().contains(&message).then_some(()));
 }

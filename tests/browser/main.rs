@@ -1,6 +1,6 @@
 //! A real browser through TLS and HAProxy in TCP mode: it holds a WebSocket and an event
 //! stream to one of two ebbtides, is told when that one stops, and comes back to the
-//! other, without a word of complaint in its console.
+//! other, and then the same back again, without a word of complaint in its console.
 
 #![expect(clippy::expect_used, reason = "a helper that cannot go on fails its test")]
 
@@ -24,16 +24,19 @@ use crate::ground::{Ground, Role};
 use crate::support::identity::Identity;
 use crate::support::process::{Launch, Proxy};
 
-/// What a browser is told that has to come back.
-const GOING_AWAY: u64 = 1001;
+/// What the first ebbtide says to WebSockets when it stops, which is the default, and what
+/// the second one says.
+const GOING_AWAY: u16 = 1001;
+const SERVICE_RESTART: u16 = 1012;
 
-fn launch(ground: &Ground, role: Role, identity: &Identity) -> Proxy {
+fn launch(ground: &Ground, role: Role, identity: &Identity, code: u16) -> Proxy {
     Launch::before_addr(&ground.place(Role::App).to_string())
         .arg("--tls-listen")
         .arg(ground.place(role).to_string())
         .identity(&identity.files)
         .arg("--admin")
         .arg(ground.admin(role).to_string())
+        .set("websocket.close_code", &code.to_string())
         .start()
 }
 
@@ -47,37 +50,53 @@ fn over(proxy: &Proxy, target: &str) -> Vec<String> {
     over
 }
 
+/// Waits until the browser holds both, and to whom.
+fn settled(browser: &Browser, mark: usize, at: &Proxy) {
+    let is_echo = |said: &Value| said["socket"] == "echo" && said["text"] == "hello";
+    browser.wait_after(mark, "an echo", is_echo);
+    browser.wait_after(mark, "events", |said| said["source"] == "events");
+    at.wait_count(&["connections", "tunnel", "websocket"], 1);
+}
+
+/// Stops one, and follows the browser to the other one.
+fn stop(browser: &Browser, one: &Proxy, code: u16, other: &Proxy) {
+    let mark = browser.mark();
+    one.terminate();
+    let close = browser.wait_after(mark, "a close", |said| said["socket"] == "close");
+    let (said, is_clean) = (close["code"].as_u64(), close["clean"].as_bool());
+    assert_eq!((said, is_clean), (Some(u64::from(code)), Some(true)));
+    let end = browser.wait_after(mark, "an end of the events", |said| said["source"] == "end");
+    assert_eq!(end["again"], true, "it comes back by itself");
+    settled(browser, mark, other);
+    one.wait_clean_exit();
+    assert_eq!(one.reported("cut_total"), 0);
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
 #[test]
 fn a_browser_is_told_and_comes_back_to_the_other_one() {
     let ground = Ground::new();
     let identity = Identity::new();
     let _app = app::start(&ground);
-    let [a, b] = [Role::A, Role::B].map(|role| launch(&ground, role, &identity));
-    let _front = front::start(&ground);
+    let a = launch(&ground, Role::A, &identity, GOING_AWAY);
+    let b = launch(&ground, Role::B, &identity, SERVICE_RESTART);
+    let front = front::start(&ground);
     let browser = Browser::open(&format!("https://{}/", ground.place(Role::Front)));
+    settled(&browser, 0, &a);
 
-    browser.wait("an echo", |said| said["socket"] == "echo" && said["text"] == "hello");
-    browser.wait("events", |said| said["source"] == "events");
-    a.wait_count(&["connections", "tunnel", "websocket"], 1);
-
-    let mark = browser.mark();
-    a.terminate();
-    let close = browser.wait_after(mark, "a close", |said| said["socket"] == "close");
-    assert_eq!((close["code"].as_u64(), &close["clean"]), (Some(GOING_AWAY), &Value::Bool(true)));
-    let end = browser.wait_after(mark, "an end of the events", |said| said["source"] == "end");
-    assert_eq!(end["again"], true, "it comes back by itself");
-    browser.wait_after(mark, "another echo", |said| said["socket"] == "echo");
-    browser.wait_after(mark, "events again", |said| said["source"] == "events");
-    b.wait_count(&["connections", "tunnel", "websocket"], 1);
-    a.wait_clean_exit();
-    assert_eq!(a.reported("cut_total"), 0);
-    assert_eq!(browser.errors(), Vec::<String>::new());
+    stop(&browser, &a, GOING_AWAY, &b);
+    front::wait_found(&front, "DOWN");
+    let again = launch(&ground, Role::A, &identity, GOING_AWAY);
+    front::wait_found(&front, "UP");
+    stop(&browser, &b, SERVICE_RESTART, &again);
     drop(browser);
+    again.terminate();
+    again.wait_clean_exit();
 
-    b.terminate();
-    b.wait_clean_exit();
     // Where it has no HTTP/2 connection yet, it opens one of HTTP/1.1 for a WebSocket.
     assert_eq!(over(&a, "/chat"), ["HTTP/2.0"], "it used the connection that it had");
-    assert_eq!([over(&a, "/events"), over(&b, "/events")], [["HTTP/2.0"], ["HTTP/2.0"]]);
-    assert!(!over(&b, "/chat").is_empty(), "it came back to the second one");
+    assert!(!over(&b, "/chat").is_empty(), "it came to the second one");
+    for proxy in [&a, &b, &again] {
+        assert_eq!(over(proxy, "/events"), ["HTTP/2.0"]);
+    }
 }
