@@ -139,7 +139,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             return Ok(Ended::Keep);
         }
         poll_fn(|cx| self.poll_body(cx)).await?;
-        if !self.side.upload().is_over() && !self.withheld {
+        let goes_on = !self.withheld && !self.side.inbound().was_told;
+        if goes_on && !self.side.upload().is_over() {
             poll_fn(|cx| self.poll_rest(cx)).await?;
         }
         Ok(self.complete())
@@ -214,7 +215,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// What the course asks for is due: the response ends as soon as it may, or at once.
     #[cold]
     fn meet_course(&mut self) -> Result<(), Failure> {
-        if !self.course.was_told() {
+        if !self.course.meet() {
             return Err(Failure::Cancelled);
         }
         self.side.inbound().ask_for_end();
@@ -446,7 +447,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             return Poll::Ready(Ok(()));
         }
         let wait = match self.side.upload().state {
-            State::Client => Wait::ClientBody,
+            // Who calls and is answered says no more.
+            State::Client if self.request.grpc.is_none() => Wait::ClientBody,
             _ => Wait::Leftover,
         };
         match self.patience.pend::<()>(wait) {
@@ -575,6 +577,9 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             self.failure = lost;
         }
         let was_told = self.side.inbound().was_told;
+        if self.failure.is_none() && was_told && self.course.is_short() {
+            self.failure = Some(Failure::Cut);
+        }
         let reply = self.side.reply();
         let status = match &self.failure {
             Some(failure) => reply.status.unwrap_or_else(|| failure.status(self.handed)),

@@ -20,6 +20,7 @@ mod event_streams;
 mod forward;
 mod framing;
 mod grpc;
+mod grpc_real;
 mod h2_forward;
 mod h2_limits;
 mod headers;
