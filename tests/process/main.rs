@@ -16,6 +16,7 @@ mod degrade;
 mod demo;
 mod distrust;
 mod errors;
+mod event_race;
 mod event_streams;
 mod forward;
 mod framing;
