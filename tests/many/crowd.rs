@@ -55,9 +55,10 @@ pub(crate) struct Ends {
 impl Crowd {
     /// So many WebSockets and event streams, all open.
     pub(crate) fn connect(place: &Place, tunnels: usize, streams: usize) -> Crowd {
+        // By turns: those that are open for longest are told first.
         let mut members = Vec::new();
-        for (kind, count) in [(Kind::Tunnel, tunnels), (Kind::Stream, streams)] {
-            for from in (0..count).step_by(OPENING) {
+        for from in (0..tunnels.max(streams)).step_by(OPENING) {
+            for (kind, count) in [(Kind::Tunnel, tunnels), (Kind::Stream, streams)] {
                 let asked = (from..count.min(from + OPENING)).map(|_| ask(place, kind));
                 let asked: Vec<Client> = asked.collect();
                 members.extend(asked.into_iter().map(|client| Some(open(client, kind))));

@@ -26,7 +26,7 @@ use crate::support::{PATIENCE, ms};
 
 /// How many are wanted.
 const TUNNELS: usize = 4000;
-const STREAMS: usize = 0;
+const STREAMS: usize = 4000;
 
 /// Descriptors of the proxy besides two for each of them, generously.
 const SPARE: u64 = 1000;
