@@ -39,7 +39,7 @@ impl Messages {
 
     /// Follows octets, to their end or to the first boundary; what is behind it.
     fn walk<'o>(&mut self, mut octets: &'o [u8], stops: bool) -> &'o [u8] {
-        while !octets.is_empty() && !(stops && self.is_at_boundary()) {
+        while !(octets.is_empty() || stops && self.is_at_boundary()) {
             if self.left > 0 {
                 let n = usize::try_from(self.left).unwrap_or(usize::MAX).min(octets.len());
                 self.left -= u32::try_from(n).unwrap_or(self.left);

@@ -150,7 +150,7 @@ fn stream_that_does_not_end_is_told_two_seconds_before_the_deadline() {
     let server = Server::start();
     let (proxy, mut client) = start(launch(&server).stop("drain_timeout", "3s"));
     client.call("both", "Bidi", 0, &[]);
-    client.call("one", "Unary", 1, &[("x-hold", 60_000)]);
+    client.call("one", "Unary", 1, &[("x-hold", 60_000), ("x-silent", 1)]);
     client.send("both", 3);
     assert_eq!(client.receive("both"), Some(3));
     server.wait("began", "one");

@@ -11,7 +11,8 @@ are octets, not protobuf: what is in them is nobody's business on the way.
     /test.Calls/Bidi           each message back as it comes
     /test.Calls/Fail           the status `x-status`, with details
 
-Each answer has the initial metadata `x-initial: yes` and the trailing `x-trailing: yes`.
+Each answer has the initial metadata `x-initial: yes`, which are sent at once unless the
+call is `x-silent`, and the trailing `x-trailing: yes`.
 """
 
 import json
@@ -40,7 +41,8 @@ class Calls(grpc.GenericRpcHandler):
             say(began=name, mark=mark, left=context.time_remaining(), metadata=asked)
             # Also called when it has ended by itself.
             context.add_callback(lambda: say(over=name, mark=mark))
-            context.send_initial_metadata((("x-initial", "yes"),))
+            if "x-silent" not in asked:
+                context.send_initial_metadata((("x-initial", "yes"),))
             context.set_trailing_metadata((("x-trailing", "yes"),))
 
         def unary(message, context):
