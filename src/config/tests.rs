@@ -239,8 +239,8 @@ fn routes_are_read_from_a_file_the_longest_path_first() {
     let routes = load(&sources).unwrap().config.routes;
     let shown: Vec<_> = routes.iter().map(Route::to_string).collect();
     assert_eq!(shown, ["/events/slow, on_drain close-after 5s", "/events, endless"]);
-    assert_eq!(routes.of(b"/events/slow/1").unwrap().endless, false);
-    assert_eq!(routes.of(b"/events/1").unwrap().endless, true);
+    assert!(!routes.of(b"/events/slow/1").unwrap().endless);
+    assert!(routes.of(b"/events/1").unwrap().endless);
 }
 
 #[test]

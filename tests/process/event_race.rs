@@ -70,7 +70,7 @@ fn client(feed: Feed, seed: u64, stream: usize) -> u64 {
     assert!(is_nothing, "seed {seed}, stream {stream}: half an event and a clean end: {rest:?}");
     for (number, got) in (0..).zip(&events) {
         let (want, _) = self::events(&event(seed, stream, number));
-        assert_eq!([got.clone()], want[..], "seed {seed}, stream {stream}, event {number}");
+        assert_eq!(want, [&**got], "seed {seed}, stream {stream}, event {number}");
     }
     events.len() as u64
 }

@@ -31,6 +31,7 @@ mod peers_themselves;
 mod proxy_protocol;
 mod race;
 mod retry;
+mod routes;
 mod stop_deadline;
 mod stop_h1;
 mod stop_h2;
