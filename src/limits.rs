@@ -203,6 +203,9 @@ pub const H2_FAREWELL: Duration = Duration::from_millis(100);
 /// How often a tunnel may move octets before others have their turn.
 pub const TUNNEL_TURNS: u32 = 16;
 
+/// How long before the hard deadline a gRPC call is ended between two messages.
+pub const CALL_LAST: Duration = Duration::from_secs(2);
+
 /// The longest pause between two endless streams that are told to end.
 pub const TELL_EVERY: Duration = Duration::from_millis(10);
 

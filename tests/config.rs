@@ -94,6 +94,18 @@ head_count = 1000
 }
 
 #[test]
+fn check_shows_the_routes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "[[route]]\npath = '/events'\nendless = true\non_drain = 'cancel'\n";
+    std::fs::write(dir.path().join("e.toml"), file).unwrap();
+    let args = [&["check", "--config", "e.toml"][..], &NEEDED].concat();
+    let output = ebbtide(dir.path(), &[], &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let shown = stdout(&output);
+    assert!(shown.contains("\nroute     /events, endless, on_drain cancel\n"), "{shown}");
+}
+
+#[test]
 fn what_is_wrong_with_certificates_is_reported_with_everything_else() {
     let dir = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();

@@ -232,6 +232,75 @@ fn a_service_link_of_kubernetes_is_explained() {
 }
 
 #[test]
+fn routes_are_read_from_a_file_the_longest_path_first() {
+    let text = "[[route]]\npath = '/events'\nendless = true\n\n[[route]]\npath = '/events/slow'\n\
+                on_drain = 'close-after 5s'\n";
+    let (_dir, sources) = with_file(&format!("{LEAST}{text}"));
+    let routes = load(&sources).unwrap().config.routes;
+    let shown: Vec<_> = routes.iter().map(Route::to_string).collect();
+    assert_eq!(shown, ["/events/slow, on_drain close-after 5s", "/events, endless"]);
+    assert!(!routes.of(b"/events/slow/1").unwrap().endless);
+    assert!(routes.of(b"/events/1").unwrap().endless);
+}
+
+#[test]
+fn everything_that_is_wrong_with_routes_is_told_at_once() {
+    let text = "[[route]]\npath = 'events'\nendles = true\n[[route]]\nendless = 'yes'\n\
+                [[route]]\npath = '/a b'\non_drain = 'later'\n[[route]]\npath = 7\n\
+                [[route]]\npath = '/a'\n[[route]]\npath = '/a'\nendless = true\n";
+    let (_dir, mut sources) = with_file(&format!("{LEAST}{text}"));
+    sources.set = vec!["route.path=/x".to_owned()];
+    let errors = refused(&sources);
+    for part in [
+        "e.toml:4: route.path: found \"events\" (it does not begin with /); allowed: a path",
+        "e.toml:5: route.endles: unknown key; did you mean route.endless?",
+        "e.toml:6: route.path: none given; a route needs the path of its requests",
+        "e.toml:7: route.endless: found \"yes\"; allowed: true or false",
+        "e.toml:9: route.path: found \"/a b\" (such octets are sent as %20",
+        "e.toml:10: route.on_drain: found \"later\"; allowed: finish, close-after 5s",
+        "e.toml:12: route.path: found 7; allowed: a path such as /events",
+        "e.toml:16: route.path: \"/a\" is the path of another route already",
+        "--set: route.path: unknown key; routes can only be given in a file",
+    ] {
+        assert!(errors.contains(part), "{part} is not in\n{errors}");
+    }
+    assert_eq!(errors.lines().count(), 9, "{errors}");
+}
+
+#[test]
+fn a_route_is_a_table_of_its_own_kind() {
+    for (text, part) in [
+        ("route = 5", "route: found 5; allowed: one table for each route, below [[route]]"),
+        ("[route]\npath = '/a'", "route: found a table; allowed: one table for each route"),
+        ("route = []", "route: found an array; allowed: one table for each route"),
+        ("[[routes]]\npath = '/a'", "routes: unknown key; did you mean route?"),
+        ("[routes]\npath = '/a'", "routes: unknown table; did you mean route?"),
+    ] {
+        let (_dir, sources) = with_file(&format!("{LEAST}{text}"));
+        let errors = refused(&sources);
+        assert!(errors.contains(part) && errors.lines().count() == 1, "{errors}");
+    }
+}
+
+#[test]
+fn a_route_without_an_effect_is_a_warning() {
+    let (_dir, mut sources) = with_file(&format!(
+        "{LEAST}[[route]]\npath = '/a'\n[[route]]\npath = '/b'\non_drain = 'close-after 1m'"
+    ));
+    sources.set = vec!["upstream.first_byte_timeout=20s".to_owned()];
+    let warnings: Vec<_> =
+        load(&sources).unwrap().warnings.iter().map(Warning::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "route.path: /a: nothing is said of it, so it has no effect",
+            "route.on_drain: /b, on_drain close-after 1m: it is longer than \
+             drain.stop.drain_timeout, which ends it",
+        ]
+    );
+}
+
+#[test]
 fn what_may_surprise_is_a_warning() {
     let keys = |set: &[&str]| -> Vec<_> {
         loaded(set).warnings.iter().map(|warning| warning.key).collect()

@@ -5,7 +5,8 @@
 //! | nothing is said | ordinary | by the hard deadline |
 //! | nothing is said | endless, with places to end | at one, from `stream_close_after` on, in its turn |
 //! | nothing is said | endless, without | by the hard deadline |
-//! | `finish` | any | by the hard deadline |
+//! | nothing is said, or `finish` | a gRPC call's | between two messages, [`CALL_LAST`] before the hard deadline, and named as cut |
+//! | `finish` | any other | by the hard deadline |
 //! | `close-after` | with places to end | at one, from then on, in its turn |
 //! | `close-after` | any other | then, as by the hard deadline |
 //! | `cancel` | any | at once, as by the hard deadline |
@@ -18,18 +19,30 @@ use super::{Proxy, Request, Telling};
 use crate::config::{Route, RouteDrain};
 use crate::drain::Stage;
 use crate::http1::field::tokens;
+use crate::limits::CALL_LAST;
 use crate::telemetry::Family;
 
 const NEVER: u64 = u64::MAX;
+
+/// When a drain ends it before the hard deadline, and how.
+enum End<'p> {
+    /// Not at all.
+    Never,
+    /// As soon as it may end, in its turn.
+    Told(Telling<'p>),
+    /// As soon as it may end, a while before the hard deadline.
+    Last,
+    /// Wherever it is, so long after draining began.
+    Limit(Duration),
+}
 
 /// The course of one exchange.
 pub(super) struct Course<'p> {
     proxy: &'p Proxy,
     route: Option<&'p Route>,
-    /// So long after draining began it is ended, wherever it is.
-    limit: Option<Duration>,
-    /// Its place among those who are told; until it is.
-    telling: Option<Telling<'p>>,
+    end: End<'p>,
+    /// It was told for the sake of the hard deadline, and not because it is endless.
+    short: bool,
     /// Its response is endless, and counted under this.
     endless: Option<Family>,
 }
@@ -39,26 +52,27 @@ impl<'p> Course<'p> {
     #[inline]
     pub(super) fn new(proxy: &'p Proxy, request: &Request) -> Self {
         let route = proxy.config.routes.of(request.target());
-        let limit = match route.and_then(|route| route.on_drain) {
-            Some(RouteDrain::CloseAfter(time)) => Some(time),
-            Some(RouteDrain::Cancel) => Some(Duration::ZERO),
-            Some(RouteDrain::Finish) | None => None,
+        let end = match route.and_then(|route| route.on_drain) {
+            Some(RouteDrain::CloseAfter(time)) => End::Limit(time),
+            Some(RouteDrain::Cancel) => End::Limit(Duration::ZERO),
+            Some(RouteDrain::Finish) | None => End::Never,
         };
-        Course { proxy, route, limit, telling: None, endless: None }
+        Course { proxy, route, end, short: false, endless: None }
     }
 
     /// The final head has come: how its body is to be followed, if it is.
     #[inline]
     pub(super) fn begin(&mut self, request: &Request, inbound: &Inbound) -> Option<Flow> {
-        let concerned = inbound.is_events || self.route.is_some();
+        let concerned = inbound.is_events || inbound.is_grpc || self.route.is_some();
         if concerned { self.settle(request, inbound) } else { None }
     }
 
     #[cold]
     fn settle(&mut self, request: &Request, inbound: &Inbound) -> Option<Flow> {
-        if inbound.is_done() || request.grpc.is_some() {
+        if inbound.is_done() {
             return None;
         }
+        let is_call = request.grpc.is_some() && inbound.is_grpc;
         let (by_route, on_drain) =
             self.route.map_or((false, None), |route| (route.endless, route.on_drain));
         let asked = request.method() == b"GET" && names_events(&request.head);
@@ -68,18 +82,25 @@ impl<'p> Course<'p> {
             self.proxy.counters.endless_add(family);
             self.endless = Some(family);
         }
-        let has_places =
-            !inbound.is_coded && inbound.border().is_some() && (inbound.is_events || by_route);
+        // A call's messages can be told apart, whatever is in them.
+        let followed = is_call || (!inbound.is_coded && (inbound.is_events || by_route));
+        let has_places = followed && inbound.border().is_some();
         let config = &self.proxy.config;
         let after = match on_drain {
             _ if !has_places => return None,
             Some(RouteDrain::CloseAfter(time)) => time,
-            Some(RouteDrain::Finish | RouteDrain::Cancel) => return None,
+            Some(RouteDrain::Cancel) => return None,
             None if is_endless => config.stop.stream_close_after,
-            None => return None,
+            Some(RouteDrain::Finish) | None if is_call => {
+                self.end = End::Last;
+                return Some(Flow::messages());
+            }
+            Some(RouteDrain::Finish) | None => return None,
         };
-        self.limit = None;
-        self.telling = Some(self.proxy.tellings.enter(self.proxy, after));
+        self.end = End::Told(self.proxy.tellings.enter(self.proxy, after));
+        if is_call {
+            return Some(Flow::messages());
+        }
         let retry = config.event_stream.retry;
         Some(if inbound.is_events { Flow::events(retry) } else { Flow::chunks() })
     }
@@ -92,25 +113,34 @@ impl<'p> Course<'p> {
     /// When it is to be looked at for the sake of the drain.
     #[inline]
     pub(super) fn due(&self) -> u64 {
-        match (&self.telling, self.limit) {
-            (None, None) => NEVER,
-            (Some(telling), _) => telling.due(),
-            (None, Some(limit)) => self.end_of(limit),
+        match &self.end {
+            End::Never => NEVER,
+            End::Told(telling) => telling.due(),
+            End::Last | End::Limit(_) if self.proxy.stage() < Stage::Draining => NEVER,
+            End::Last | End::Limit(_) => self.end_in_a_drain(),
         }
     }
 
     #[cold]
-    fn end_of(&self, limit: Duration) -> u64 {
+    fn end_in_a_drain(&self) -> u64 {
         let orders = self.proxy.orders.get();
-        if orders.stage < Stage::Draining {
-            return NEVER;
-        }
-        orders.since.checked_add(limit).map_or(NEVER, |end| self.proxy.clock.millis(end))
+        let end = match self.end {
+            End::Limit(limit) => orders.since.checked_add(limit),
+            _ => orders.deadline.instant().and_then(|hard| hard.checked_sub(CALL_LAST)),
+        };
+        end.map_or(NEVER, |end| self.proxy.clock.millis(end))
     }
 
-    /// It has been told: it is asked no more.
-    pub(super) fn was_told(&mut self) -> bool {
-        self.telling.take().is_some()
+    /// Its time has come, and comes no more: whether it may end where it can.
+    pub(super) fn meet(&mut self) -> bool {
+        let end = std::mem::replace(&mut self.end, End::Never);
+        self.short = matches!(end, End::Last);
+        matches!(end, End::Told(_) | End::Last)
+    }
+
+    /// Whether it was cut short, although it could be told.
+    pub(super) fn is_short(&self) -> bool {
+        self.short
     }
 }
 

@@ -4,6 +4,7 @@
 //! | the body | ends |
 //! | --- | --- |
 //! | an event stream | behind a whole event |
+//! | gRPC messages | behind a whole message |
 //! | another one in chunks | behind a whole chunk: the app server's own piece |
 //! | another one up to the end of its connection | behind what has come |
 //!
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::limits::STREAM_REST;
 use crate::stream::events::Events;
+use crate::stream::grpc::Messages;
 
 /// One endless body.
 pub(super) struct Flow {
@@ -24,6 +26,7 @@ pub(super) struct Flow {
 
 enum Format {
     Events { events: Events, retry: Option<Duration> },
+    Messages(Messages),
     Chunks,
 }
 
@@ -42,6 +45,11 @@ impl Flow {
     /// wait at least.
     pub(super) fn events(retry: Option<Duration>) -> Self {
         Flow { format: Format::Events { events: Events::default(), retry }, wish: Wish::None }
+    }
+
+    /// The messages of a gRPC call.
+    pub(super) fn messages() -> Self {
+        Flow { format: Format::Messages(Messages::default()), wish: Wish::None }
     }
 
     /// A body of which only the pieces it comes in are known.
@@ -79,6 +87,11 @@ impl Flow {
                 events.pass(data);
                 None
             }
+            (Format::Messages(messages), Wish::Next) => messages.pass_to_boundary(data),
+            (Format::Messages(messages), _) => {
+                messages.pass(data);
+                None
+            }
             (Format::Chunks, Wish::Next) => at_border.then_some(data.len()),
             (Format::Chunks, _) => None,
         };
@@ -98,6 +111,7 @@ impl Flow {
         self.wish = Wish::Next;
         match &self.format {
             Format::Events { events, .. } => events.is_at_boundary(),
+            Format::Messages(messages) => messages.is_at_boundary(),
             Format::Chunks => at_border,
         }
     }
@@ -105,6 +119,11 @@ impl Flow {
     /// Whether an event is under way, which is lost if the body ends here.
     pub(super) fn is_inside(&self) -> bool {
         matches!(&self.format, Format::Events { events, .. } if !events.is_at_boundary())
+    }
+
+    /// Whether it is a gRPC call, which needs a status behind its messages.
+    pub(super) fn is_call(&self) -> bool {
+        matches!(self.format, Format::Messages(_))
     }
 
     /// What is said at the end: how long clients should wait before they come back, each

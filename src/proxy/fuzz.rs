@@ -3,7 +3,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::request::{Arrival, Origin, Request, RequestIds, Rules, plan, plan_stream};
+use super::request::{
+    Arrival, Origin, Request, RequestIds, Rules, plan, plan_connect, plan_stream,
+};
 use super::response::{Outgoing, Persistence, look, outgoing, write};
 use super::{Protocol, Stamp};
 use crate::config::{Forwarding, Network, ProxyProtocol, Trusted, Underscores};
@@ -13,7 +15,7 @@ use crate::http1::head::{has_bare_lf, parse_request, parse_response, storage};
 use crate::http1::{Field, Framing, RequestHead};
 
 /// The first octet chooses how requests are forwarded, the rest is a request:
-/// its octets in HTTP/1, and as fields of HTTP/2.
+/// its octets in HTTP/1, and as fields of HTTP/2, also of an extended CONNECT.
 pub fn forwarded(octets: &[u8]) {
     let Some((&choice, octets)) = octets.split_first() else { return };
     let bit = |n: u8| choice >> n & 1 == 1;
@@ -42,7 +44,7 @@ pub fn forwarded(octets: &[u8]) {
         return;
     }
     if let Ok(request) = plan(&head, &rules, "app:1", arrival, Vec::new()) {
-        assert_one_reading(&request, &head, underscores_pass(&forwarding));
+        assert_one_reading(&request, head.method, underscores_pass(&forwarding));
     }
     let names: Vec<String> = head.fields.iter().map(|f| f.name.to_ascii_lowercase()).collect();
     let values = head.fields.iter().map(|field| field.value);
@@ -51,7 +53,14 @@ pub fn forwarded(octets: &[u8]) {
     let head = RequestHead { fields: &lower, minor: 1, ..head };
     for (authority, ended) in [(None, true), (Some("app.test"), false)] {
         if let Ok(request) = plan_stream(&head, authority, ended, &rules, arrival, Vec::new()) {
-            assert_one_reading(&request, &head, underscores_pass(&forwarding));
+            assert_one_reading(&request, head.method, underscores_pass(&forwarding));
+        }
+    }
+    for protocol in ["WebSocket", "raw", "other", "h2c"] {
+        let planned = plan_connect(&head, protocol, Some("app.test"), &rules, arrival, Vec::new());
+        if let Ok(request) = planned {
+            assert!(matches!(protocol, "WebSocket" | "raw"));
+            assert_one_reading(&request, "GET", underscores_pass(&forwarding));
         }
     }
 }
@@ -62,7 +71,7 @@ fn underscores_pass(forwarding: &Forwarding) -> bool {
 
 /// The head for the app server is one head, says how long its body is at most
 /// once, and says nothing that only we may say twice.
-fn assert_one_reading(request: &Request, from: &RequestHead<'_, '_>, underscores: bool) {
+fn assert_one_reading(request: &Request, method: &str, underscores: bool) {
     let written = &request.head;
     assert_eq!(memchr::memmem::find(written, b"\r\n\r\n").map(|at| at + 4), Some(written.len()));
     assert!(!has_bare_lf(written));
@@ -71,10 +80,10 @@ fn assert_one_reading(request: &Request, from: &RequestHead<'_, '_>, underscores
     let mut fields = storage();
     let head = parse_request(written, &mut fields).ok().flatten();
     let Some(head) = head else { unreachable!("we cannot read what we have written") };
-    assert_eq!((head.minor, head.method), (1, from.method));
+    assert_eq!((head.minor, head.method), (1, method));
     assert!(head.target.starts_with('/') || head.target == "*");
     let mut framing = FramingFields::default();
-    let mut count = [0; 6];
+    let mut count = [0; 7];
     for field in head.fields {
         let name = Name::of(field.name);
         framing.note(name, field);
@@ -85,7 +94,12 @@ fn assert_one_reading(request: &Request, from: &RequestHead<'_, '_>, underscores
             Name::XForwardedFor => 3,
             Name::XRealIp => 4,
             Name::XForwardedProto => 5,
+            Name::Upgrade if request.is_connect() => 6,
             Name::HopByHop | Name::Upgrade => unreachable!("hop-by-hop: {}", field.name),
+            Name::Connection if request.is_connect() => {
+                assert!(matches!(field.value, b"Upgrade" | b"Upgrade, TE"));
+                continue;
+            }
             Name::Connection => {
                 assert_eq!(field.value, b"TE");
                 continue;
@@ -98,7 +112,8 @@ fn assert_one_reading(request: &Request, from: &RequestHead<'_, '_>, underscores
         };
         count[slot] += 1;
     }
-    assert!(count[0] == 1 && count[2..] == [1, 1, 1, 1] && count[1] <= 1, "{count:?}");
+    assert!(count[0] == 1 && count[2..6] == [1, 1, 1, 1] && count[1] <= 1, "{count:?}");
+    assert_eq!(count[6] == 1, request.is_connect(), "{count:?}");
     assert_eq!(framing.request(1).ok(), Some(request.framing), "framed as we frame it");
 }
 
@@ -141,8 +156,11 @@ mod tests {
     fn the_fuzz_bodies_hold_on_their_seeds() {
         let request = b"POST /a?b HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1, 10.1.1.1\r\n\
             Transfer-Encoding: chunked\r\nmy_key: 1\r\nTE: trailers\r\nConnection: my_key\r\n\r\n";
+        let wish = b"GET /a HTTP/1.1\r\nHost: app.test\r\nSec-WebSocket-Version: 13\r\n\
+            TE: trailers\r\nmy_key: 1\r\nOrigin: a\r\n\r\n";
         for choice in 0..=32 {
             super::forwarded(&[&[choice], &request[..]].concat());
+            super::forwarded(&[&[choice], &wish[..]].concat());
         }
         for response in [
             &b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: X-A\r\nX-A: 1\r\n\r\n"[..],

@@ -27,6 +27,8 @@ pub(super) struct Inbound {
     pub(super) upstream_keeps: bool,
     /// The body is a stream of events.
     pub(super) is_events: bool,
+    /// It is the answer to a gRPC call.
+    pub(super) is_grpc: bool,
     /// The body is coded.
     pub(super) is_coded: bool,
     /// The body is followed, since it may have to be ended.
@@ -45,6 +47,7 @@ impl Inbound {
             status: None,
             upstream_keeps: false,
             is_events: false,
+            is_grpc: false,
             is_coded: false,
             flow: None,
             was_told: false,
@@ -97,7 +100,8 @@ impl Inbound {
             self.status = Some(head.status);
             self.decoder = Decoder::new(seen.framing);
             self.upstream_keeps = seen.keep_alive;
-            (self.is_events, self.is_coded) = (seen.is_events, seen.is_coded);
+            (self.is_events, self.is_grpc) = (seen.is_events, seen.is_grpc);
+            self.is_coded = seen.is_coded;
             Taken::Final
         } else if let (101, Some(upgrade)) = (head.status, upgrade) {
             upgrade.check(&head).map_err(Failure::BadResponse)?;
@@ -189,6 +193,11 @@ impl Inbound {
         self.decoder = Decoder::new(Framing::Empty);
         self.upstream_keeps = false;
         self.was_told = true;
+    }
+
+    /// Whether a body that was ended needs a gRPC status behind it.
+    pub(super) fn lacks_status(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.is_call())
     }
 
     /// What is said at the end of a body that was ended.

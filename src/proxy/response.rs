@@ -1,6 +1,7 @@
 //! The response head: what the app server sent, and what the client is sent.
 
 use super::course::is_event_stream;
+use super::grpc;
 use super::request::{Protocol, Upgrade, is_nominated};
 use super::stamp::Stamp;
 use super::trailer;
@@ -22,6 +23,8 @@ pub(super) struct Seen {
     pub(super) dated: bool,
     /// Its body is a stream of events.
     pub(super) is_events: bool,
+    /// The body is that of a gRPC call.
+    pub(super) is_grpc: bool,
     /// Its body has no known end and is coded: nobody can look into it.
     pub(super) is_coded: bool,
 }
@@ -39,14 +42,17 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
     let mut said = FramingFields::default();
     let mut names = [Name::Other; HEAD_COUNT_MAX];
     let mut options = Options::default();
-    let mut is_events = false;
+    let (mut is_events, mut is_grpc) = (false, false);
     for (field, slot) in head.fields.iter().zip(&mut names) {
         let name = Name::of(field.name);
         *slot = name;
         said.note(name, field);
         match name {
             Name::Connection => options.note(field.value),
-            Name::ContentType => is_events = is_event_stream(field.value),
+            Name::ContentType => {
+                is_events = is_event_stream(field.value);
+                is_grpc = grpc::is_grpc(field.value);
+            }
             _ => {}
         }
     }
@@ -63,7 +69,7 @@ pub(super) fn look(head: &ResponseHead<'_, '_>, is_head: bool) -> Result<Seen, &
         && !said.speaks_of_a_body(head.status);
     let is_open = matches!(framing, Framing::Chunked | Framing::UntilClose);
     let is_coded = is_open && is_coded(head);
-    Ok(Seen { names, options, keep_alive, framing, dated, is_events, is_coded })
+    Ok(Seen { names, options, keep_alive, framing, dated, is_events, is_grpc, is_coded })
 }
 
 /// Whether the body has a content coding that hides where its parts end.

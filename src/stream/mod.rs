@@ -6,4 +6,5 @@
 
 pub mod events;
 pub mod fuzz;
+pub mod grpc;
 pub mod websocket;

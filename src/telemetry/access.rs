@@ -285,6 +285,7 @@ mod tests {
             user_agent: Some(b"curl/8"),
             error: None,
             drain: false,
+            told: false,
         }
     }
 

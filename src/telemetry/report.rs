@@ -280,6 +280,7 @@ mod tests {
             protocol: "HTTP/1.1".into(),
             sent_upstream: true,
             status: Some(504),
+            by_route: false,
         }
     }
 
@@ -317,7 +318,8 @@ mod tests {
                 "event": "request_cut", "method": "POST", "target": "/pay",
                 "client": "192.0.2.7:5", "upstream": "127.0.0.1:8000", "age_ms": 20001,
                 "bytes_in": 5, "bytes_out": 0, "request_id": "01jd", "protocol": "HTTP/1.1",
-                "sent_upstream": true
+                "sent_upstream": true,
+                "by_route": false
             })
         );
     }

@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex};
 use crate::support::client::{Client, get};
 use crate::support::origin::{Next, Origin};
 use crate::support::process::{Launch, Proxy};
-use crate::support::sse::{CHUNKED, CLOSING, Ended, Feed, Tongue, ending, piece, telling};
+use crate::support::sse::{CHUNKED, CLOSING, Ended, Feed, Tongue, ending, events, piece, telling};
 use crate::support::wire::End;
-use crate::support::{admin, ms, pause};
+use crate::support::{admin, ms, pause, ws};
 
-const FIRST: &str = "data: a\n\n";
+pub(crate) const FIRST: &str = "data: a\n\n";
 
-fn clean(body: &str) -> Ended {
+pub(crate) fn clean(body: &str) -> Ended {
     Ended { clean: true, body: body.to_owned() }
 }
 
-fn unclean(body: &str) -> Ended {
+pub(crate) fn unclean(body: &str) -> Ended {
     Ended { clean: false, body: body.to_owned() }
 }
 
 /// SIGTERM; the workers have heard of it when this returns.
-fn drain(proxy: &Proxy) {
+pub(crate) fn drain(proxy: &Proxy) {
     proxy.terminate();
     proxy.wait_phase("draining");
     pause(ms(60));
@@ -29,7 +29,7 @@ fn drain(proxy: &Proxy) {
 
 /// The process ended with everything told, so many of its endless responses by itself.
 #[track_caller]
-fn all_told(proxy: &Proxy, told: u64) {
+pub(crate) fn all_told(proxy: &Proxy, told: u64) {
     proxy.wait_clean_exit();
     assert_eq!((proxy.reported("told"), proxy.reported("cut_total")), (told, 0));
     assert!(proxy.events("request_cut").is_empty());
@@ -127,12 +127,9 @@ fn ends_are_spread_from_the_configured_instant_on() {
         .collect();
     let mut ends: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
     ends.sort();
-    let (first, last) = (ends[0], ends[ends.len() - 1]);
-    assert!(first >= ms(300), "the first after {first:?}");
-    assert!(last - first >= ms(700), "from {first:?} to {last:?}");
-    for tenth in ends.windows(ends.len() / 4) {
-        let took = tenth[tenth.len() - 1] - tenth[0];
-        assert!(took >= ms(100), "a quarter of them ends within {took:?}");
+    // Late they may be on a busy machine, but never early.
+    for (place, end) in (0..).zip(&ends) {
+        assert!(*end >= ms(300 + 4 * place), "number {place} after {end:?}");
     }
     all_told(&proxy, 200);
 }
@@ -306,13 +303,10 @@ fn an_app_server_that_ends_a_stream_ends_it_and_one_that_dies_does_not() {
             let mut feed = Feed::open(&proxy, tongue, "/events");
             feed.until(ended.body.len());
             origin.release("end");
-            if tongue == Tongue::H1 && ended.clean {
-                // The connection is kept.
-                drain(&proxy);
-            }
-            let clean = ended.clean && !tongue.is_h2();
-            if clean && tongue == Tongue::H1Tls {
-                drain(&proxy);
+            if ended.clean && !tongue.is_h2() {
+                // The connection is kept: it is idle.
+                proxy.wait_access("of the stream", |line| line.contains("/events"));
+                proxy.terminate();
             }
             assert_eq!(feed.finish(), ended, "{tongue:?}");
         }
@@ -321,7 +315,6 @@ fn an_app_server_that_ends_a_stream_ends_it_and_one_that_dies_does_not() {
 
 #[test]
 fn a_stream_may_pause_for_longer_than_other_responses() {
-    let ndjson = CHUNKED.replace("text/event-stream", "application/json");
     let origin = telling(CHUNKED, &[FIRST, "data: b\n\n"]);
     let proxy = Launch::before(&origin).set("upstream.between_bytes_timeout", "200ms").start();
     let mut feed = Feed::open(&proxy, Tongue::H1, "/events");
@@ -329,127 +322,57 @@ fn a_stream_may_pause_for_longer_than_other_responses() {
     pause(ms(700));
     origin.release("1");
     assert_eq!(feed.until(18), "data: a\n\ndata: b\n\n");
-    let (_dir, launch) = routed(&telling(&ndjson, &["1", "2"]), "path = '/log'\nendless = true");
-    drop((launch, feed));
-    let origin = telling(&ndjson, &["1", "2"]);
-    let (_dir, launch) = routed(&origin, "path = '/log'\nendless = true");
-    let proxy = launch.set("upstream.between_bytes_timeout", "200ms").start();
-    let mut log = Feed::ask(&proxy, Tongue::H2, ("GET", "/log/7"), &[]);
-    let mut other = Feed::ask(&proxy, Tongue::H2, ("GET", "/logs"), &[]);
-    (log.until(1), other.until(1));
-    assert_eq!(other.finish(), unclean("1"));
-    origin.release("1");
-    assert_eq!(log.until(2), "12");
-}
-
-/// Before this app server, with one route.
-fn routed(origin: &Origin, route: &str) -> (tempfile::TempDir, Launch) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ebbtide.toml");
-    std::fs::write(&path, format!("[[route]]\n{route}\n")).unwrap();
-    let launch = Launch::before(origin).tls().arg("--config").arg(path.display().to_string());
-    (dir, launch)
 }
 
 #[test]
-fn another_endless_body_ends_behind_a_whole_chunk_of_the_app_server() {
-    let ndjson = CHUNKED.replace("text/event-stream", "application/x-ndjson");
-    for tongue in Tongue::ALL {
-        // The second chunk comes in two parts, the third comes too late.
-        let head = ndjson.clone();
-        let origin = Origin::scripted(move |conn, _| {
-            conn.send(format!("{head}2\r\n1\n\r\n4\r\n2,"))?;
-            conn.hold("rest")?;
-            conn.send("3\n\r\n2\r\n4\n\r\n")?;
-            Err(conn.wait_end())
-        });
-        let (_dir, launch) = routed(&origin, "path = '/log'\nendless = true");
-        let proxy = launch.start();
-        let mut feed = Feed::ask(&proxy, tongue, ("POST", "/log"), &[("content-length", "0")]);
-        feed.until(4);
-        drain(&proxy);
-        origin.release("rest");
-        assert_eq!(feed.finish(), clean("1\n2,3\n"), "{tongue:?}");
-        all_told(&proxy, 1);
-    }
-    let origin = telling("HTTP/1.1 200 OK\r\n\r\n", &["until the end"]);
-    let (_dir, launch) = routed(&origin, "path = '/'\nendless = true");
-    let proxy = launch.start();
-    let mut feed = Feed::ask(&proxy, Tongue::H1, ("GET", "/log"), &[]);
-    feed.until(13);
-    proxy.terminate();
-    assert_eq!(feed.finish(), clean("until the end"));
+fn a_stream_is_told_in_time_before_the_hard_deadline() {
+    let origin = telling(CHUNKED, &[FIRST]);
+    let proxy = Launch::before(&origin)
+        .stop("stream_close_after", "60s")
+        .stop("drain_timeout", "2s")
+        .stop("close_timeout", "1500ms")
+        .start();
+    let mut feed = Feed::open(&proxy, Tongue::H1, "/events");
+    feed.until(FIRST.len());
+    let began = proxy.terminate();
+    assert_eq!(feed.finish(), clean(FIRST));
+    assert!(began.elapsed() >= ms(400) && began.elapsed() < ms(1_900), "{:?}", began.elapsed());
     all_told(&proxy, 1);
 }
 
 #[test]
-fn a_route_that_cancels_ends_at_once_on_both_sides_and_names_what_it_ended() {
-    let ordinary = CHUNKED.replace("text/event-stream", "text/plain");
-    for tongue in Tongue::ALL {
-        let head = ordinary.clone();
-        let origin = Origin::scripted(move |conn, request| {
-            if request.target == "/job/begun" {
-                conn.send([head.as_bytes(), &piece(&head, "half")[..]].concat())?;
-            }
-            Err(conn.wait_end())
-        });
-        let (_dir, launch) = routed(&origin, "path = '/job'\non_drain = 'cancel'");
-        let proxy = launch.start();
-        let mut begun = Feed::ask(&proxy, tongue, ("GET", "/job/begun"), &[]);
-        begun.until(4);
-        let mut waiting = Feed::ask(&proxy, tongue, ("GET", "/job"), &[]);
-        origin.wait_started("/job");
-        proxy.terminate();
-        assert_eq!(begun.finish(), unclean("half"), "{tongue:?}");
-        assert_eq!(waiting.status(), 504);
-        assert!(waiting.finish().clean);
-        assert_eq!(
-            (origin.wait_connection_end(0).0, origin.wait_connection_end(1).0),
-            (End::Eof, End::Eof)
-        );
-        assert_eq!(proxy.wait_exit().code(), 0, "it was asked for");
-        assert_eq!((proxy.reported("cancelled_total"), proxy.reported("cut_total")), (2, 0));
-        assert_eq!(proxy.reported("cut"), 2);
-        let cut = proxy.wait_event("request_cut");
-        assert_eq!(cut.fields["by_route"], true);
-        let log = proxy.access_log();
-        assert!(log.iter().all(|line| line["error"] == "cancelled"), "{log:?}");
-    }
-}
-
-#[test]
-fn a_route_closes_after_its_time_cleanly_where_there_is_a_place_and_else_not() {
-    let ordinary = CHUNKED.replace("text/event-stream", "text/plain");
-    for (head, ended) in [(CHUNKED, clean(FIRST)), (&*ordinary, unclean(FIRST))] {
-        for tongue in Tongue::ALL {
-            let origin = telling(head, &[FIRST]);
-            let (_dir, launch) = routed(&origin, "path = '/x'\non_drain = 'close-after 400ms'");
-            let proxy = launch.stop("drain_timeout", "60s").start();
-            let fields = [("content-length", "0")];
-            let mut feed = Feed::ask(&proxy, tongue, ("POST", "/x?y"), &fields);
-            feed.until(FIRST.len());
-            let began = proxy.terminate();
-            assert_eq!(feed.finish(), ended, "{tongue:?}");
-            let took = began.elapsed();
-            assert!(took >= ms(400) && took < ms(5_000), "{took:?}");
-            assert_eq!(proxy.wait_exit().code(), 0);
-            assert_eq!(proxy.reported("told") + proxy.reported("cancelled_total"), 1);
+fn tunnels_and_streams_are_told_in_one_row() {
+    let origin = Origin::scripted(|conn, request| {
+        if request.target == "/chat" {
+            return ws::echo(conn, request);
         }
+        conn.send([CHUNKED.as_bytes(), &piece(CHUNKED, FIRST)[..]].concat())?;
+        Err(conn.wait_end())
+    });
+    let proxy = Launch::before(&origin).arg("--workers").arg("1").stop("spread", "2s").start();
+    let mut feeds = Vec::new();
+    let mut sockets = Vec::new();
+    for _ in 0..25 {
+        let mut feed = Feed::open(&proxy, Tongue::H1, "/events");
+        feed.until(FIRST.len());
+        feeds.push(feed);
+        sockets.push(ws::Socket::open(proxy.client(), "/chat"));
     }
-}
-
-#[test]
-fn a_route_that_finishes_leaves_its_streams_alone() {
-    let origin = ending(CHUNKED, &[FIRST, "data: b\n\n"]);
-    let (_dir, launch) = routed(&origin, "path = '/events'\non_drain = 'finish'");
-    let proxy = launch.start();
-    let mut feed = Feed::open(&proxy, Tongue::H1, "/events");
-    feed.until(FIRST.len());
-    drain(&proxy);
-    origin.release("1");
-    assert_eq!(feed.until(18), "data: a\n\ndata: b\n\n");
-    drop(feed);
-    all_told(&proxy, 0);
+    let began = proxy.terminate();
+    let told = std::thread::spawn(move || {
+        for socket in &mut sockets {
+            assert_eq!(socket.read_to_close(), (Some(1001), vec![]));
+        }
+        (began.elapsed(), sockets)
+    });
+    for feed in feeds {
+        assert_eq!(feed.finish(), clean(FIRST));
+    }
+    let (streams, (tunnels, sockets)) = (began.elapsed(), told.join().unwrap());
+    // Alone, either would be done after 250 ms.
+    assert!(streams >= ms(400) && tunnels >= ms(400), "{streams:?}, {tunnels:?}");
+    drop(sockets);
+    all_told(&proxy, 25);
 }
 
 #[test]
@@ -467,8 +390,9 @@ fn a_stream_that_never_pauses_ends_behind_an_event_all_the_same() {
         feed.until(100);
         proxy.terminate();
         let Ended { clean, body } = feed.finish();
-        assert!(clean && body.ends_with("9\r\n\r\n"), "{tongue:?}");
-        assert_eq!(body.len() % 20, 0);
+        let (events, rest) = events(&body);
+        assert!(clean && rest.is_empty(), "{tongue:?}: {clean}, {rest:?}");
+        assert!(events.iter().all(|event| event == "data: 0123456789"), "{tongue:?}");
         all_told(&proxy, 1);
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use crate::support::h2::H2;
 use crate::support::h2::exchange::Response;
+use crate::support::h2::{Code, H2};
 use crate::support::origin::{Next, Origin};
 use crate::support::process::{Launch, Proxy};
 use crate::support::{PATIENCE, ms};
@@ -168,4 +168,116 @@ fn call_may_be_silent_for_longer_than_any_other_request() {
     origin.release("/hold/patient");
     let response = h2.response(patient);
     assert_eq!(response.trailers, [("grpc-status".to_owned(), "0".to_owned())]);
+}
+
+/// Answers each call with a head and this piece, waits until the call is released, sends
+/// the next one, and so on.
+fn piecewise(pieces: &'static [&'static [u8]]) -> Origin {
+    Origin::scripted(move |conn, request| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n")?;
+        conn.send("Transfer-Encoding: chunked\r\n\r\n")?;
+        for piece in pieces {
+            conn.send(format!("{:x}\r\n", piece.len()))?;
+            conn.send(piece)?;
+            conn.send("\r\n")?;
+            conn.hold(&request.target)?;
+        }
+        Ok(Next::Close)
+    })
+}
+
+/// A call of which so many octets of its answer have come, while its request goes on.
+fn answered(h2: &mut H2, octets: usize) -> u32 {
+    let stream = call(h2, "/hold/both", &[]);
+    h2.data(stream, &message(1), false);
+    while h2.so_far(stream).body.len() < octets {
+        h2.next_frame().unwrap();
+    }
+    stream
+}
+
+const WHOLE: &[u8] = b"\0\0\0\0\x03abc";
+const PART: &[u8] = b"\0\0\0\0\x03a";
+
+#[track_caller]
+fn was_told(response: &Response, body: &[u8]) {
+    assert!(response.whole && response.reset.is_none(), "{response:?}");
+    assert_eq!(response.body, body);
+    let [(status, code), (text, _)] = &response.trailers[..] else { panic!("{response:?}") };
+    assert_eq!(
+        (status.as_str(), code.as_str(), text.as_str()),
+        ("grpc-status", "14", "grpc-message")
+    );
+}
+
+#[test]
+fn stream_ends_between_two_messages_two_seconds_before_the_hard_deadline() {
+    let origin = piecewise(&[WHOLE, WHOLE]);
+    let proxy = Launch::before(&origin).stop("drain_timeout", "2500ms").start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = answered(&mut h2, WHOLE.len());
+    let before = Instant::now();
+    proxy.terminate();
+    was_told(&h2.response(stream), WHOLE);
+    assert!(before.elapsed() >= ms(500), "not before its time: {:?}", before.elapsed());
+    origin.wait_connection_end(0);
+    assert_eq!(proxy.wait_exit().code(), 3, "it was cut short");
+    assert!(before.elapsed() < ms(2500), "and nothing waited for the deadline");
+    let cut = proxy.events("request_cut");
+    assert_eq!((cut.len(), cut[0].text("target")), (1, "/hold/both"));
+}
+
+#[test]
+fn inside_a_message_the_end_waits_for_its_last_octet() {
+    let origin = piecewise(&[PART, b"bc\0\0\0\0\x01x"]);
+    let proxy = Launch::before(&origin).stop("drain_timeout", "2s").start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = answered(&mut h2, PART.len());
+    proxy.terminate();
+    proxy.wait_phase("draining");
+    origin.release("/hold/both");
+    was_told(&h2.response(stream), WHOLE);
+    assert_eq!(proxy.wait_exit().code(), 3);
+}
+
+#[test]
+fn at_the_hard_deadline_half_a_message_is_no_clean_end() {
+    let origin = piecewise(&[PART, WHOLE]);
+    let proxy = Launch::before(&origin).stop("drain_timeout", "1s").start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = answered(&mut h2, PART.len());
+    proxy.terminate();
+    let response = h2.response(stream);
+    assert_eq!((response.reset, response.whole), (Some(Code::INTERNAL_ERROR), false));
+    assert!(response.trailers.is_empty());
+    assert_eq!(proxy.wait_exit().code(), 3);
+    assert_eq!(proxy.events("request_cut").len(), 1);
+}
+
+#[test]
+fn endless_call_is_told_at_once_and_that_is_no_cut() {
+    let origin = piecewise(&[WHOLE, WHOLE]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ebbtide.toml");
+    std::fs::write(&file, "[[route]]\npath = '/hold'\nendless = true\n").unwrap();
+    let proxy = Launch::before(&origin).arg("--config").arg(file.display().to_string()).start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = answered(&mut h2, WHOLE.len());
+    proxy.terminate();
+    was_told(&h2.response(stream), WHOLE);
+    proxy.wait_clean_exit();
+    assert_eq!(proxy.reported("told"), 1);
+}
+
+#[test]
+fn what_only_calls_itself_grpc_in_the_request_is_ended_by_the_deadline_alone() {
+    let origin = Origin::new();
+    let proxy = Launch::before(&origin).stop("drain_timeout", "500ms").start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let stream = unary(&mut h2, "/part/chunked/html", &[]);
+    h2.response_head(stream);
+    proxy.terminate();
+    let response = h2.response(stream);
+    assert_eq!(response.reset, Some(Code::INTERNAL_ERROR));
+    assert_eq!(proxy.wait_exit().code(), 3);
 }

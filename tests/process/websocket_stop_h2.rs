@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use crate::support::h2::{Code, Frame, H2, Ws};
+use crate::support::identity::Identity;
 use crate::support::origin::{Next, Origin};
+use crate::support::peers::{Target, Tunnels};
 use crate::support::process::{Launch, Proxy};
 use crate::support::wire::End;
 use crate::support::ws::{self, BINARY, CLOSE, Frame as Message, TEXT};
@@ -36,7 +38,7 @@ fn drain(proxy: &Proxy) -> Instant {
 fn chat() -> Origin {
     Origin::scripted(|conn, request| match &*request.target {
         "/chat" => ws::echo(conn, request),
-        target => conn.answer("200 OK", target.to_owned()),
+        target => conn.answer("200 OK", target),
     })
 }
 
@@ -144,6 +146,31 @@ fn a_frame_that_is_open_at_the_deadline_is_reset_and_named(way: Way) {
     assert_eq!(cut.text("protocol"), "HTTP/2.0");
     assert_eq!(proxy.reported("cut_total"), 1);
     assert_eq!(origin.wait_connection_end(0).0, End::Reset);
+}
+
+/// Python's `h2` takes nothing more from a connection once it has seen GOAWAY, as
+/// browsers do with their WebSockets.
+#[test]
+fn a_client_of_other_make_is_told_on_every_tunnel_before_goaway() {
+    let origin = Origin::scripted(ws::echo);
+    let identity = Identity::new();
+    let proxy = launch(&origin).identity(&identity.files).stop("spread", "200ms").start();
+    let trusted = Some(identity.authority.clone());
+    let clients = [(proxy.place(), None), (proxy.tls_place(), trusted)];
+    let clients = clients.map(|(place, trusted)| {
+        let seed = u64::from(trusted.is_some());
+        Tunnels::open(&Target { place, trusted, seed }, 20)
+    });
+    proxy.wait_count(&["connections", "tunnel", "websocket"], 40);
+    drain(&proxy);
+    for client in clients {
+        let seen = client.outcome();
+        assert_eq!(seen["faults"], serde_json::json!([]), "{seen}");
+        assert_eq!((seen["told"].as_u64(), seen["ended"].as_u64()), (Some(20), Some(20)), "{seen}");
+        assert_eq!(seen["open_at_goaway"].as_u64(), Some(0), "{seen}");
+        assert!(seen["echoes"].as_u64() > Some(20), "{seen}");
+    }
+    assert_eq!(proxy.wait_clean_exit().code(), 0);
 }
 
 #[test]

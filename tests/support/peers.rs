@@ -6,8 +6,9 @@
 //! written to the connection and was not answered there.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
@@ -175,14 +176,66 @@ fn own(command: &mut Command) -> Counts {
 }
 
 fn python(target: &Target) -> Counts {
+    let mut command = python_script("h2_client.py", target);
+    command.args(["--delays", PYTHON_DELAYS]).arg("--seed").arg(target.seed.to_string());
+    own(&mut command)
+}
+
+/// Python's `h2` with WebSockets on one connection, each with messages under way.
+#[derive(Debug)]
+pub(crate) struct Tunnels {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Tunnels {
+    /// Opens `count` of them, and waits until all are there and talk.
+    ///
+    /// # Panics
+    /// If that does not come true.
+    pub(crate) fn open(target: &Target, count: usize) -> Tunnels {
+        let mut command = python_script("h2_ws.py", target);
+        command.arg("--count").arg(count.to_string()).arg("--seed").arg(target.seed.to_string());
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("a client");
+        let said = BufReader::new(child.stdout.take().expect("its output"));
+        let mut tunnels = Tunnels { child, said };
+        assert_eq!(tunnels.line().as_deref(), Some("open"));
+        tunnels
+    }
+
+    /// What it saw, when it has ended.
+    ///
+    /// # Panics
+    /// If it failed.
+    pub(crate) fn outcome(mut self) -> Value {
+        let line = self.line().expect("an outcome");
+        assert!(self.child.wait().expect("a status").success());
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.said.read_line(&mut line).ok().filter(|&n| n > 0)?;
+        Some(line.trim_end().to_owned())
+    }
+}
+
+impl Drop for Tunnels {
+    fn drop(&mut self) {
+        let _over = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A client in Python that speaks HTTP/2.
+fn python_script(name: &str, target: &Target) -> Command {
     installed("/usr/lib/python3/dist-packages/h2/__init__.py");
     let mut command = Command::new(installed("/usr/bin/python3"));
-    command.arg(source("h2_client.py")).arg("--url").arg(target.url("127.0.0.1"));
-    command.args(["--delays", PYTHON_DELAYS]).arg("--seed").arg(target.seed.to_string());
+    command.arg(source(name)).arg("--url").arg(target.url("127.0.0.1"));
     if let Some(trusted) = &target.trusted {
         command.arg("--ca").arg(trusted);
     }
-    own(&mut command)
+    command
 }
 
 fn go(target: &Target, http1: bool) -> Counts {

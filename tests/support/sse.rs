@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 
 use super::client::Client;
-use super::h2::H2;
+use super::h2::{Code, H2};
 use super::origin::{Next, Origin};
 use super::process::Proxy;
 use super::wire::{Head, find};
@@ -180,6 +180,14 @@ impl Feed {
             Link::Octets { head: Some(head), .. } => head.start.get(9..12)?.parse().ok(),
             Link::Octets { head: None, .. } => None,
             Link::Stream(h2, stream) => Some(h2.so_far(*stream).status),
+        }
+    }
+
+    /// Reads to the end of a stream: the code it was reset with, if it was.
+    pub(crate) fn reset(self) -> Option<Code> {
+        match self.0 {
+            Link::Stream(mut h2, stream) => h2.response(stream).reset,
+            Link::Octets { .. } => None,
         }
     }
 

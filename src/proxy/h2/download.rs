@@ -148,6 +148,9 @@ impl Download {
     /// What is said behind the last piece of a body that was ended. END_STREAM follows
     /// what is ready.
     pub(super) fn end_body(&mut self) {
+        if self.inbound.lacks_status() {
+            self.trailers = Some(head::grpc_end());
+        }
         if let Some(farewell) = self.inbound.farewell() {
             self.piece = [&self.piece[..], farewell.as_bytes()].concat().into();
         }

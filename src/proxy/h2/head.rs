@@ -159,6 +159,15 @@ pub(super) fn own(text: &Text) -> Result<Response<()>, Failure> {
     response.body(()).map_err(|_| Failure::BadResponse("bad response of our own"))
 }
 
+/// The trailers of a gRPC call that a drain ends: nothing is wrong with it, and its client
+/// may begin it again elsewhere.
+pub(super) fn grpc_end() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", Status::Unavailable.code().into());
+    trailers.insert("grpc-message", HeaderValue::from_static("ebbtide: ended by a drain"));
+    trailers
+}
+
 /// The head of a gRPC response that consists of it alone.
 pub(super) fn grpc(
     stamp: &Stamp,

@@ -316,6 +316,8 @@ impl Downstream for Stream<'_> {
         let Refusal { failure, handed, request } = *refusal;
         let reset = match failure {
             Failure::ClientGone => Some(Reason::CANCEL),
+            // Its client has stopped to wait by itself.
+            Failure::CallTimeout if self.download.is_under_way() => Some(Reason::CANCEL),
             _ if self.download.is_under_way() => Some(Reason::INTERNAL_ERROR),
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).

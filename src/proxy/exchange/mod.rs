@@ -15,26 +15,26 @@
 //! | the client taking the response | `timeouts.send` |
 //! | all of it | the hard deadline of a drain |
 
+mod retry;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::course::Course;
-use super::downstream::{Answer, Downstream, Ended, Refusal, Rules, State, Taken, reason};
-use super::failure::Died;
-use super::outbound::poll_write_all;
-use super::patience::{Patience, Wait};
-use super::record::{Summary, record};
-use super::trailer::Policy;
-use super::{Failure, Proxy, Request, Tunnel};
-use crate::config::Retry;
+use self::retry::Again;
 use crate::drain::{Deadline, Stage};
 use crate::http1::{Buffer, Framing};
-use crate::limits::{CUT_SEND, REFUSED_ATTEMPTS};
+use crate::limits::CUT_SEND;
 use crate::net::{Alarm, ConnectError, Look};
-use crate::upstream::{Connection, EndpointId, Fault};
+use crate::proxy::course::Course;
+use crate::proxy::downstream::{Answer, Downstream, Ended, Refusal, Rules, State, Taken, reason};
+use crate::proxy::patience::{Patience, Wait};
+use crate::proxy::record::{Summary, record};
+use crate::proxy::trailer::Policy;
+use crate::proxy::{Failure, Proxy, Request, Tunnel};
+use crate::upstream::{Connection, EndpointId};
 
 /// One request on its way.
 pub(super) struct Exchange<'p, D> {
@@ -65,13 +65,6 @@ pub(super) struct Exchange<'p, D> {
     failure: Option<Failure>,
     /// What a drain asks of it.
     course: Course<'p>,
-}
-
-/// Part of a body that is sent once more, behind the head.
-#[derive(Debug)]
-struct Again {
-    body: Vec<u8>,
-    sent: usize,
 }
 
 impl<'p, D: Downstream> Exchange<'p, D> {
@@ -139,7 +132,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             return Ok(Ended::Keep);
         }
         poll_fn(|cx| self.poll_body(cx)).await?;
-        if !self.side.upload().is_over() && !self.withheld {
+        let goes_on = !self.withheld && !self.side.inbound().was_told;
+        if goes_on && !self.side.upload().is_over() {
             poll_fn(|cx| self.poll_rest(cx)).await?;
         }
         Ok(self.complete())
@@ -214,7 +208,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// What the course asks for is due: the response ends as soon as it may, or at once.
     #[cold]
     fn meet_course(&mut self) -> Result<(), Failure> {
-        if !self.course.was_told() {
+        if !self.course.meet() {
             return Err(Failure::Cancelled);
         }
         self.side.inbound().ask_for_end();
@@ -306,38 +300,6 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             }
         }
         Ok(false)
-    }
-
-    /// The upstream connection ended before the final head.
-    fn died(&self) -> Failure {
-        match self.upstream.as_ref().and_then(|upstream| upstream.socket.fault()) {
-            Some(Fault::Refused) => Failure::Refused,
-            Some(Fault::Reset(reason)) => Failure::Reset(reason),
-            Some(Fault::Malformed) => Failure::BadResponse("malformed HTTP/2 response"),
-            Some(Fault::Unfit(what)) => Failure::BadRequest(what),
-            Some(Fault::Lost) | None => Failure::Died(Died {
-                written: self.side.upload().written > 0,
-                reused: self.upstream.as_ref().is_some_and(|upstream| upstream.reused),
-                answered: self.first_byte.is_some(),
-            }),
-        }
-    }
-
-    /// Sends what was sent to another app server, which refused it; `false` while that
-    /// is not done.
-    fn poll_again(&mut self, cx: &mut Context<'_>) -> bool {
-        let (Some(again), Some(upstream)) = (&mut self.again, &mut self.upstream) else {
-            return true;
-        };
-        let (Again { body, sent }, moved) = (&mut **again, &mut self.patience.moved);
-        let parts = [&self.request.head[..], body];
-        let done = poll_write_all(cx, &mut upstream.socket, parts, sent, moved).is_ready();
-        self.handed |= *sent > 0;
-        if done {
-            // If it was in vain, the rest is too, and says so.
-            self.again = None;
-        }
-        done
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -446,7 +408,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             return Poll::Ready(Ok(()));
         }
         let wait = match self.side.upload().state {
-            State::Client => Wait::ClientBody,
+            // Who calls and is answered says no more.
+            State::Client if self.request.grpc.is_none() => Wait::ClientBody,
             _ => Wait::Leftover,
         };
         match self.patience.pend::<()>(wait) {
@@ -458,58 +421,6 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// Looks whether a client that only waits is still there.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         if self.side.poll_alive(cx) { Ok(()) } else { Err(Failure::ClientGone) }
-    }
-
-    /// Whether the request may be sent again after this.
-    fn may_try_again(&mut self, failure: &Failure) -> bool {
-        match failure {
-            // Whatever its method: it was certainly not executed.
-            Failure::Refused => self.may_send_again(),
-            // Nothing was sent: another endpoint may be up.
-            Failure::Connect(ConnectError::Exhausted(_)) => false,
-            Failure::Connect(ConnectError::Useless(_)) => {
-                self.refused + 1 < self.proxy.pool.len().max(2)
-            }
-            Failure::Connect(_) => self.refused + 1 < self.proxy.pool.len(),
-            Failure::Died(died) if died.answered => false,
-            Failure::Died(died) if !died.written => !self.fresh_only,
-            Failure::Died(died) => {
-                died.reused
-                    && !self.fresh_only
-                    && self.request.is_repeatable
-                    && self.proxy.config.upstream.retry == Retry::Idempotent
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a request that was refused can be sent once more, all that was sent of it.
-    fn may_send_again(&mut self) -> bool {
-        let may = self.proxy.config.upstream.retry != Retry::Never;
-        if self.side.upload().written == 0 {
-            return self.attempts < REFUSED_ATTEMPTS;
-        }
-        let Some(upstream) = self.upstream.as_mut().filter(|_| may) else { return false };
-        let Some(body) = upstream.socket.take_back() else { return false };
-        self.again = Some(Box::new(Again { body, sent: 0 }));
-        self.attempts < REFUSED_ATTEMPTS
-    }
-
-    fn start_over(&mut self) {
-        if self.upstream.is_some() {
-            // The next attempt must not meet another connection that died meanwhile.
-            self.fresh_only = true;
-        } else {
-            self.refused += 1;
-            self.endpoint = self.proxy.pool.after(self.endpoint);
-        }
-        self.drop_upstream();
-        self.handed = false;
-        match &mut self.again {
-            Some(again) => again.sent = 0,
-            None => self.side.restart(),
-        }
-        self.patience.renew();
     }
 
     /// Answers a failure, if there is still somebody and something to answer.
@@ -575,6 +486,9 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             self.failure = lost;
         }
         let was_told = self.side.inbound().was_told;
+        if self.failure.is_none() && was_told && self.course.is_short() {
+            self.failure = Some(Failure::Cut);
+        }
         let reply = self.side.reply();
         let status = match &self.failure {
             Some(failure) => reply.status.unwrap_or_else(|| failure.status(self.handed)),
