@@ -1,5 +1,5 @@
-//! ebbtide beside nginx and HAProxy: what a request, a large body and an idle connection
-//! cost, what a start and a stop take, and what clients lose by a stop.
+//! ebbtide beside nginx and HAProxy: what a request, a large body, a WebSocket's message and
+//! an idle connection cost, what a start and a stop take, and what clients lose by a stop.
 //!
 //! `benches/compare/run` installs the peers and runs this. Proxies have one worker on a
 //! core of their own; load and application share the other. Each response is checked,

@@ -37,18 +37,8 @@ impl Browser {
         Browser { driver, input, said }
     }
 
-    /// Waits until the page has said something of this kind.
-    pub(crate) fn wait(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        self.wait_after(0, what, fits)
-    }
-
-    /// The same, behind a mark.
-    pub(crate) fn wait_after(
-        &self,
-        mark: usize,
-        what: &str,
-        fits: impl Fn(&Value) -> bool,
-    ) -> Value {
+    /// Waits until the page has said something of this kind behind a mark.
+    pub(crate) fn wait(&self, mark: usize, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         within(BOUND, &format!("the page to say {what}"), || {
             let said = lock(&self.said);
             let failed = said.iter().find(|it| it["kind"] == "failed");

@@ -53,8 +53,8 @@ fn over(proxy: &Proxy, target: &str) -> Vec<String> {
 /// Waits until the browser holds both, and to whom.
 fn settled(browser: &Browser, mark: usize, at: &Proxy) {
     let is_echo = |said: &Value| said["socket"] == "echo" && said["text"] == "hello";
-    browser.wait_after(mark, "an echo", is_echo);
-    browser.wait_after(mark, "events", |said| said["source"] == "events");
+    browser.wait(mark, "an echo", is_echo);
+    browser.wait(mark, "events", |said| said["source"] == "events");
     at.wait_count(&["connections", "tunnel", "websocket"], 1);
 }
 
@@ -62,10 +62,10 @@ fn settled(browser: &Browser, mark: usize, at: &Proxy) {
 fn stop(browser: &Browser, one: &Proxy, code: u16, other: &Proxy) {
     let mark = browser.mark();
     one.terminate();
-    let close = browser.wait_after(mark, "a close", |said| said["socket"] == "close");
+    let close = browser.wait(mark, "a close", |said| said["socket"] == "close");
     let (said, is_clean) = (close["code"].as_u64(), close["clean"].as_bool());
     assert_eq!((said, is_clean), (Some(u64::from(code)), Some(true)));
-    let end = browser.wait_after(mark, "an end of the events", |said| said["source"] == "end");
+    let end = browser.wait(mark, "an end of the events", |said| said["source"] == "end");
     assert_eq!(end["again"], true, "it comes back by itself");
     settled(browser, mark, other);
     one.wait_clean_exit();

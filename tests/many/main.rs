@@ -1,11 +1,7 @@
 //! As many tunnels and event streams at a stop as there are descriptors for: all are
 //! told, evenly over `spread`, and the process leaves when the last has gone.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a helper that cannot go on fails its test"
-)]
+#![expect(clippy::expect_used, reason = "a helper that cannot go on fails its test")]
 
 #[path = "../support/mod.rs"]
 mod support;
