@@ -22,7 +22,7 @@ PATIENCE = 5
 
 # The most seconds that a case may take, and all of them.
 BOUND = 240
-BOUND_OF_ALL = 360
+BOUND_OF_ALL = 600
 
 # How many cases are run at once: those that mostly wait, and those that mostly work.
 WAITING = 48

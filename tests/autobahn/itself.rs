@@ -1,6 +1,6 @@
 //! The comparison sees what a relay does wrong.
 
-use crate::echo::Echo;
+use crate::echo;
 use crate::faulty::{Fault, relay};
 use crate::suite::run;
 use crate::verdict::differences;
@@ -9,10 +9,10 @@ use crate::verdict::differences;
 const CASES: &[&str] = &["1.1.[1-3]"];
 
 fn seen(fault: Fault) -> Vec<String> {
-    let echo = Echo::start();
+    let echo = echo();
     let direct = run(&format!("ws://{}/", echo.place()), None, CASES);
     assert_eq!(direct.len(), 3, "{direct:?}");
-    let through = run(&format!("ws://{}/", relay(echo.place(), fault)), None, CASES);
+    let through = run(&format!("ws://{}/", relay(&echo.place(), fault)), None, CASES);
     differences(&direct, &[("a relay", &through)])
 }
 

@@ -10,7 +10,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod echo;
 mod faulty;
 mod itself;
 mod suite;
@@ -20,12 +19,16 @@ use std::thread::ScopedJoinHandle;
 
 use support::identity::Identity;
 use support::process::{Launch, Proxy};
+use support::pypi::{self, Program};
 use verdict::{Verdicts, differences, table};
-
-use crate::echo::Echo;
 
 /// All of the suite, but for the one without a bound, which it does not run itself.
 const CASES: usize = 517;
+
+/// The server at the other end.
+fn echo() -> Program {
+    Program::start(&mut pypi::program("autobahn/echo.py"))
+}
 
 /// How many tunnels a proxy has been, in whole.
 fn tunnels(proxy: &Proxy) -> usize {
@@ -37,7 +40,7 @@ fn tunnels(proxy: &Proxy) -> usize {
 #[test]
 fn every_case_ends_as_it_does_without_a_proxy() {
     let identity = Identity::new();
-    let echoes = [Echo::start(), Echo::start(), Echo::start()];
+    let echoes = [echo(), echo(), echo()];
     let [clear, tls] = [&echoes[1], &echoes[2]].map(|echo| {
         let launch = Launch::before_addr(&echo.place().to_string());
         launch.arg("--tls-listen").arg("127.0.0.1:0").identity(&identity.files).start()

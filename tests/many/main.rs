@@ -6,7 +6,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod app;
 mod crowd;
 mod histogram;
 
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::app::App;
 use crate::crowd::Crowd;
 use crate::histogram::Histogram;
 use crate::support::process::Launch;
+use crate::support::pypi::{self, Program};
 use crate::support::{PATIENCE, ms};
 
 /// How many are wanted.
@@ -50,7 +49,7 @@ fn thousands_are_told_one_after_the_other() {
     let room = room();
     let [tunnels, streams] = [TUNNELS, STREAMS].map(|wanted| (wanted as f64 * room) as usize);
     println!("{tunnels} tunnels of {TUNNELS} wanted, {streams} event streams of {STREAMS}");
-    let app = App::start();
+    let app = Program::start(&mut pypi::program("many/app.py"));
     let proxy = Launch::before_addr(&app.place().to_string())
         .admin()
         .arg("--access-log")

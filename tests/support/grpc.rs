@@ -1,60 +1,18 @@
 //! gRPC's own client and server, made of PyPI's grpcio: children that say what they see
 //! in lines of JSON. `tests/run` installs the library.
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::{PATIENCE, pypi, within};
+use super::pypi::{self, Program};
+use super::{PATIENCE, within};
 
 /// The call must be over by then, whatever happens: longer than any drain of a test.
 const LONG: f64 = 60.0;
 
-/// A child, and the lines that it has said.
-#[derive(Debug)]
-struct Program {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Program {
-    fn start(script: &str, arguments: &[String]) -> Program {
-        let mut child = pypi::program(&format!("peers/grpc/{script}"))
-            .args(arguments)
-            // A proxy for all that would stand between the test's own.
-            .env_remove("http_proxy")
-            .env_remove("https_proxy")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("Python");
-        let stdin = child.stdin.take().expect("a pipe");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let said = serde_json::from_str(&line).expect("a line of JSON");
-                heard.lock().unwrap_or_else(PoisonError::into_inner).push(said);
-            }
-        });
-        Program { child, stdin, lines }
-    }
-
-    fn lines(&self) -> Vec<Value> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
+fn start(script: &str, arguments: &[String]) -> Program {
+    Program::start(pypi::program(&format!("peers/grpc/{script}")).args(arguments))
 }
 
 /// A server.
@@ -67,7 +25,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one and waits until it listens.
     pub(crate) fn start() -> Server {
-        let program = Program::start("server.py", &[]);
+        let program = start("server.py", &[]);
         let port = within(PATIENCE, "grpcio's server to listen", || {
             program.lines().first().and_then(|line| line["port"].as_u64())
         });
@@ -115,11 +73,11 @@ impl Client {
     pub(crate) fn new(port: u16, trusted: Option<&Path>) -> Client {
         let mut arguments = vec![format!("localhost:{port}")];
         arguments.extend(trusted.map(|path| path.display().to_string()));
-        Client { program: Program::start("client.py", &arguments), answered: 0 }
+        Client { program: start("client.py", &arguments), answered: 0 }
     }
 
     fn tell(&mut self, command: &Value) -> Value {
-        writeln!(self.program.stdin, "{command}").expect("grpcio's client to listen");
+        self.program.tell(command);
         let answer = within(PATIENCE, &format!("grpcio's client to do {command}"), || {
             self.program.lines().get(self.answered).cloned()
         });
