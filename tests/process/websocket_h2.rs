@@ -130,6 +130,7 @@ fn another_answer_is_the_plain_response_it_is_and_the_connection_goes_on() {
     let origin = Origin::scripted(|conn, request| match &*request.target {
         "/no" => conn.answer("403 Forbidden", "not for you"),
         "/none" => conn.answer("404 Not Found", ""),
+        "/away" => conn.answer("302 Found", ""),
         "/version" => {
             conn.send("HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\n")?;
             conn.send(
@@ -141,12 +142,9 @@ fn another_answer_is_the_plain_response_it_is_and_the_connection_goes_on() {
     });
     let proxy = start(&origin);
     let mut h2 = connect(&proxy);
-    for (path, status, text) in [
-        ("/no", 403, "not for you"),
-        ("/none", 404, ""),
-        ("/ok", 200, "plain"),
-        ("/version", 426, ""),
-    ] {
+    for (path, status, text) in
+        [("/no", 403, "not for you"), ("/none", 404, ""), ("/away", 302, ""), ("/version", 426, "")]
+    {
         let ws = Ws::wish(&mut h2, path);
         ws.send(&mut h2, &Message::new(TEXT, "too early"));
         let answer = h2.response(ws.stream);
@@ -160,6 +158,31 @@ fn another_answer_is_the_plain_response_it_is_and_the_connection_goes_on() {
     assert_eq!(origin.connections(), 1);
     let line = proxy.wait_access("the refusal's line", |line| line.contains("/no\""));
     assert!(line.contains("\"CONNECT\"") && line.contains("403"), "{line}");
+}
+
+/// To a client a success is the tunnel that it has asked for.
+#[test]
+fn a_success_that_is_no_101_is_a_502() {
+    let origin = Origin::scripted(|conn, request| match &*request.target {
+        "/ok" => conn.answer("200 OK", "plain"),
+        "/none" => {
+            conn.send("HTTP/1.1 204 No Content\r\n\r\n")?;
+            Ok(Next::KeepAlive)
+        }
+        _ => conn.answer("200 OK", "served"),
+    });
+    let proxy = start(&origin);
+    let mut h2 = connect(&proxy);
+    for path in ["/ok", "/none"] {
+        let ws = Ws::wish(&mut h2, path);
+        let answer = h2.response(ws.stream);
+        assert_eq!((answer.status, answer.whole), (502, true), "{path}");
+    }
+    proxy.wait_event_where("the cause", |event| {
+        event.is("request_failed") && event.text("cause") == "a success that is no 101"
+    });
+    let stream = h2.get("/after");
+    assert_eq!(h2.response(stream).text(), "served");
 }
 
 #[test]
@@ -333,6 +356,20 @@ fn a_protocol_that_is_allowed_passes_octets_and_half_closes() {
     assert_eq!(ws.exactly(&mut h2, 300_000), Ok(pattern(300_000)));
     assert_eq!(ws.end(&mut h2), End::Eof);
     proxy.wait_count(&["connections", "tunnel", "opaque"], 0);
+}
+
+#[test]
+fn a_wish_that_ends_with_its_head_is_a_tunnel_in_which_only_the_app_server_speaks() {
+    let origin = raw(|conn| {
+        assert_eq!(conn.wait_end(), End::Eof);
+        conn.send("only this")?;
+        Ok(Next::Close)
+    });
+    let proxy = start_raw(&origin);
+    let mut h2 = connect(&proxy);
+    let stream = h2.headers(&h2.connect_pseudo("raw/1", "/x"), true);
+    let answer = h2.response(stream);
+    assert_eq!((answer.status, &*answer.text(), answer.whole), (200, "only this", true));
 }
 
 #[test]

@@ -77,6 +77,10 @@ impl Download {
         let (is_head, wish) = (request.is_head, request.upgrade.as_deref());
         let taken =
             self.inbound.take_head(upstream, &proxy.spare, (is_head, wish), |head, seen| {
+                if wish.is_some() && (200..300).contains(&head.status) {
+                    // To its client that would be a tunnel (RFC 8441 section 4).
+                    return Err(Failure::BadResponse("a success that is no 101"));
+                }
                 if head.status >= 200 {
                     *policy = seen.trailers();
                     *ready = Some(head::response(head, seen, is_head, &proxy.stamp)?);

@@ -12,6 +12,7 @@
 //! | a client that is silent while streams are open | `timeouts.h2_ping`, twice |
 //! | a client that takes no octets | `timeouts.send` |
 //! | a client that resets what it has asked for | [`RESETS_MAX`] in [`RESETS_WINDOW`] |
+//! | the wait of a drain for WebSockets | `close_timeout` after they are told, the hard deadline |
 //! | the wait between the two GOAWAYs | `goaway_grace`, [`GOAWAY_PATIENCE`] after it |
 //! | the farewell of a connection that is cut | [`CUT_SEND`] |
 //!
@@ -19,7 +20,8 @@
 //! highest stream id and a PING, then, when the client has had the grace and
 //! acknowledged, GOAWAY with the last stream that was taken. Streams opened in
 //! between are served like any other. See `gate` for how the second step is
-//! kept from coming too early.
+//! kept from coming too early. Browsers take the first for the end of their
+//! WebSockets, so it waits until those have been told in their own protocol.
 
 mod gate;
 mod idlers;
