@@ -67,20 +67,21 @@ fn config(
     Arc::new(config)
 }
 
-/// An app server of HTTP/1.1 with TLS, which answers each request with its target; it
-/// says what it was sent as SNI. One that asks for `/cut` gets a body that the end of
-/// the connection ends, with a close_notify or without.
+/// An app server of HTTP/1.1 with TLS, which answers each request with its target and
+/// what it was sent as SNI, and says on which connection. `/cut/…` gets a body that the
+/// end of the connection ends, with a close_notify or without; behind `/close` it closes
+/// unsaid; an Upgrade makes it an echo.
 fn https(config: Arc<ServerConfig>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        for sock in listener.incoming() {
+        for (nth, sock) in listener.incoming().enumerate() {
             let (sock, config) = (sock.unwrap(), Arc::clone(&config));
             std::thread::spawn(move || {
                 sock.set_read_timeout(Some(PATIENCE)).unwrap();
                 let session = ServerConnection::new(config).unwrap();
                 // A proxy that does not believe us leaves.
-                let _left = serve(rustls::StreamOwned::new(session, sock));
+                let _left = serve(rustls::StreamOwned::new(session, sock), nth);
             });
         }
     });
@@ -89,6 +90,7 @@ fn https(config: Arc<ServerConfig>) -> u16 {
 
 fn serve(
     mut tls: rustls::StreamOwned<ServerConnection, std::net::TcpStream>,
+    nth: usize,
 ) -> std::io::Result<()> {
     loop {
         let mut head = Vec::new();
@@ -108,10 +110,24 @@ fn serve(
             }
             return tls.flush();
         }
+        if head.contains("Upgrade: echo") {
+            tls.write_all(b"HTTP/1.1 101 Ok\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")?;
+            let mut octets = [0; 1000];
+            loop {
+                let n = tls.read(&mut octets)?;
+                tls.write_all(&octets[..n])?;
+                tls.flush()?;
+            }
+        }
         let sni = tls.conn.server_name().unwrap_or_default().to_owned();
         let body = format!("{target} {sni}");
-        write!(tls, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+        let head = format!("HTTP/1.1 200 OK\r\nX-Nth: {nth}\r\nContent-Length: {}", body.len());
+        write!(tls, "{head}\r\n\r\n{body}")?;
         tls.flush()?;
+        if target == "/close" {
+            tls.conn.send_close_notify();
+            return tls.flush();
+        }
     }
 }
 
@@ -148,12 +164,41 @@ fn http1_over_tls_is_served_again_and_again_over_one_connection() {
         let mut client = proxy.client();
         for n in 0..5 {
             client.get(&format!("/{n}"));
-            assert_eq!(client.response().text(), format!("/{n} localhost"));
+            let response = client.response();
+            assert_eq!(response.text(), format!("/{n} localhost"));
+            assert_eq!(response.field("x-nth"), Some("0"), "over {version:?}");
         }
-        client.post("/body", &crate::support::pattern(10));
-        drop(client);
         let line = proxy.wait_access("a line", |line| line.contains("/4"));
         assert!(line.contains(&endpoint), "{line}");
+    }
+}
+
+#[test]
+fn a_connection_that_was_closed_meanwhile_is_never_an_error() {
+    let ground = Ground::new();
+    let port = https(config(&ground.good(), &[], &BOTH));
+    let launch = ground.launch(&format!("https://localhost:{port}"));
+    let proxy = launch.set("upstream.idle_timeout", "60s").start();
+    let mut client = proxy.client();
+    for _ in 0..10 {
+        client.get("/close");
+        assert_eq!(client.response().status, 200);
+        crate::support::pause(crate::support::ms(20));
+    }
+}
+
+#[test]
+fn a_connection_with_tls_may_become_another_protocol() {
+    let ground = Ground::new();
+    let port = https(config(&ground.good(), &[], &BOTH));
+    let launch = ground.launch(&format!("https://localhost:{port}"));
+    let proxy = launch.set("upgrade_tokens", "echo").start();
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert!(client.head().start.starts_with("HTTP/1.1 101 "));
+    for word in ["hello", "again"] {
+        client.send(word);
+        assert_eq!(client.octets(5), word.as_bytes());
     }
 }
 

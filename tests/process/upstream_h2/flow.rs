@@ -230,3 +230,23 @@ fn many_who_need_a_connection_share_the_one_that_is_opened() {
     above.into_iter().for_each(|stream| assert_eq!(h2.response(stream).text(), "x"));
     assert!(origin.accept_now().is_none());
 }
+
+#[test]
+fn whoever_waits_for_a_connection_does_not_need_him_who_began_it() {
+    let origin = H2Origin::new();
+    let proxy = launch(&origin).start();
+    let mut first = proxy.client();
+    first.get("/leaves");
+    let mut begun = origin.accept_bare();
+    begun.preface();
+    let mut second = proxy.client();
+    second.get("/stays");
+    // The second waits by now, or asks only when the first has gone: both have to work.
+    crate::support::pause(ms(50));
+    first.reset();
+    let mut peer = origin.accept();
+    let (stream, seen) = peer.whole_request();
+    assert_eq!(seen.field(":path"), Some("/stays"));
+    peer.answer(stream, "served");
+    assert_eq!(second.response().text(), "served");
+}
