@@ -125,6 +125,8 @@ fn serve(
         write!(tls, "{head}\r\n\r\n{body}")?;
         tls.flush()?;
         if target == "/close" {
+            // Not in the same breath: the response is over by then.
+            crate::support::pause(crate::support::ms(5));
             tls.conn.send_close_notify();
             return tls.flush();
         }
