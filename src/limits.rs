@@ -194,6 +194,10 @@ pub const H2_PIECE_MAX: usize = 64 << 10;
 /// can be sent again if it refuses the stream. What is longer is not sent again.
 pub const H2_TAKE_BACK_MAX: usize = 32 << 10;
 
+/// How long an app server that has said nothing since a PING but that it is there is let
+/// alone: gRPC's servers allow a PING in five minutes, unless they have sent something.
+pub const H2_PING_AGAIN: Duration = Duration::from_secs(310);
+
 /// How often a request is sent that app servers refuse.
 pub const REFUSED_ATTEMPTS: u8 = 3;
 

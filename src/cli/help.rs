@@ -83,7 +83,8 @@ several for one name with keys of different kinds. Replaces the list of any othe
 pub(super) const UPSTREAM: &str = "\
 Forward to this app server; may be repeated [key: upstream.endpoints]
 
-HOST:PORT, http://HOST:PORT, [::1]:PORT, or unix:PATH. One that cannot be reached does not stop \
+HOST:PORT, [::1]:PORT or unix:PATH; with TLS https://HOST:PORT; for HTTP/2 h2c://HOST:PORT, \
+h2c:unix:PATH or, with TLS, h2://HOST:PORT. One that cannot be reached does not stop \
 the start. Replaces the list of any other source.";
 
 /// About `check`.

@@ -202,8 +202,8 @@ pub static KEYS: &[Key] = &[
         "upstream.h2_ping_interval",
         Is("10s"),
         time(NONE, |d, v| d.config.upstream.h2_ping_interval = v),
-        "With streams open, how long an app on HTTP/2 may be silent before it is sent a PING; 0 \
-         switches it off.",
+        "With streams open, how long an app on HTTP/2 may be silent before it is sent a PING; if \
+         nothing else follows, the next is sent after five minutes. 0 switches it off.",
     ),
     key(
         "upstream.h2_ping_timeout",

@@ -12,7 +12,7 @@ use crate::http1::body::Progress;
 use crate::http1::head::{parse_response, storage};
 use crate::http1::{Buffer, Decoder, Emit, Framing, ResponseHead};
 use crate::limits::{BUFFER, INTERIM_MAX, RESPONSE_HEAD_MAX};
-use crate::upstream::{Connection, Spare};
+use crate::upstream::{Connection, Fault, Spare};
 
 /// What stands for HTTP/2 where HTTP/1 has its minor version.
 pub(super) const HTTP_2: u8 = 2;
@@ -235,7 +235,11 @@ impl Inbound {
                 }
                 Ok(false)
             }
-            Err(_) => Err(Failure::Truncated("the app server reset its connection")),
+            Err(_) => Err(Failure::Truncated(match upstream.socket.fault() {
+                Some(Fault::Malformed) => "the app server broke the rules of HTTP/2",
+                Some(Fault::Reset(_)) => "the app server reset the stream",
+                _ => "the app server reset its connection",
+            })),
         })
     }
 }

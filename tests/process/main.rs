@@ -43,6 +43,8 @@ mod timeouts;
 mod tls;
 mod tls_stop;
 mod trust;
+mod upstream_h2;
+mod upstream_tls;
 mod watchdog;
 mod way;
 mod websocket;

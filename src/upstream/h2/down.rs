@@ -260,7 +260,8 @@ fn write_head(head: &Response<()>, said: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
     let chunked = said.is_some_and(|said| said.starts_with("transfer"));
     for (name, value) in head.headers() {
-        if !(is_of_connection(name) || chunked && name == CONTENT_LENGTH) {
+        let framed_anew = chunked && name == CONTENT_LENGTH;
+        if !is_of_connection(name) && !framed_anew {
             put_field(name.as_str(), value.as_bytes(), out);
         }
     }

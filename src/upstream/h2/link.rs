@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::links::{Links, Rules};
 use crate::limits::{
-    H2_DATA_FRAME, H2_SEND_BUFFER, H2_UPSTREAM_RESETS_MAX, H2_UPSTREAM_WINDOW_STREAM,
-    RESPONSE_HEAD_MAX, TICK,
+    H2_DATA_FRAME, H2_PING_AGAIN, H2_SEND_BUFFER, H2_UPSTREAM_RESETS_MAX,
+    H2_UPSTREAM_WINDOW_STREAM, RESPONSE_HEAD_MAX, TICK,
 };
 use crate::net::{ConnectError, Socket};
 
@@ -126,7 +126,7 @@ pub(super) async fn open(
 pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
     let Line { mut h2, heard } = line;
     let mut pings = h2.ping_pong();
-    let mut watch = Watch { heard: heard.get(), since: Instant::now(), pinged: None };
+    let mut watch = Watch::new(heard.get());
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     poll_fn(|cx| {
         if Pin::new(&mut h2).poll(cx).is_ready() {
@@ -134,10 +134,6 @@ pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
         }
         link.most.set(h2.max_concurrent_send_streams());
         watch.look(heard.get());
-        if let (Some(pings), true) = (&mut pings, watch.pinged.is_none()) {
-            // Whatever came was an answer; but only then may another be sent.
-            let _answered = pings.poll_pong(cx);
-        }
         loop {
             let due = watch.due(&link, links.rules());
             if timer.deadline() > due || timer.is_elapsed() {
@@ -161,11 +157,14 @@ pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
 
 fn ping(pings: Option<&mut PingPong>, cx: &mut Context<'_>) {
     if let Some(pings) = pings {
-        // One that is still under way will do.
-        let _late = pings.poll_pong(cx);
+        // The answer to the last one makes room for another.
+        let _answered = pings.poll_pong(cx);
         let _under_way = pings.send_ping(Ping::opaque());
     }
 }
+
+/// Octets of a PING's acknowledgement.
+const PONG: u64 = 9 + 8;
 
 /// Whether the app server is still there.
 struct Watch {
@@ -175,6 +174,8 @@ struct Watch {
     since: Instant,
     /// When it was sent a PING that nothing has come after.
     pinged: Option<Instant>,
+    /// It has said nothing since the last PING but that it is there.
+    assured: bool,
 }
 
 /// What is to be done now.
@@ -186,47 +187,54 @@ enum Act {
 }
 
 impl Watch {
+    fn new(heard: u64) -> Self {
+        Watch { heard, since: Instant::now(), pinged: None, assured: false }
+    }
+
     fn look(&mut self, heard: u64) {
-        if self.heard != heard {
-            *self = Watch { heard, since: Instant::now(), pinged: None };
+        let more = heard - self.heard;
+        if more > 0 {
+            let assured = self.pinged.is_some() && more <= PONG;
+            *self = Watch { assured, ..Watch::new(heard) };
         }
+    }
+
+    /// When the silence on a connection with streams has to be looked into.
+    fn silence_end(&self, link: &Link, rules: &Rules) -> Option<Instant> {
+        if rules.ping_interval.is_zero() {
+            return None;
+        }
+        Some(match self.pinged {
+            Some(at) => later(at, rules.ping_timeout),
+            // Servers of gRPC send away who asks again too soon.
+            None if self.assured => later(self.since, rules.ping_interval.max(H2_PING_AGAIN)),
+            None => later(self.since.max(link.since.get()), rules.ping_interval),
+        })
     }
 
     /// When something may have to be done, at the latest.
     fn due(&self, link: &Link, rules: &Rules) -> Instant {
-        let now = Instant::now();
         if link.streams.get() == 0 {
             return later(link.since.get(), rules.idle);
         }
         // Nobody tells when the last stream ends: that is looked for.
-        let look = now + rules.idle.max(TICK);
-        if rules.ping_interval.is_zero() {
-            return look;
-        }
-        let ping = match self.pinged {
-            Some(at) => later(at, rules.ping_timeout),
-            None => later(self.since.max(link.since.get()), rules.ping_interval),
-        };
-        ping.min(look)
+        let look = Instant::now() + rules.idle.max(TICK);
+        self.silence_end(link, rules).map_or(look, |end| end.min(look))
     }
 
     fn act(&mut self, link: &Link, rules: &Rules) -> Act {
         let now = Instant::now();
         if link.streams.get() == 0 {
-            self.pinged = None;
+            (self.pinged, self.assured) = (None, false);
             let idle = now >= later(link.since.get(), rules.idle);
             return if idle { Act::Retire } else { Act::Nothing };
         }
-        if rules.ping_interval.is_zero() {
+        if self.silence_end(link, rules).is_none_or(|end| now < end) {
             return Act::Nothing;
         }
-        match self.pinged {
-            Some(at) if now >= later(at, rules.ping_timeout) => Act::GiveUp,
-            None if now >= later(self.since.max(link.since.get()), rules.ping_interval) => {
-                self.pinged = Some(now);
-                Act::Ping
-            }
-            _ => Act::Nothing,
+        match self.pinged.replace(now) {
+            Some(_) => Act::GiveUp,
+            None => Act::Ping,
         }
     }
 }

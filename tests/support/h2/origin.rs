@@ -152,6 +152,8 @@ pub(crate) struct Peer {
     pub(crate) acks: usize,
     /// Frames of GOAWAY that came.
     pub(crate) goaways: Vec<Code>,
+    /// The last stream that a test has asked for.
+    taken: u32,
     /// What the proxy lets us send, on streams and (0) on the connection.
     room: BTreeMap<u32, i64>,
 }
@@ -170,6 +172,7 @@ impl Peer {
             pings: 0,
             acks: 0,
             goaways: Vec::new(),
+            taken: 0,
             room: BTreeMap::from([(0, 65_535)]),
         }
     }
@@ -252,11 +255,13 @@ impl Peer {
         }
     }
 
-    /// The next stream that is opened.
+    /// The next stream that was opened, in their order.
     #[track_caller]
     pub(crate) fn request(&mut self) -> u32 {
-        let before = self.seen.keys().max().copied().unwrap_or(0);
-        self.wait("a request", |peer| peer.seen.keys().find(|stream| **stream > before).copied())
+        let before = self.taken;
+        let next = |peer: &Peer| peer.seen.keys().find(|stream| **stream > before).copied();
+        self.taken = self.wait("a request", next);
+        self.taken
     }
 
     /// The next request, to its end.
