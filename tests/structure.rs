@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("http1", &["limits"]),
     ("stream", &["limits"]),
     ("upstream", &["http1", "net", "config", "drain", "telemetry", "limits"]),
-    ("proxy", &["upstream", "http1", "net", "drain", "config", "telemetry", "limits"]),
+    ("proxy", &["upstream", "stream", "http1", "net", "drain", "config", "telemetry", "limits"]),
     (
         "serve",
         &[
