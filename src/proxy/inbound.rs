@@ -161,11 +161,6 @@ impl Inbound {
         self.flow = Some(Box::new(flow));
     }
 
-    /// Whether the body is followed.
-    pub(super) fn is_followed(&self) -> bool {
-        self.flow.is_some()
-    }
-
     /// The body is to end as soon as it may.
     pub(super) fn ask_for_end(&mut self) {
         if let Some(flow) = &mut self.flow {

@@ -7,7 +7,9 @@
 //! of the downstream connection; `response` decides what of the answer passes;
 //! [`failure`] maps whatever went wrong to one status and one cause, and
 //! `respond` says so. What the client's protocol makes of all that is behind the
-//! trait `downstream`: [`h1`] writes octets, [`h2`] sends frames.
+//! trait `downstream`: [`h1`] writes octets, [`h2`] sends frames. What a drain asks of
+//! one exchange is in `course`, where an endless body may end in `flow`, and whose turn
+//! it is among all that are told in `tellings`.
 //!
 //! Does not know how a connection lives: that is [`crate::serve`].
 

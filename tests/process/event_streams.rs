@@ -322,6 +322,17 @@ fn a_stream_may_pause_for_longer_than_other_responses() {
     pause(ms(700));
     origin.release("1");
     assert_eq!(feed.until(18), "data: a\n\ndata: b\n\n");
+    // Whether it can be followed or not.
+    let coded = CHUNKED.replace("\r\n\r\n", "\r\nContent-Encoding: br\r\n\r\n");
+    let origin = telling(&coded, &["1", "2"]);
+    let proxy = Launch::before(&origin).set("upstream.between_bytes_timeout", "200ms").start();
+    let mut feed = Feed::open(&proxy, Tongue::H2, "/events");
+    let mut post = Feed::ask(&proxy, Tongue::H1, ("POST", "/events"), &[("content-length", "0")]);
+    feed.until(1);
+    post.until(1);
+    assert_eq!(post.finish(), unclean("1"));
+    origin.release("1");
+    assert_eq!(feed.until(2), "12");
 }
 
 #[test]

@@ -202,10 +202,14 @@ impl Feed {
             match self.more() {
                 Ok(()) => {}
                 // FIN, and close_notify before it over TLS.
-                Err(error) => break error.is_none(),
+                Err(error) => {
+                    eprintln!("the connection ended with {error:?}");
+                    break error.is_none();
+                }
             }
         };
         let (body, whole) = self.body();
+        eprintln!("whole: {whole:?}, over: {over}");
         Ended { clean: whole.unwrap_or(over) && over, body }
     }
 

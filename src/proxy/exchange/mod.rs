@@ -357,14 +357,14 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                     if D::SHOWS_CANCEL || self.side.upload().is_done() {
                         self.watch_client(cx)?;
                     }
-                    if self.course.is_endless() || self.side.inbound().is_followed() {
-                        if self.ends_here() {
-                            continue;
-                        }
-                        return self.patience.pend(Wait::Endless);
+                    if self.ends_here() {
+                        continue;
                     }
-                    let waits = self.side.upload().state == State::Client;
-                    let wait = if waits { Wait::EitherSide } else { Wait::BetweenBytes };
+                    let wait = match self.side.upload().state {
+                        _ if self.course.is_endless() => Wait::Endless,
+                        State::Client => Wait::EitherSide,
+                        _ => Wait::BetweenBytes,
+                    };
                     return self.patience.pend(wait);
                 }
             }
