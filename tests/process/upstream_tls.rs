@@ -79,6 +79,7 @@ fn https(config: Arc<ServerConfig>) -> u16 {
             let (sock, config) = (sock.unwrap(), Arc::clone(&config));
             std::thread::spawn(move || {
                 sock.set_read_timeout(Some(PATIENCE)).unwrap();
+                sock.set_nodelay(true).unwrap();
                 let session = ServerConnection::new(config).unwrap();
                 // A proxy that does not believe us leaves.
                 let _left = serve(rustls::StreamOwned::new(session, sock), nth);

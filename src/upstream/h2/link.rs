@@ -176,6 +176,8 @@ struct Watch {
     pinged: Option<Instant>,
     /// It has said nothing since the last PING but that it is there.
     assured: bool,
+    /// Since when the goodbye is under way.
+    leaving: Option<Instant>,
 }
 
 /// What is to be done now.
@@ -188,14 +190,14 @@ enum Act {
 
 impl Watch {
     fn new(heard: u64) -> Self {
-        Watch { heard, since: Instant::now(), pinged: None, assured: false }
+        Watch { heard, since: Instant::now(), pinged: None, assured: false, leaving: None }
     }
 
     fn look(&mut self, heard: u64) {
         let more = heard - self.heard;
         if more > 0 {
             let assured = self.pinged.is_some() && more <= PONG;
-            *self = Watch { assured, ..Watch::new(heard) };
+            *self = Watch { assured, leaving: self.leaving, ..Watch::new(heard) };
         }
     }
 
@@ -214,6 +216,9 @@ impl Watch {
 
     /// When something may have to be done, at the latest.
     fn due(&self, link: &Link, rules: &Rules) -> Instant {
+        if let Some(since) = self.leaving {
+            return later(since, rules.ping_timeout);
+        }
         if link.streams.get() == 0 {
             return later(link.since.get(), rules.idle);
         }
@@ -224,10 +229,17 @@ impl Watch {
 
     fn act(&mut self, link: &Link, rules: &Rules) -> Act {
         let now = Instant::now();
+        if self.leaving.is_some() {
+            // It does not even take that.
+            return Act::GiveUp;
+        }
         if link.streams.get() == 0 {
             (self.pinged, self.assured) = (None, false);
-            let idle = now >= later(link.since.get(), rules.idle);
-            return if idle { Act::Retire } else { Act::Nothing };
+            if now < later(link.since.get(), rules.idle) {
+                return Act::Nothing;
+            }
+            self.leaving = Some(now);
+            return Act::Retire;
         }
         if self.silence_end(link, rules).is_none_or(|end| now < end) {
             return Act::Nothing;

@@ -53,10 +53,10 @@ fn a_window_of_one_octet_will_do() {
 fn a_client_that_does_not_read_holds_up_nobody_else() {
     let origin = H2Origin::new();
     // Nobody is given up meanwhile.
-    let proxy = launch(&origin).set("timeouts.send", "10m").start();
+    let proxy = launch(&origin).set("upstream.h2_streams", "4").set("timeouts.send", "10m").start();
     let mut peer = warmed(&origin, &proxy);
     let mut stuck: Vec<Client> =
-        (0..8).map(|_| Client::connect_narrow(&proxy.place(), 4096)).collect();
+        (0..3).map(|_| Client::connect_narrow(&proxy.place(), 4096)).collect();
     for client in &mut stuck {
         client.get("/stuck");
         let stream = peer.request();
