@@ -207,8 +207,19 @@ pub const H2_FAREWELL: Duration = Duration::from_millis(100);
 /// How often a tunnel may move octets before others have their turn.
 pub const TUNNEL_TURNS: u32 = 16;
 
+/// How long a TCP connection is silent before the kernel asks whether its client is there,
+/// how long it waits for an answer, and how often it asks in vain.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// See [`KEEPALIVE_AFTER`].
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// See [`KEEPALIVE_AFTER`].
+pub const KEEPALIVE_TIMES: u32 = 4;
+
 /// How long before the hard deadline a gRPC call is ended between two messages.
 pub const CALL_LAST: Duration = Duration::from_secs(2);
+
+/// How long a connection whose endless response was ended waits for another request.
+pub const TOLD_GRACE: Duration = Duration::from_millis(100);
 
 /// The longest pause between two endless streams that are told to end.
 pub const TELL_EVERY: Duration = Duration::from_millis(10);

@@ -176,6 +176,19 @@ pub(super) fn path(text: &str) -> Parsed<String> {
     if !text.bytes().all(|octet| octet.is_ascii_graphic()) {
         return Err(Refused::because("such octets are sent as %20, and compared like that"));
     }
+    if text.contains('*') {
+        return Err(Refused::because(
+            "there are no wildcards: a path stands for all that lies below",
+        ));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(Refused::because("clients send no dot segments: it would match nothing"));
+    }
+    let coded =
+        |rest: &str| rest.get(..2).is_some_and(|it| it.bytes().all(|o| o.is_ascii_hexdigit()));
+    if !text.split('%').skip(1).all(coded) {
+        return Err(Refused::because("a % stands before two hexadecimal digits"));
+    }
     Ok(text.to_owned())
 }
 

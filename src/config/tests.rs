@@ -268,6 +268,28 @@ fn everything_that_is_wrong_with_routes_is_told_at_once() {
 }
 
 #[test]
+fn a_path_that_no_client_sends_is_refused() {
+    for (path, cause) in [
+        ("/a/*", "no wildcards"),
+        ("/a/../b", "no dot segments"),
+        ("/a/.", "no dot segments"),
+        ("/50%", "two hexadecimal digits"),
+        ("/a%2x", "two hexadecimal digits"),
+        ("/a%", "two hexadecimal digits"),
+    ] {
+        let text = format!("{LEAST}[[route]]\npath = '{path}'\nendless = true\n");
+        let (_dir, sources) = with_file(&text);
+        let errors = refused(&sources);
+        assert!(errors.contains(cause), "{path}: {errors}");
+    }
+    for path in ["/a%20b", "/.well-known/x", "/a..b", "/"] {
+        let text = format!("{LEAST}[[route]]\npath = '{path}'\nendless = true\n");
+        let (_dir, sources) = with_file(&text);
+        assert_eq!(load(&sources).unwrap().config.routes.iter().count(), 1, "{path}");
+    }
+}
+
+#[test]
 fn a_route_is_a_table_of_its_own_kind() {
     for (text, part) in [
         ("route = 5", "route: found 5; allowed: one table for each route, below [[route]]"),

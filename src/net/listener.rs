@@ -7,12 +7,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, Socket as RawSocket, TcpKeepalive, Type};
 
 use super::accept::Acceptor;
 use super::plug::Spare;
 use crate::config::Listen;
-use crate::limits::BACKLOG;
+use crate::limits::{BACKLOG, KEEPALIVE_AFTER, KEEPALIVE_EVERY, KEEPALIVE_TIMES};
 
 /// Why a listener could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +134,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
     }
     // Accepted sockets inherit it: one system call less for each of them.
     socket.set_tcp_nodelay(true)?;
+    // The same: a client whose machine has gone without a word is noticed even where
+    // nothing is ever sent to it.
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TIMES);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from(socket);

@@ -98,6 +98,9 @@ pub(super) trait Downstream {
     /// and TCP does not tell them apart: it gets a moment, not the whole timeout.
     fn has_half_closed(&self, request: &Request) -> bool;
 
+    /// Whether the client has ended its side.
+    fn has_ended(&self) -> bool;
+
     /// Says what went wrong, if that can still be said.
     fn refuse(&mut self, refusal: &Refusal<'_>) -> Answer;
 

@@ -62,12 +62,18 @@ impl Tunnel {
     }
 
     /// Closes the app server's side. `octets` passed to the app server and to the client;
-    /// `failure` is what went wrong.
-    pub fn close(self, proxy: &Proxy, octets: (u64, u64), failure: Option<Failure>) -> Passed {
+    /// `failure` is what went wrong; `answered` is whether the client has said goodbye.
+    pub fn close(
+        self,
+        proxy: &Proxy,
+        octets: (u64, u64),
+        failure: Option<Failure>,
+        answered: bool,
+    ) -> Passed {
         let Tunnel { upstream, request, first_byte, attempts } = self;
         let endpoint = upstream.endpoint;
         proxy.pool.discard(upstream);
-        Passed { endpoint, request, first_byte, attempts, octets, failure }
+        Passed { endpoint, request, first_byte, attempts, octets, failure, answered }
     }
 }
 
@@ -80,6 +86,7 @@ pub struct Passed {
     attempts: u8,
     octets: (u64, u64),
     failure: Option<Failure>,
+    answered: bool,
 }
 
 impl Passed {
@@ -89,9 +96,10 @@ impl Passed {
     }
 
     /// Counts it as a request and writes down what became of it. `lost` is why its last
-    /// octets did not get out, if they did not.
+    /// octets did not get out, if they did not: of no account to a client that has said
+    /// goodbye.
     pub fn record(self, proxy: &Proxy, (peer, address): (Peer, &str), lost: Option<Failure>) {
-        let failure = self.failure.or(lost);
+        let failure = self.failure.or(lost.filter(|_| !self.answered));
         let (bytes_in, bytes_out) = self.octets;
         let summary = Summary {
             status: if self.request.is_connect() { 200 } else { 101 },

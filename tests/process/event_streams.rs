@@ -483,3 +483,39 @@ fn a_client_that_leaves_frees_the_app_server() {
     proxy.terminate();
     all_told(&proxy, 0);
 }
+
+#[test]
+fn a_client_that_has_left_a_silent_stream_is_let_go() {
+    let origin = telling(CHUNKED, &[FIRST]);
+    let proxy = Launch::before(&origin).admin().start();
+    let mut client = proxy.client();
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n").head();
+    client.half_close();
+    assert_eq!(origin.wait_connection_end(0).0, End::Eof);
+    proxy.wait_count(&["endless"], 0);
+    let line = proxy.wait_access("the stream's line", |line| line.contains("/events"));
+    assert!(line.contains("\"error\":\"client_gone\""), "{line}");
+}
+
+#[test]
+fn what_is_asked_right_behind_a_told_stream_is_answered() {
+    let origin = Origin::scripted(|conn, request| {
+        if request.target != "/events" {
+            return conn.answer("200 OK", "here");
+        }
+        conn.send(CHUNKED)?;
+        conn.send(piece(CHUNKED, FIRST))?;
+        Ok(if conn.wait_end() == End::Eof { Next::Close } else { Next::Reset })
+    });
+    let proxy = Launch::before(&origin).start();
+    let mut client = proxy.client();
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n").head();
+    let [first, last] = [piece(CHUNKED, FIRST), b"0\r\n\r\n".to_vec()];
+    assert_eq!(client.octets(first.len()), first);
+    proxy.terminate();
+    assert_eq!(client.octets(last.len()), last);
+    let response = client.get("/next").response();
+    assert_eq!((response.status, response.says_close()), (200, true));
+    assert_eq!(client.end(), End::Eof);
+    all_told(&proxy, 1);
+}

@@ -606,3 +606,17 @@ fn the_status_shows_it_with_age_and_octets() {
     assert_eq!((text("kind"), text("target")), ("websocket".into(), "/chat".into()));
     assert_eq!((tunnel["bytes_in"].as_u64(), tunnel["bytes_out"].as_u64()), (Some(11), Some(7)));
 }
+
+#[test]
+fn a_wish_that_calls_itself_grpc_is_no_call() {
+    let origin = Origin::scripted(|_, _| Ok(Next::Close));
+    let proxy = start(&origin);
+    let mut h2 = connect(&proxy);
+    let call = [("content-type", "application/grpc"), ("grpc-timeout", "1H")];
+    for (protocol, status) in [("websocket", 502), ("unknown", 501)] {
+        let mut fields = h2.connect_pseudo(protocol, "/");
+        fields.extend(call.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let stream = h2.headers(&fields, false);
+        assert_eq!(h2.response(stream).status, status, "a 200 would open the tunnel");
+    }
+}

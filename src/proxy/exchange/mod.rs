@@ -361,6 +361,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                         continue;
                     }
                     let wait = match self.side.upload().state {
+                        // Who has ended his side reads no stream that does not end.
+                        _ if self.course.is_endless() && self.side.has_ended() => Wait::HalfClosed,
                         _ if self.course.is_endless() => Wait::Endless,
                         State::Client => Wait::EitherSide,
                         _ => Wait::BetweenBytes,
@@ -476,6 +478,11 @@ impl<'p, D: Downstream> Exchange<'p, D> {
     /// Whether the client gave it up.
     pub(super) fn was_cancelled(&self) -> bool {
         matches!(self.failure, Some(Failure::ClientGone))
+    }
+
+    /// Whether a drain has ended its response, and it could be told.
+    pub(super) fn was_told(&mut self) -> bool {
+        self.failure.is_none() && self.side.inbound().was_told
     }
 
     /// Counts and writes down what became of it when it has run. `lost` is what

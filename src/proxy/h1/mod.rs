@@ -4,6 +4,7 @@ mod client;
 mod download;
 mod upload;
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -23,7 +24,7 @@ use super::response::Persistence;
 use super::{Failure, Protocol, Proxy, Request, Tunnel, respond};
 use crate::drain::{Rule, Stage, kept};
 use crate::http1::Buffer;
-use crate::limits::CUT_SEND;
+use crate::limits::{CUT_SEND, TOLD_GRACE};
 use crate::net::Alarm;
 use crate::telemetry::CloseReason;
 use crate::upstream::{Connection, Spare};
@@ -56,8 +57,30 @@ pub async fn serve(
         let gone = Served::Ended(Ended::Drop(CloseReason::Error));
         return exchange.into_tunnel().map_or(gone, |(tunnel, _)| Served::Tunnel(Box::new(tunnel)));
     }
+    let told = exchange.was_told();
     exchange.finish(None);
-    Served::Ended(ended)
+    drop(exchange);
+    Served::Ended(if told && ended == Ended::Keep {
+        last_look(proxy, alarm, client).await
+    } else {
+        ended
+    })
+}
+
+/// A client whose endless response was ended could not be told that the connection ends
+/// with it. What it asks for at once is still answered; then the connection ends.
+async fn last_look(proxy: &Proxy, alarm: &Alarm, client: &mut Client) -> Ended {
+    alarm.set(TOLD_GRACE);
+    poll_fn(|cx| {
+        alarm.attach(cx);
+        let alive = client.poll_alive(cx);
+        if client.has_more() {
+            return Poll::Ready(Ended::Keep);
+        }
+        let over = !alive || client.ended || alarm.is_due() || proxy.stage() == Stage::Cut;
+        if over { Poll::Ready(Ended::Linger(CloseReason::Drain)) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Answers a request whose head was never understood; `is_head` is whether it
@@ -212,6 +235,10 @@ impl Downstream for Side<'_> {
         self.client.ended && !request.said_close && self.client.buffer.is_empty()
     }
 
+    fn has_ended(&self) -> bool {
+        self.client.ended
+    }
+
     fn refuse(&mut self, refusal: &Refusal<'_>) -> Answer {
         let Refusal { failure, handed, request, .. } = *refusal;
         let reason = reason(failure);
@@ -241,10 +268,7 @@ impl Downstream for Side<'_> {
             self.client.socket.reset_on_close(false);
         }
         match self.close {
-            // Its head did not say so, its end does. Who has already asked for more is answered.
-            _ if self.download.inbound.was_told && !self.client.has_more() => {
-                Ended::Linger(CloseReason::Drain)
-            }
+            Some(_) if self.download.inbound.was_told => Ended::Linger(CloseReason::Drain),
             Some(reason) => Ended::Linger(reason),
             None if self.client.ended && self.client.buffer.is_empty() => {
                 Ended::Linger(CloseReason::Client)

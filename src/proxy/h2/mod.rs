@@ -142,7 +142,8 @@ pub async fn serve<'a>(
     let planned = head::plan(&parts, body.is_end_stream(), most, &rules, arrival, head);
     let asked = Asked {
         is_head: parts.method == http::Method::HEAD,
-        is_call: parts.headers.get(CONTENT_TYPE).is_some_and(|it| is_grpc(it.as_bytes())),
+        is_call: parts.method != http::Method::CONNECT
+            && parts.headers.get(CONTENT_TYPE).is_some_and(|it| is_grpc(it.as_bytes())),
         began: arrival.began,
     };
     drop(parts);
@@ -309,6 +310,11 @@ impl Downstream for Stream<'_> {
     }
 
     fn has_half_closed(&self, _request: &Request) -> bool {
+        false
+    }
+
+    /// A stream that is reset shows it.
+    fn has_ended(&self) -> bool {
         false
     }
 

@@ -341,7 +341,9 @@ fn compose(
         is_head: head.method == "HEAD",
         expects_continue: seen.expects_continue && modern,
         is_repeatable: repeatable && framing == Framing::Empty,
-        grpc: (seen.grpc && protocol == Protocol::Http2).then(|| Box::new(Call::of(head))),
+        // A CONNECT asks for a tunnel, whatever it says of its content.
+        grpc: (seen.grpc && protocol == Protocol::Http2 && connect.is_none())
+            .then(|| Box::new(Call::of(head))),
         upgrade,
         hides_fields: options.hides,
         ends_here: left == Some(0),

@@ -92,13 +92,14 @@ async fn relay<C: Leg>(
     let over = over.await;
     let octets = (relay.up.octets, relay.down.octets);
     let leaves_part = relay.leaves_part;
+    let answered = relay.up.has_closed_whole();
     drop(relay);
     let (end, failure) = outcome(over);
     // Nobody may take for an end that somebody meant what is none.
     let whole = tunnel.is_websocket() && over == Over::ClientGone;
     let is_drop = matches!(end, End::Drop(_));
     tunnel.upstream.socket.reset_on_close(leaves_part || (is_drop && !whole));
-    (end, tunnel.close(&worker.proxy, octets, failure))
+    (end, tunnel.close(&worker.proxy, octets, failure, answered))
 }
 
 /// Says the end of a stream, and waits a moment for that of the client, who may have to

@@ -164,7 +164,11 @@ impl<'a, C: Leg> Relay<'a, C> {
                 self.down.give_up();
                 Ok(true)
             }
-            Err(Broken::Client) => Err(Over::ClientGone),
+            Err(Broken::Client) => Err(match self.farewell {
+                // It has been told and has answered, or had its time.
+                Farewell::Leaving(reason, _) => Over::Told(reason),
+                _ => Over::ClientGone,
+            }),
         }
     }
 
