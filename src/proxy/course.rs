@@ -164,9 +164,14 @@ fn names_events(head: &[u8]) -> bool {
 }
 
 /// Whether a media type is that of event streams, whatever its parameters.
+#[inline]
 pub(super) fn is_event_stream(value: &[u8]) -> bool {
-    let end = memchr::memchr(b';', value).unwrap_or(value.len());
-    value[..end].trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    const TYPE: &[u8] = b"text/event-stream";
+    // Each response is asked: most are shorter, or differ soon.
+    let Some((start, rest)) = value.trim_ascii_start().split_at_checked(TYPE.len()) else {
+        return false;
+    };
+    start.eq_ignore_ascii_case(TYPE) && matches!(rest.first(), None | Some(b';' | b' ' | b'\t'))
 }
 
 #[cfg(test)]
@@ -181,6 +186,7 @@ mod tests {
             ("Accept: */*", false),
             ("Accept: text/*", false),
             ("Accept: text/event-streams", false),
+            ("Accept: text/event-stream ;q=1", true),
             ("X-Accept: text/event-stream", false),
             ("Accept-Encoding: text/event-stream", false),
             ("X: Accept: text/event-stream", false),
