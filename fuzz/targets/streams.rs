@@ -1,4 +1,4 @@
-//! WebSocket frames and events as they pass.
+//! WebSocket frames, events and gRPC messages as they pass.
 
 #![no_main]
 

@@ -1,6 +1,7 @@
 //! What the fuzz targets of this room assert.
 
 use super::events::Events;
+use super::grpc::Messages;
 use super::websocket::Frames;
 
 /// Follows the same octets in one piece and in two: they must agree, wherever the
@@ -31,6 +32,19 @@ pub fn follow(octets: &[u8]) {
         again.pass(&octets[..passed]);
         assert!(again.is_at_boundary());
     }
+
+    let (mut whole, mut parts) = (Messages::default(), Messages::default());
+    whole.pass(octets);
+    parts.pass(&octets[..split]);
+    parts.pass(&octets[split..]);
+    assert_eq!(whole.is_at_boundary(), parts.is_at_boundary());
+    let mut to_boundary = Messages::default();
+    to_boundary.pass(&octets[..split]);
+    if let Some(passed) = to_boundary.pass_to_boundary(&octets[split..]) {
+        let mut again = Messages::default();
+        again.pass(&octets[..split + passed]);
+        assert!(again.is_at_boundary());
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +55,7 @@ mod tests {
             &b"\x03\x82\x05hello\x89\x00\x88\x02\x03\xe9"[..],
             b"\x05\x81\xfe\x00\x80\x01\x02\x03\x04aaaa",
             b"\x07data: a\r\n\r\n: ping\n\nid: 1\ndata: b\n\n",
+            b"\x06\x00\x00\x00\x00\x03abc\x01\x00\x00\x00\x00",
             b"\x02\xef\xbb\xbfdata: a\r\rretry: 5\n\n",
             b"",
         ] {
