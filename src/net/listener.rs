@@ -185,6 +185,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn accepted_connections_inherit_what_was_set_once() {
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::bind(&listen, false).unwrap();
+        let _client =
+            std::net::TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
+        let Kind::Tcp { socket, .. } = &listener.kind else { panic!("no TCP listener") };
+        socket.set_nonblocking(false).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        let accepted = socket2::SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), KEEPALIVE_EVERY);
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), KEEPALIVE_TIMES);
+    }
+
+    #[test]
     fn a_stale_socket_file_is_replaced_and_one_in_use_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
