@@ -25,9 +25,10 @@ pub(super) fn page(status: &Status) -> String {
     );
     let _ = writeln!(
         out,
-        "requests    {} answered, {} raced, {} cut\n",
+        "requests    {} answered, {} raced, {} cut",
         status.requests, status.raced, status.cut
     );
+    let _ = writeln!(out, "endless     {} open, {} told to end\n", status.endless, status.told);
     out.push_str("connections");
     for state in STATES {
         let _ = write!(out, "  {state:>7}");
@@ -73,6 +74,9 @@ pub(super) fn line(status: &Status) -> String {
             let _ = write!(out, "; {protocol} {state} {count}");
         }
     }
+    if status.endless > 0 {
+        let _ = write!(out, "; endless {}", status.endless);
+    }
     let _ =
         writeln!(out, "; requests {}, raced {}, cut {}", status.requests, status.raced, status.cut);
     out
@@ -100,6 +104,7 @@ mod tests {
             "phase       draining, 12.3 s to the hard deadline\n\
              process     pid 4242, generation 1, version 0.1.0\n\
              requests    1000 answered, 1 raced, 0 cut\n\
+             endless     2 open, 5 told to end\n\
              \n\
              connections    fresh  reading   active     idle  closing  websocket   opaque\n\
              h1                 0        0        3       12        0          -        -\n\
@@ -113,7 +118,7 @@ mod tests {
         let status = Status { deadline_ms: None, phase: "ser\x1bving".into(), ..example() };
         assert_eq!(
             line(&status),
-            "serving; h1 active 3; h1 idle 12; requests 1000, raced 1, cut 0\n"
+            "serving; h1 active 3; h1 idle 12; endless 2; requests 1000, raced 1, cut 0\n"
         );
     }
 }
