@@ -174,6 +174,10 @@ pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
 /// GOAWAY (drain.md: at the latest 1 s after the grace).
 pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 
+/// Connections of HTTP/2 that a worker has to one endpoint. Who finds them all full waits
+/// for room. An app server that takes a stream at a time gets so many requests at once.
+pub const H2_UPSTREAM_CONNECTIONS_MAX: usize = 128;
+
 /// What an app server may send ahead of what a client takes, on one stream of HTTP/2; on
 /// a connection, as much for each stream that it may have: a client that does not read
 /// must not stop the others.

@@ -4,6 +4,7 @@
 mod away;
 mod flow;
 mod foreign;
+mod strain;
 
 use crate::support::client::{Framing, chunked_head, get, post_head};
 use crate::support::h2::frame::setting;

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::links::{Links, Rules};
+use super::links::{Alive, Rules};
 use crate::limits::{
     H2_DATA_FRAME, H2_PING_AGAIN, H2_SEND_BUFFER, H2_UPSTREAM_RESETS_MAX,
     H2_UPSTREAM_WINDOW_STREAM, RESPONSE_HEAD_MAX, TICK,
@@ -34,6 +35,8 @@ pub(super) struct Link {
     since: Cell<Instant>,
     /// It has answered a request.
     pub(super) proven: Cell<bool>,
+    /// Whoever waits for a place, on any connection of its endpoint.
+    room: Rc<Notify>,
 }
 
 /// A stream's place on a link, given back on drop.
@@ -50,6 +53,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.count(self.0.streams.get() - 1);
+        self.0.room.notify_one();
     }
 }
 
@@ -81,6 +85,7 @@ pub(super) async fn open(
     socket: Socket,
     number: u64,
     rules: &Rules,
+    room: &Rc<Notify>,
 ) -> Result<Opened, ConnectError> {
     let heard = Rc::new(Cell::new(0));
     let streams = u32::try_from(rules.streams).unwrap_or(u32::MAX);
@@ -118,12 +123,14 @@ pub(super) async fn open(
         streams: Cell::new(0),
         since: Cell::new(Instant::now()),
         proven: Cell::new(false),
+        room: Rc::clone(room),
     };
     Ok(Opened { link: Rc::new(link), send, line: Line { h2, heard } })
 }
 
 /// Drives a connection to its end. Dropped, it leaves every stream that is left broken.
-pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
+pub(super) async fn drive(alive: Alive, link: Rc<Link>, line: Line) {
+    let links = alive.links();
     let Line { mut h2, heard } = line;
     let mut pings = h2.ping_pong();
     let mut watch = Watch::new(heard.get());
@@ -132,7 +139,10 @@ pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
         if Pin::new(&mut h2).poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        link.most.set(h2.max_concurrent_send_streams());
+        let most = h2.max_concurrent_send_streams();
+        if link.most.replace(most) < most {
+            link.room.notify_waiters();
+        }
         watch.look(heard.get());
         loop {
             let due = watch.due(&link, links.rules());

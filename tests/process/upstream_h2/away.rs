@@ -80,11 +80,27 @@ fn a_stream_that_is_refused_is_sent_again_over_http2_too() {
     let above = h2.post("/order", &pattern(20_000));
     let (stream, _) = first.whole_request();
     first.send(&Frame::rst_stream(stream, Code::REFUSED_STREAM));
-    let mut second = origin.accept();
-    let (stream, seen) = second.whole_request();
+    let (stream, seen) = first.whole_request();
     assert_eq!(seen.body, pattern(20_000));
-    second.answer(stream, "ordered");
+    first.answer(stream, "ordered");
     assert_eq!(h2.response(above).text(), "ordered");
+    assert!(origin.accept_now().is_none(), "a refusal says nothing against a connection");
+}
+
+#[test]
+fn what_is_refused_by_one_goes_to_the_next() {
+    let (busy, free) = (H2Origin::new(), H2Origin::new());
+    let proxy = launch(&busy).arg("--upstream").arg(free.endpoint()).start();
+    let mut client = proxy.client();
+    client.post("/order", b"body");
+    let mut first = busy.accept();
+    let (stream, _) = first.whole_request();
+    first.send(&Frame::rst_stream(stream, Code::REFUSED_STREAM));
+    let mut second = free.accept();
+    let (stream, seen) = second.whole_request();
+    assert_eq!(seen.body, b"body");
+    second.answer(stream, "ordered");
+    assert_eq!(client.response().text(), "ordered");
 }
 
 #[test]
@@ -97,21 +113,16 @@ fn what_is_refused_again_and_again_is_passed_on_as_refused() {
         let stream = peer.request();
         peer.send(&Frame::rst_stream(stream, Code::REFUSED_STREAM));
     };
-    refuse(&mut first);
-    let mut second = origin.accept();
-    refuse(&mut second);
-    let mut third = origin.accept();
-    refuse(&mut third);
+    (0..3).for_each(|_| refuse(&mut first));
     assert_eq!(h2.response(above).reset, Some(Code::REFUSED_STREAM));
     let event = proxy.wait_event("request_failed");
     assert_eq!(event.text("cause"), "the app server refused the stream");
 
     client.post("/h1", b"x");
-    refuse(&mut first);
-    refuse(&mut origin.accept());
-    refuse(&mut origin.accept());
+    (0..3).for_each(|_| refuse(&mut first));
     let response = client.response();
     assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
+    assert!(origin.accept_now().is_none(), "a refusal opens no connection");
 }
 
 #[test]
