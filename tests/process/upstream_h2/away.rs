@@ -300,6 +300,30 @@ fn a_dead_app_server_fails_its_streams_long_before_their_timeouts() {
 }
 
 #[test]
+fn an_app_server_that_dies_after_its_ping_is_noticed_by_the_next_request() {
+    let origin = H2Origin::new();
+    let proxy = pinging(&origin);
+    let mut peer = warmed(&origin, &proxy);
+    let mut watches = proxy.client();
+    watches.post("/silent", b"x");
+    peer.whole_request();
+    // It is there, and so it is for the next who asks; then it is there no more.
+    for pings in 1..3 {
+        peer.wait("a ping", |peer| (peer.pings == pings).then_some(()));
+        let _silence = peer.next_within(ms(300));
+        assert_eq!(peer.pings, pings);
+        peer.pongs = pings == 1;
+        let mut get = proxy.client();
+        get.get("/get");
+        peer.request();
+        if pings == 2 {
+            let mut second = origin.accept();
+            is_answered(&mut second, &mut get, "elsewhere");
+        }
+    }
+}
+
+#[test]
 fn a_connection_without_streams_says_goodbye_when_its_time_is_over() {
     let origin = H2Origin::new();
     let proxy = launch(&origin).set("upstream.h2_idle_timeout", "200ms").start();
