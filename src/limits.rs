@@ -76,7 +76,10 @@ pub const CHUNK_LINE_MAX: usize = 1024;
 pub const TRAILER_MAX: usize = 8 * 1024;
 
 /// The most fields of a trailer section.
-pub const TRAILER_COUNT_MAX: usize = 64;
+pub const TRAILER_COUNT_MAX: usize = 100;
+
+/// The longest of a response over HTTP/2: gRPC's servers put into it what has gone wrong.
+pub const H2_TRAILER_MAX: usize = 32 << 10;
 
 /// Signals within this time of the first are the same request: foreman,
 /// terminals and control groups deliver two.
@@ -249,6 +252,7 @@ pub const POOL_IDLE_MAX: usize = 256;
 const _: () = assert!(H2_TURN / 10 * 256 <= H2_DATA_OVERHEAD / 2);
 const _: () = assert!(H2_WINDOW_STREAM as usize / 32 * (256 - 32) <= H2_DATA_OVERHEAD);
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
+const _: () = assert!(BULK_BUFFER > H2_TRAILER_MAX && RESPONSE_HEAD_MAX > H2_TRAILER_MAX);
 const _: () = assert!(16 + PROXY_HEADER_MAX < BUFFER);
 const _: () = assert!(COPY_MAX <= BUFFER && BUFFER < BULK_BUFFER);
 /// The bound of the closing phase: how long emptying the accept queues may take.

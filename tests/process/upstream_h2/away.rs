@@ -245,6 +245,29 @@ fn a_response_that_breaks_off_never_ends_well() {
     }
 }
 
+/// A call's client makes a status of that.
+#[test]
+fn why_a_response_breaks_off_is_passed_on_where_it_may_be() {
+    let (_origin, proxy, mut peer) = warm();
+    let mut h2 = H2::connect(&proxy.place());
+    for (said, heard) in [
+        (Code::CANCEL, Code::CANCEL),
+        (Code::ENHANCE_YOUR_CALM, Code::ENHANCE_YOUR_CALM),
+        (Code::INTERNAL_ERROR, Code::INTERNAL_ERROR),
+        (Code::NO_ERROR, Code::INTERNAL_ERROR),
+        (Code::REFUSED_STREAM, Code::INTERNAL_ERROR),
+        (Code::PROTOCOL_ERROR, Code::INTERNAL_ERROR),
+    ] {
+        let above = h2.get("/half");
+        let stream = peer.request();
+        peer.headers(stream, &[(":status", "200")], false);
+        peer.data(stream, b"half", false);
+        h2.response_head(above);
+        peer.send(&Frame::rst_stream(stream, said));
+        assert_eq!(h2.response(above).reset, Some(heard), "{said:?}");
+    }
+}
+
 #[test]
 fn a_lost_connection_breaks_responses_off_too() {
     let (_origin, proxy, mut peer) = warm();
