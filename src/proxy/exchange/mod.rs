@@ -263,6 +263,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                 self.watch_client(cx)?;
                 if self.side.has_half_closed(&self.request) {
                     Wait::HalfClosed
+                } else if self.course.is_endless_call(&self.request) {
+                    Wait::Endless
                 } else {
                     Wait::FirstByte
                 }
