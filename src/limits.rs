@@ -76,7 +76,10 @@ pub const CHUNK_LINE_MAX: usize = 1024;
 pub const TRAILER_MAX: usize = 8 * 1024;
 
 /// The most fields of a trailer section.
-pub const TRAILER_COUNT_MAX: usize = 64;
+pub const TRAILER_COUNT_MAX: usize = 100;
+
+/// The longest of a response over HTTP/2: gRPC's servers put into it what has gone wrong.
+pub const H2_TRAILER_MAX: usize = 32 << 10;
 
 /// Signals within this time of the first are the same request: foreman,
 /// terminals and control groups deliver two.
@@ -174,18 +177,34 @@ pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
 /// GOAWAY (drain.md: at the latest 1 s after the grace).
 pub const GOAWAY_PATIENCE: Duration = Duration::from_millis(900);
 
+/// Connections of HTTP/2 that a worker has to one endpoint. Who finds them all full waits
+/// for room. An app server that takes a stream at a time gets so many requests at once.
+pub const H2_UPSTREAM_CONNECTIONS_MAX: usize = 128;
+
 /// What an app server may send ahead of what a client takes, on one stream of HTTP/2; on
 /// a connection, as much for each stream that it may have: a client that does not read
 /// must not stop the others.
-pub const H2_UPSTREAM_WINDOW_STREAM: u32 = 64 << 10;
+pub const H2_UPSTREAM_WINDOW_STREAM: u32 = 32 << 10;
 
-/// What h2 reckons a small piece of a download to cost beyond its octets, at the most. A
-/// window full of messages of 32 octets fits, on all streams at once: else one client
-/// that does not read its messages would end the connection that it shares.
-pub const H2_DATA_FRAME: usize = 256 - 32;
+/// What the small pieces that a stream's window holds may cost beyond their octets: h2
+/// reckons each as 256 at least, and ends a connection whose pieces wait for more than
+/// this times its streams. A window full of pieces of 8 octets is 4096 of them, each 248
+/// short of 256: 992 KiB. So clients that do not read what comes in small messages never
+/// end the connection that they share. At their worst they cost 1 MiB for each stream by
+/// that reckoning, and by measure 2.4 MiB: 4096 pieces of some 580 octets each.
+pub const H2_UPSTREAM_DATA_OVERHEAD: usize = H2_UPSTREAM_WINDOW_STREAM as usize / 8 * (256 - 8);
 
-/// Streams of a connection to an app server that may end by its own errors.
-pub const H2_UPSTREAM_RESETS_MAX: usize = 1024;
+/// Streams that were given up and are remembered, for each that there may be at once, and
+/// for how long: what was on its way to them is then no error.
+pub const H2_UPSTREAM_RESETS: usize = 8;
+/// See [`H2_UPSTREAM_RESETS`].
+pub const H2_UPSTREAM_RESETS_FOR: Duration = Duration::from_secs(10);
+
+/// Frames for streams that are forgotten, and streams that end by the app server's own
+/// errors, in the life of a connection. It is no number that a long one comes to: each
+/// costs the app server a frame and us an answer. One that does not read those does not
+/// answer PING either.
+pub const H2_UPSTREAM_RESETS_MAX: usize = u32::MAX as usize;
 
 /// Octets of a request's body that are translated at once.
 pub const H2_PIECE_MAX: usize = 64 << 10;
@@ -197,6 +216,10 @@ pub const H2_TAKE_BACK_MAX: usize = 32 << 10;
 /// How long an app server that has said nothing since a PING but that it is there is let
 /// alone: gRPC's servers allow a PING in five minutes, unless they have sent something.
 pub const H2_PING_AGAIN: Duration = Duration::from_secs(310);
+
+/// How often it is asked all the same for the sake of new requests: gRPC's servers let
+/// two PINGs pass that come too soon, until they answer something.
+pub const H2_PINGS: u8 = 3;
 
 /// How often a request is sent that app servers refuse.
 pub const REFUSED_ATTEMPTS: u8 = 3;
@@ -240,6 +263,7 @@ pub const POOL_IDLE_MAX: usize = 256;
 const _: () = assert!(H2_TURN / 10 * 256 <= H2_DATA_OVERHEAD / 2);
 const _: () = assert!(H2_WINDOW_STREAM as usize / 32 * (256 - 32) <= H2_DATA_OVERHEAD);
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
+const _: () = assert!(BULK_BUFFER > H2_TRAILER_MAX && RESPONSE_HEAD_MAX > H2_TRAILER_MAX);
 const _: () = assert!(16 + PROXY_HEADER_MAX < BUFFER);
 const _: () = assert!(COPY_MAX <= BUFFER && BUFFER < BULK_BUFFER);
 /// The bound of the closing phase: how long emptying the accept queues may take.

@@ -218,7 +218,8 @@ pub static KEYS: &[Key] = &[
             ("idempotent", |d| d.config.upstream.retry = Retry::Idempotent),
             ("never", |d| d.config.upstream.retry = Retry::Never),
         ]),
-        "Whether a safe request is sent once more when a reused connection died unanswered: \
+        "Whether a safe request is sent once more when a reused connection died unanswered, \
+         and any request (POST too) up to three times when an HTTP/2 app has refused it: \
          idempotent or never.",
     ),
     key(

@@ -37,7 +37,11 @@ pub struct BodyError(pub &'static str);
 
 /// Follows one body from its first octet to its last.
 #[derive(Debug)]
-pub struct Decoder(State);
+pub struct Decoder {
+    state: State,
+    /// The longest trailer section.
+    section: usize,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -53,23 +57,30 @@ enum State {
 impl Decoder {
     /// A decoder for a body with this framing.
     pub fn new(framing: Framing) -> Self {
-        Decoder(match framing {
+        let state = match framing {
             Framing::Empty | Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
-        })
+        };
+        Decoder { state, section: TRAILER_MAX }
+    }
+
+    /// The same with a trailer section of so many octets at most. All of it has to be
+    /// buffered at once.
+    pub fn with_section(self, section: usize) -> Self {
+        Decoder { section, ..self }
     }
 
     /// Whether the last octet of the body has been seen.
     #[inline]
     pub fn is_done(&self) -> bool {
-        self.0 == State::Done
+        self.state == State::Done
     }
 
     /// Octets still to come, where the framing tells.
     pub fn remaining(&self) -> Option<u64> {
-        match self.0 {
+        match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
             _ => None,
@@ -80,7 +91,7 @@ impl Decoder {
     /// between two, and where there are no chunks. `None` where nobody but the peer can
     /// say that the body ends.
     pub fn border(&self) -> Option<u64> {
-        match self.0 {
+        match self.state {
             State::ChunkSize | State::UntilClose => Some(0),
             State::ChunkData(left) => Some(left.saturating_add(2)),
             State::ChunkEnd => Some(2),
@@ -90,9 +101,9 @@ impl Decoder {
 
     /// The connection has ended. Only a body that ends with its connection ends well by that.
     pub fn end_of_input(&mut self) -> Result<(), BodyError> {
-        match self.0 {
+        match self.state {
             State::UntilClose | State::Done => {
-                self.0 = State::Done;
+                self.state = State::Done;
                 Ok(())
             }
             _ => Err(BodyError("connection ended inside the body")),
@@ -106,13 +117,13 @@ impl Decoder {
     /// needed.
     #[inline]
     pub fn decode(&mut self, octets: &mut [u8], emit: Emit) -> Result<Progress, BodyError> {
-        match &mut self.0 {
+        match &mut self.state {
             State::Length(left) => {
                 let n = usize::try_from(*left).unwrap_or(usize::MAX).min(octets.len());
                 *left -= n as u64;
                 let done = *left == 0;
                 if done {
-                    self.0 = State::Done;
+                    self.state = State::Done;
                 }
                 Ok(Progress { produced: n, consumed: n, trailer: None, done })
             }
@@ -129,21 +140,21 @@ impl Decoder {
         let mut from = 0;
         let mut to = 0;
         loop {
-            match self.0 {
+            match self.state {
                 State::ChunkSize => {
                     let Some((size, line)) = chunk_size(&octets[from..])? else {
                         break;
                     };
                     if size == 0 {
                         from += line;
-                        self.0 = State::Trailer;
+                        self.state = State::Trailer;
                         continue;
                     }
                     if emit == Emit::Chunks {
                         to += write_chunk_size(size, line, octets, from, to);
                     }
                     from += line;
-                    self.0 = State::ChunkData(size);
+                    self.state = State::ChunkData(size);
                 }
                 State::ChunkData(left) => {
                     let rest = octets.len() - from;
@@ -152,7 +163,7 @@ impl Decoder {
                     from += n;
                     to += n;
                     let left = left - n as u64;
-                    self.0 = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
+                    self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
                     if left > 0 {
                         break;
                     }
@@ -173,16 +184,16 @@ impl Decoder {
                         to += 2;
                     }
                     from += 2;
-                    self.0 = State::ChunkSize;
+                    self.state = State::ChunkSize;
                 }
                 State::Trailer => {
-                    let trailer = trailer_len(&octets[from..])?;
+                    let trailer = trailer_len(&octets[from..], self.section)?;
                     let done = trailer.is_some();
                     if let Some(length) = trailer {
                         check_trailer(&octets[from..from + length])?;
                     }
                     if done {
-                        self.0 = State::Done;
+                        self.state = State::Done;
                     }
                     return Ok(Progress { produced: to, consumed: from, trailer, done });
                 }
@@ -265,15 +276,15 @@ fn move_down(octets: &mut [u8], from: usize, to: usize, n: usize) {
 }
 
 /// The length of a trailer section with its blank line, if it is all there.
-fn trailer_len(octets: &[u8]) -> Result<Option<usize>, BodyError> {
+fn trailer_len(octets: &[u8], most: usize) -> Result<Option<usize>, BodyError> {
     if octets.starts_with(b"\r\n") {
         return Ok(Some(2));
     }
-    let window = &octets[..octets.len().min(TRAILER_MAX)];
+    let window = &octets[..octets.len().min(most)];
     if let Some(at) = memchr::memmem::find(window, b"\r\n\r\n") {
         return Ok(Some(at + 4));
     }
-    if window.len() == TRAILER_MAX {
+    if window.len() == most {
         return Err(BodyError("trailer section too long"));
     }
     Ok(None)

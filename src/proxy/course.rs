@@ -105,6 +105,12 @@ impl<'p> Course<'p> {
         Some(if inbound.is_events { Flow::events(retry) } else { Flow::chunks() })
     }
 
+    /// Whether it is a call that may be silent before its head, too: servers send that
+    /// together with their first message.
+    pub(super) fn is_endless_call(&self, request: &Request) -> bool {
+        request.grpc.is_some() && self.route.is_some_and(|route| route.endless)
+    }
+
     /// Whether the gaps between the octets of its response mean nothing.
     pub(super) fn is_endless(&self) -> bool {
         self.endless.is_some()

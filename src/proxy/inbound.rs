@@ -11,7 +11,7 @@ use super::response::{Seen, look};
 use crate::http1::body::Progress;
 use crate::http1::head::{parse_response, storage};
 use crate::http1::{Buffer, Decoder, Emit, Framing, ResponseHead};
-use crate::limits::{BUFFER, INTERIM_MAX, RESPONSE_HEAD_MAX};
+use crate::limits::{BUFFER, H2_TRAILER_MAX, INTERIM_MAX, RESPONSE_HEAD_MAX};
 use crate::upstream::{Connection, Fault, Spare};
 
 /// What stands for HTTP/2 where HTTP/1 has its minor version.
@@ -35,6 +35,8 @@ pub(super) struct Inbound {
     flow: Option<Box<Flow>>,
     /// It was.
     pub(super) was_told: bool,
+    /// Why the app server reset its stream in the middle of it.
+    pub(super) reset: Option<h2::Reason>,
 }
 
 impl Inbound {
@@ -51,6 +53,7 @@ impl Inbound {
             is_coded: false,
             flow: None,
             was_told: false,
+            reset: None,
         }
     }
 
@@ -99,6 +102,9 @@ impl Inbound {
         let taken = if head.status >= 200 {
             self.status = Some(head.status);
             self.decoder = Decoder::new(seen.framing);
+            if upstream.socket.is_stream() {
+                self.decoder = Decoder::new(seen.framing).with_section(H2_TRAILER_MAX);
+            }
             self.upstream_keeps = seen.keep_alive;
             (self.is_events, self.is_grpc) = (seen.is_events, seen.is_grpc);
             self.is_coded = seen.is_coded;
@@ -232,7 +238,10 @@ impl Inbound {
             }
             Err(_) => Err(Failure::Truncated(match upstream.socket.fault() {
                 Some(Fault::Malformed) => "the app server broke the rules of HTTP/2",
-                Some(Fault::Reset(_)) => "the app server reset the stream",
+                Some(Fault::Reset(reason)) => {
+                    self.reset = Some(reason);
+                    "the app server reset the stream"
+                }
                 _ => "the app server reset its connection",
             })),
         })

@@ -269,6 +269,26 @@ fn endless_call_is_told_at_once_and_that_is_no_cut() {
     assert_eq!(proxy.reported("told"), 1);
 }
 
+/// Servers send their head with the first message.
+#[test]
+fn endless_call_may_take_its_time_to_begin() {
+    let origin = server();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ebbtide.toml");
+    std::fs::write(&file, "[[route]]\npath = '/hold/watch'\nendless = true\n").unwrap();
+    let proxy = Launch::before(&origin)
+        .arg("--config")
+        .arg(file.display().to_string())
+        .set("upstream.first_byte_timeout", "300ms")
+        .start();
+    let mut h2 = Way::Clear.connect(&proxy);
+    let watch = unary(&mut h2, "/hold/watch", &[]);
+    let other = unary(&mut h2, "/hold/other", &[]);
+    assert_eq!(status(&h2.response(other)), 4, "which came later than the first");
+    origin.release("/hold/watch");
+    assert_eq!(h2.response(watch).body, message(3));
+}
+
 #[test]
 fn what_only_calls_itself_grpc_in_the_request_is_ended_by_the_deadline_alone() {
     let origin = Origin::new();

@@ -4,6 +4,7 @@
 mod away;
 mod flow;
 mod foreign;
+mod strain;
 
 use crate::support::client::{Framing, chunked_head, get, post_head};
 use crate::support::h2::frame::setting;
@@ -159,6 +160,42 @@ fn grpc_keeps_its_trailers_whatever_length_it_says_it_has() {
     let response = h2.response(above);
     assert_eq!((response.field("grpc-status"), response.body.len()), (Some("12"), 0));
     assert_eq!((response.field("content-length"), &response.trailers[..]), (None, &[][..]));
+}
+
+#[test]
+fn what_a_call_says_behind_its_messages_may_be_long() {
+    let (_origin, proxy, mut peer) = warm();
+    let mut h2 = H2::connect(&proxy.place());
+    let detail = "a".repeat(15_000);
+    let long = vec![("grpc-status".to_owned(), "3".to_owned()), ("x-a".to_owned(), detail.clone())];
+    let many = (0..99).map(|n| (format!("x-{n}"), "b".repeat(100)));
+    let many = many.chain([("grpc-status".to_owned(), "3".to_owned())]).collect();
+    for trailers in [long, many] {
+        let above = h2.post("/call", b"x");
+        let stream = peer.request();
+        peer.headers(stream, &[(":status", "200"), ("content-type", "application/grpc")], false);
+        peer.data(stream, b"message", false);
+        let fields: Vec<_> = trailers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        peer.headers(stream, &fields, true);
+        let response = h2.response(above);
+        assert!(response.whole && response.trailers == trailers, "{:?}", response.trailers.len());
+    }
+}
+
+#[test]
+fn trailers_of_a_request_that_are_too_long_are_refused_at_once() {
+    let (_origin, proxy, mut peer) = warm();
+    let mut h2 = H2::connect(&proxy.place());
+    let long = vec![("x-long".to_owned(), "a".repeat(9000))];
+    let many = (0..101).map(|n| (format!("x-{n}"), "b".to_owned())).collect();
+    for trailers in [long, many] {
+        let above = h2.post_head("/upload");
+        h2.data(above, b"part", false);
+        let stream = peer.request();
+        h2.send_fields(above, &trailers, true);
+        assert_eq!(h2.response(above).status, 400);
+        assert_eq!(peer.reset(stream), Code::CANCEL);
+    }
 }
 
 #[test]

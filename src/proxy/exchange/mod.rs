@@ -104,7 +104,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         loop {
             match self.attempt().await {
                 Ok(ended) => return ended,
-                Err(error) if self.may_try_again(&error) => self.start_over(),
+                Err(error) if self.may_try_again(&error) => self.start_over(&error),
                 Err(error) => {
                     let ended = self.give_up(&error).await;
                     self.failure = Some(error);
@@ -175,7 +175,9 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 let in_time = !self.patience.is_over();
                 return Poll::Ready(connected.map_err(|error| match error {
-                    ConnectError::TimedOut if !in_time => Failure::CallTimeout,
+                    ConnectError::TimedOut | ConnectError::Exhausted(_) if !in_time => {
+                        Failure::CallTimeout
+                    }
                     error => Failure::Connect(error),
                 }));
             }
@@ -261,6 +263,8 @@ impl<'p, D: Downstream> Exchange<'p, D> {
                 self.watch_client(cx)?;
                 if self.side.has_half_closed(&self.request) {
                     Wait::HalfClosed
+                } else if self.course.is_endless_call(&self.request) {
+                    Wait::Endless
                 } else {
                     Wait::FirstByte
                 }

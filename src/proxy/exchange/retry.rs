@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | no connection | to the next endpoint, whatever its method |
 //! | nothing was written | on a fresh connection, whatever its method |
-//! | the app server refused the stream, or went away before it | whatever its method, with what was sent of its body as far as that was kept |
+//! | the app server refused the stream, or went away before it | to the next endpoint, whatever its method, with what was sent of its body as far as that was kept |
 //! | a connection that had served before died without an answer | once, on a fresh one, if it is idempotent and has no body |
 //! | anything else | never: it may have been executed |
 
@@ -91,14 +91,21 @@ impl<D: Downstream> Exchange<'_, D> {
             return self.attempts < REFUSED_ATTEMPTS;
         }
         let Some(upstream) = self.upstream.as_mut().filter(|_| may) else { return false };
-        let Some(body) = upstream.socket.take_back() else { return false };
-        self.again = Some(Box::new(Again { body, sent: 0 }));
+        // What had not gone out again whole has been kept whole, and by nobody else.
+        if self.again.is_none() {
+            let Some(body) = upstream.socket.take_back() else { return false };
+            self.again = Some(Box::new(Again { body, sent: 0 }));
+        }
         self.attempts < REFUSED_ATTEMPTS
     }
 
     /// Goes back to before the first octet that was sent.
-    pub(super) fn start_over(&mut self) {
-        if self.upstream.is_some() {
+    pub(super) fn start_over(&mut self, failure: &Failure) {
+        if matches!(failure, Failure::Refused) {
+            // That says nothing against the connection: one that is about to end is given
+            // to nobody. But another app server may have room.
+            self.endpoint = self.proxy.pool.after(self.endpoint);
+        } else if self.upstream.is_some() {
             // The next attempt must not meet another connection that died meanwhile.
             self.fresh_only = true;
         } else {

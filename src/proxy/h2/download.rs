@@ -60,6 +60,15 @@ impl Download {
         self.stream.is_some()
     }
 
+    /// What a client is told whose response breaks off: what its app server says, where
+    /// that speaks of the request. A stream that was refused or is in order is neither.
+    pub(super) fn broken_off(&self) -> Reason {
+        match self.inbound.reset {
+            Some(said @ (Reason::CANCEL | Reason::ENHANCE_YOUR_CALM)) => said,
+            _ => Reason::INTERNAL_ERROR,
+        }
+    }
+
     /// Whether something waits for being sent.
     pub(super) fn has_ready(&self) -> bool {
         self.head.is_some() || !self.piece.is_empty()

@@ -324,7 +324,7 @@ impl Downstream for Stream<'_> {
             Failure::ClientGone => Some(Reason::CANCEL),
             // Its client has stopped to wait by itself.
             Failure::CallTimeout if self.download.is_under_way() => Some(Reason::CANCEL),
-            _ if self.download.is_under_way() => Some(Reason::INTERNAL_ERROR),
+            _ if self.download.is_under_way() => Some(self.download.broken_off()),
             // Clients may send what is refused again, whatever its method
             // (RFC 9113 section 8.7).
             _ if failure.is_by_drain() && !handed => Some(Reason::REFUSED_STREAM),

@@ -10,7 +10,7 @@ use h2::RecvStream;
 use super::sections::Sections;
 use crate::http1::Framing;
 use crate::http1::body::{BodyError, chunk_line};
-use crate::limits::{BUFFER, COPY_MAX};
+use crate::limits::{BUFFER, COPY_MAX, TRAILER_COUNT_MAX, TRAILER_MAX};
 use crate::proxy::Failure;
 use crate::proxy::downstream::{Progress, Rate, Rules, State};
 use crate::proxy::outbound::poll_write_all;
@@ -242,8 +242,7 @@ impl Upload {
                 self.piece = std::mem::take(&mut self.last);
                 if self.framing == Framing::Chunked {
                     self.suffix.extend_from_slice(b"0\r\n");
-                    put_trailers(trailers.as_ref(), rules.trailers, &mut self.suffix);
-                    self.suffix.extend_from_slice(b"\r\n");
+                    put_trailers(trailers.as_ref(), rules.trailers, &mut self.suffix)?;
                 }
             }
         }
@@ -266,10 +265,22 @@ fn broken(error: &h2::Error) -> Failure {
     }
 }
 
-fn put_trailers(trailers: Option<&http::HeaderMap>, policy: trailer::Policy, out: &mut Vec<u8>) {
+/// Writes the section behind a body, no longer than one of HTTP/1 may be.
+fn put_trailers(
+    trailers: Option<&http::HeaderMap>,
+    policy: trailer::Policy,
+    out: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    let (before, mut count) = (out.len(), 0);
     for (name, value) in trailers.into_iter().flatten() {
         if policy.lets(name.as_str()) {
             put_field(name.as_str().as_bytes(), value.as_bytes(), out);
+            count += 1;
         }
     }
+    out.extend_from_slice(b"\r\n");
+    if count > TRAILER_COUNT_MAX || out.len() - before > TRAILER_MAX {
+        return Err(Failure::ClientBody(BodyError("trailer section too long")));
+    }
+    Ok(())
 }

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::links::{Links, Rules};
+use super::links::{Alive, Rules};
 use crate::limits::{
-    H2_DATA_FRAME, H2_PING_AGAIN, H2_SEND_BUFFER, H2_UPSTREAM_RESETS_MAX,
-    H2_UPSTREAM_WINDOW_STREAM, RESPONSE_HEAD_MAX, TICK,
+    H2_PING_AGAIN, H2_PINGS, H2_SEND_BUFFER, H2_UPSTREAM_DATA_OVERHEAD, H2_UPSTREAM_RESETS,
+    H2_UPSTREAM_RESETS_FOR, H2_UPSTREAM_RESETS_MAX, H2_UPSTREAM_WINDOW_STREAM, RESPONSE_HEAD_MAX,
+    TICK,
 };
 use crate::net::{ConnectError, Socket};
 
@@ -32,8 +34,12 @@ pub(super) struct Link {
     pub(super) streams: Cell<usize>,
     /// Since when there are none, or some.
     since: Cell<Instant>,
+    /// When the first of them was opened since the app server has said anything.
+    asked: Cell<Option<Instant>>,
     /// It has answered a request.
     pub(super) proven: Cell<bool>,
+    /// Whoever waits for a place, on any connection of its endpoint.
+    room: Rc<Notify>,
 }
 
 /// A stream's place on a link, given back on drop.
@@ -42,6 +48,9 @@ pub(super) struct Place(pub(super) Rc<Link>);
 
 impl Place {
     pub(super) fn on(link: &Rc<Link>) -> Self {
+        if link.streams.get() == 0 || link.asked.get().is_none() {
+            link.asked.set(Some(Instant::now()));
+        }
         link.count(link.streams.get() + 1);
         Place(Rc::clone(link))
     }
@@ -50,6 +59,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.count(self.0.streams.get() - 1);
+        self.0.room.notify_one();
     }
 }
 
@@ -81,6 +91,7 @@ pub(super) async fn open(
     socket: Socket,
     number: u64,
     rules: &Rules,
+    room: &Rc<Notify>,
 ) -> Result<Opened, ConnectError> {
     let heard = Rc::new(Cell::new(0));
     let streams = u32::try_from(rules.streams).unwrap_or(u32::MAX);
@@ -90,9 +101,9 @@ pub(super) async fn open(
         .initial_window_size(H2_UPSTREAM_WINDOW_STREAM)
         // A client that does not read must not stop the others.
         .initial_connection_window_size(H2_UPSTREAM_WINDOW_STREAM.saturating_mul(streams))
-        .data_frame_budget(
-            rules.streams * (H2_UPSTREAM_WINDOW_STREAM as usize / 32) * H2_DATA_FRAME,
-        )
+        .data_frame_budget(rules.streams.saturating_mul(H2_UPSTREAM_DATA_OVERHEAD))
+        .max_concurrent_reset_streams(rules.streams.saturating_mul(H2_UPSTREAM_RESETS))
+        .reset_stream_duration(H2_UPSTREAM_RESETS_FOR)
         .max_header_list_size(RESPONSE_HEAD_MAX as u32)
         .max_send_buffer_size(H2_SEND_BUFFER)
         .max_local_error_reset_streams(Some(H2_UPSTREAM_RESETS_MAX))
@@ -117,13 +128,16 @@ pub(super) async fn open(
         most: Cell::new(most.await?),
         streams: Cell::new(0),
         since: Cell::new(Instant::now()),
+        asked: Cell::new(None),
         proven: Cell::new(false),
+        room: Rc::clone(room),
     };
     Ok(Opened { link: Rc::new(link), send, line: Line { h2, heard } })
 }
 
 /// Drives a connection to its end. Dropped, it leaves every stream that is left broken.
-pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
+pub(super) async fn drive(alive: Alive, link: Rc<Link>, line: Line) {
+    let links = alive.links();
     let Line { mut h2, heard } = line;
     let mut pings = h2.ping_pong();
     let mut watch = Watch::new(heard.get());
@@ -132,8 +146,11 @@ pub(super) async fn drive(links: Rc<Links>, link: Rc<Link>, line: Line) {
         if Pin::new(&mut h2).poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        link.most.set(h2.max_concurrent_send_streams());
-        watch.look(heard.get());
+        let most = h2.max_concurrent_send_streams();
+        if link.most.replace(most) < most {
+            link.room.notify_waiters();
+        }
+        watch.look(&link, heard.get());
         loop {
             let due = watch.due(&link, links.rules());
             if timer.deadline() > due || timer.is_elapsed() {
@@ -174,8 +191,8 @@ struct Watch {
     since: Instant,
     /// When it was sent a PING that nothing has come after.
     pinged: Option<Instant>,
-    /// It has said nothing since the last PING but that it is there.
-    assured: bool,
+    /// How many PINGs it has answered since it has said anything else.
+    assured: u8,
     /// Since when the goodbye is under way.
     leaving: Option<Instant>,
 }
@@ -190,13 +207,15 @@ enum Act {
 
 impl Watch {
     fn new(heard: u64) -> Self {
-        Watch { heard, since: Instant::now(), pinged: None, assured: false, leaving: None }
+        Watch { heard, since: Instant::now(), pinged: None, assured: 0, leaving: None }
     }
 
-    fn look(&mut self, heard: u64) {
+    fn look(&mut self, link: &Link, heard: u64) {
         let more = heard - self.heard;
         if more > 0 {
-            let assured = self.pinged.is_some() && more <= PONG;
+            let only_there = self.pinged.is_some() && more <= PONG;
+            let assured = if only_there { self.assured.saturating_add(1) } else { 0 };
+            link.asked.set(None);
             *self = Watch { assured, leaving: self.leaving, ..Watch::new(heard) };
         }
     }
@@ -208,8 +227,12 @@ impl Watch {
         }
         Some(match self.pinged {
             Some(at) => later(at, rules.ping_timeout),
-            // Servers of gRPC send away who asks again too soon.
-            None if self.assured => later(self.since, rules.ping_interval.max(H2_PING_AGAIN)),
+            None if self.assured > 0 => match link.asked.get() {
+                // What was asked since then shall not wait for an app server that is gone.
+                Some(asked) if self.assured < H2_PINGS => later(asked, rules.ping_interval),
+                // Servers of gRPC send away who asks again too soon.
+                _ => later(self.since, rules.ping_interval.max(H2_PING_AGAIN)),
+            },
             None => later(self.since.max(link.since.get()), rules.ping_interval),
         })
     }
@@ -234,7 +257,7 @@ impl Watch {
             return Act::GiveUp;
         }
         if link.streams.get() == 0 {
-            (self.pinged, self.assured) = (None, false);
+            self.pinged = None;
             if now < later(link.since.get(), rules.idle) {
                 return Act::Nothing;
             }

@@ -1,6 +1,7 @@
 //! A worker's connections to one endpoint: who gets a place on which of them.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::link::{Link, Place, drive, open};
 use super::stream::Stream;
 use crate::config::{Endpoint, Upstream};
 use crate::drain::Deadline;
+use crate::limits::H2_UPSTREAM_CONNECTIONS_MAX;
 use crate::net::{ConnectError, connect};
 use crate::tls::Calls;
 
@@ -52,6 +54,10 @@ pub(in crate::upstream) struct Links {
     /// One is being opened; whoever needs it too waits for that.
     opening: Cell<bool>,
     news: Notify,
+    /// How many there are, those that take no more streams among them.
+    alive: Cell<usize>,
+    /// There may be a place.
+    room: Rc<Notify>,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,8 @@ impl Links {
             opened: Cell::new(0),
             opening: Cell::new(false),
             news: Notify::new(),
+            alive: Cell::new(0),
+            room: Rc::default(),
         })
     }
 
@@ -99,7 +107,8 @@ impl Links {
 
     /// A place on a connection that is opened from now on: on those there are, there is
     /// no room, or something has gone wrong. One is opened at a time, and all who wait
-    /// for it share it. `until` bounds it all.
+    /// for it share it. `until` bounds it all. If there are too many, any place will do
+    /// that becomes free.
     pub(in crate::upstream) async fn open(
         self: &Rc<Self>,
         calls: Option<&Calls>,
@@ -109,8 +118,13 @@ impl Links {
         let floor = self.opened.get();
         let attempt = async {
             loop {
+                let floor = if self.is_full() { 0 } else { floor };
                 if let Some(stream) = self.take_after(floor) {
                     return Ok(stream);
+                }
+                if self.is_full() {
+                    self.room.notified().await;
+                    continue;
                 }
                 if self.opening.get() {
                     self.news.notified().await;
@@ -119,21 +133,36 @@ impl Links {
                 let _turn = Turn::begin(self);
                 let socket = connect(&self.endpoint, calls, until).await?;
                 let number = self.opened.get() + 1;
-                let opened = open(socket, number, &self.rules).await?;
+                let opened = open(socket, number, &self.rules, &self.room).await?;
                 self.opened.set(number);
                 let link = Rc::clone(&opened.link);
                 let mut drivers = drivers.borrow_mut();
                 while drivers.try_join_next().is_some() {}
-                drivers.spawn_local(drive(Rc::clone(self), Rc::clone(&link), opened.line));
+                drivers.spawn_local(drive(Alive::on(self), Rc::clone(&link), opened.line));
                 self.open.borrow_mut().push(Entry { link, send: opened.send });
+                self.room.notify_waiters();
             }
         };
         match until.instant() {
             None => attempt.await,
             Some(at) => tokio::time::timeout_at(at.into(), attempt)
                 .await
-                .unwrap_or(Err(ConnectError::TimedOut)),
+                .unwrap_or_else(|_| Err(self.late())),
         }
+    }
+
+    /// Whether no connection may be opened.
+    fn is_full(&self) -> bool {
+        self.alive.get() >= H2_UPSTREAM_CONNECTIONS_MAX
+    }
+
+    /// Why nobody has got a place in time.
+    fn late(&self) -> ConnectError {
+        if self.is_full() {
+            let full = "all HTTP/2 connections to the app server are full";
+            return ConnectError::Exhausted(io::Error::other(full));
+        }
+        ConnectError::TimedOut
     }
 
     /// Opens no more streams on a connection; those that are open go on.
@@ -144,6 +173,28 @@ impl Links {
     /// Opens no more streams on any.
     pub(in crate::upstream) fn forget_all(&self) {
         self.open.borrow_mut().clear();
+    }
+}
+
+/// A connection, as long as it is there.
+pub(super) struct Alive(Rc<Links>);
+
+impl Alive {
+    fn on(links: &Rc<Links>) -> Self {
+        links.alive.set(links.alive.get() + 1);
+        Alive(Rc::clone(links))
+    }
+
+    /// What it belongs to.
+    pub(super) fn links(&self) -> &Links {
+        &self.0
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.set(self.0.alive.get() - 1);
+        self.0.room.notify_one();
     }
 }
 

@@ -108,9 +108,14 @@ impl Stream {
 
     /// A stream that takes no more may have been answered, or refused: as long as that
     /// is not known, it is for the reader to say.
-    fn unless_answered<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn unless_answered<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let answered = self.down.as_ref().is_some_and(Down::is_answered);
         match done {
+            // Nobody else finds that out: without a word of ours the reader waits for ever.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.fault = Some(Fault::Unfit("request body"));
+                Poll::Ready(Err(error))
+            }
             Poll::Ready(Err(_)) if !answered => Poll::Pending,
             done => done,
         }

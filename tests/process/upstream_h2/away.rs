@@ -80,11 +80,27 @@ fn a_stream_that_is_refused_is_sent_again_over_http2_too() {
     let above = h2.post("/order", &pattern(20_000));
     let (stream, _) = first.whole_request();
     first.send(&Frame::rst_stream(stream, Code::REFUSED_STREAM));
-    let mut second = origin.accept();
-    let (stream, seen) = second.whole_request();
+    let (stream, seen) = first.whole_request();
     assert_eq!(seen.body, pattern(20_000));
-    second.answer(stream, "ordered");
+    first.answer(stream, "ordered");
     assert_eq!(h2.response(above).text(), "ordered");
+    assert!(origin.accept_now().is_none(), "a refusal says nothing against a connection");
+}
+
+#[test]
+fn what_is_refused_by_one_goes_to_the_next() {
+    let (busy, free) = (H2Origin::new(), H2Origin::new());
+    let proxy = launch(&busy).arg("--upstream").arg(free.endpoint()).start();
+    let mut client = proxy.client();
+    client.post("/order", b"body");
+    let mut first = busy.accept();
+    let (stream, _) = first.whole_request();
+    first.send(&Frame::rst_stream(stream, Code::REFUSED_STREAM));
+    let mut second = free.accept();
+    let (stream, seen) = second.whole_request();
+    assert_eq!(seen.body, b"body");
+    second.answer(stream, "ordered");
+    assert_eq!(client.response().text(), "ordered");
 }
 
 #[test]
@@ -97,21 +113,16 @@ fn what_is_refused_again_and_again_is_passed_on_as_refused() {
         let stream = peer.request();
         peer.send(&Frame::rst_stream(stream, Code::REFUSED_STREAM));
     };
-    refuse(&mut first);
-    let mut second = origin.accept();
-    refuse(&mut second);
-    let mut third = origin.accept();
-    refuse(&mut third);
+    (0..3).for_each(|_| refuse(&mut first));
     assert_eq!(h2.response(above).reset, Some(Code::REFUSED_STREAM));
     let event = proxy.wait_event("request_failed");
     assert_eq!(event.text("cause"), "the app server refused the stream");
 
     client.post("/h1", b"x");
-    refuse(&mut first);
-    refuse(&mut origin.accept());
-    refuse(&mut origin.accept());
+    (0..3).for_each(|_| refuse(&mut first));
     let response = client.response();
     assert_eq!((response.status, response.field("retry-after")), (503, Some("1")));
+    assert!(origin.accept_now().is_none(), "a refusal opens no connection");
 }
 
 #[test]
@@ -234,6 +245,29 @@ fn a_response_that_breaks_off_never_ends_well() {
     }
 }
 
+/// A call's client makes a status of that.
+#[test]
+fn why_a_response_breaks_off_is_passed_on_where_it_may_be() {
+    let (_origin, proxy, mut peer) = warm();
+    let mut h2 = H2::connect(&proxy.place());
+    for (said, heard) in [
+        (Code::CANCEL, Code::CANCEL),
+        (Code::ENHANCE_YOUR_CALM, Code::ENHANCE_YOUR_CALM),
+        (Code::INTERNAL_ERROR, Code::INTERNAL_ERROR),
+        (Code::NO_ERROR, Code::INTERNAL_ERROR),
+        (Code::REFUSED_STREAM, Code::INTERNAL_ERROR),
+        (Code::PROTOCOL_ERROR, Code::INTERNAL_ERROR),
+    ] {
+        let above = h2.get("/half");
+        let stream = peer.request();
+        peer.headers(stream, &[(":status", "200")], false);
+        peer.data(stream, b"half", false);
+        h2.response_head(above);
+        peer.send(&Frame::rst_stream(stream, said));
+        assert_eq!(h2.response(above).reset, Some(heard), "{said:?}");
+    }
+}
+
 #[test]
 fn a_lost_connection_breaks_responses_off_too() {
     let (_origin, proxy, mut peer) = warm();
@@ -286,6 +320,30 @@ fn a_dead_app_server_fails_its_streams_long_before_their_timeouts() {
     is_answered(&mut second, &mut get, "elsewhere");
     assert_eq!(post.response().status, 502);
     peer.wait("a ping", |peer| (peer.pings > 0).then_some(()));
+}
+
+#[test]
+fn an_app_server_that_dies_after_its_ping_is_noticed_by_the_next_request() {
+    let origin = H2Origin::new();
+    let proxy = pinging(&origin);
+    let mut peer = warmed(&origin, &proxy);
+    let mut watches = proxy.client();
+    watches.post("/silent", b"x");
+    peer.whole_request();
+    // It is there, and so it is for the next who asks; then it is there no more.
+    for pings in 1..3 {
+        peer.wait("a ping", |peer| (peer.pings == pings).then_some(()));
+        let _silence = peer.next_within(ms(300));
+        assert_eq!(peer.pings, pings);
+        peer.pongs = pings == 1;
+        let mut get = proxy.client();
+        get.get("/get");
+        peer.request();
+        if pings == 2 {
+            let mut second = origin.accept();
+            is_answered(&mut second, &mut get, "elsewhere");
+        }
+    }
 }
 
 #[test]

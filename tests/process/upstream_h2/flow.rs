@@ -11,7 +11,7 @@ use crate::support::{ms, pattern};
 use super::{launch, warm, warmed};
 
 /// What an app server may send ahead on a stream.
-const WINDOW: usize = 64 << 10;
+const WINDOW: usize = 32 << 10;
 
 #[test]
 fn an_upload_larger_than_every_window_passes_as_they_open() {
