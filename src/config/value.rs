@@ -234,6 +234,9 @@ pub(super) fn endpoint(text: &str) -> Parsed<Endpoint> {
         let rest = text.strip_prefix(scheme)?;
         Some((rest.strip_suffix('/').unwrap_or(rest), *speaks))
     });
+    if found.is_none() && text.contains("://") {
+        return Err(Refused::because("no scheme that we speak"));
+    }
     let (authority, speaks) = found.unwrap_or((text, Speaks::Http));
     if authority.contains('/') {
         return Err(Refused::because("an upstream has no path; requests keep their own"));
