@@ -10,6 +10,7 @@
 //! | [`telemetry`] | events, access log, counters, the drain report |
 //! | [`tls`] | certificates, tickets, TLS sessions; knows no socket |
 //! | [`config`] | text to a checked [`config::Config`], all errors at once |
+//! | [`handoff`] | sockets and connections on their way to a successor; the only `unsafe` |
 //! | [`net`] | listeners (bind, accept, close without a reset), sockets, connect |
 //! | [`stream`] | endless streams: frame and event boundaries, goodbyes |
 //! | [`http1`] | HTTP/1.1 messages as octets: heads, framing, bodies |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod drain;
+pub mod handoff;
 pub mod http1;
 pub mod lifecycle;
 pub mod limits;

@@ -291,6 +291,9 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
 
+/// Connections on their way from the workers to a successor.
+pub const DEPARTURES: usize = 256;
+
 /// What a worker has to say: that it has started, and why it ended.
 pub const REPORTS: usize = 2;
 

@@ -7,22 +7,37 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms it may use. `*` is every room.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("limits", &[]),
     ("manual", &["telemetry"]),
     ("drain", &["limits"]),
-    ("telemetry", &["limits", "drain"]),
+    ("telemetry", &["handoff", "limits", "drain"]),
     ("tls", &["limits"]),
+    ("handoff", &["limits"]),
     ("config", &["tls", "stream", "limits"]),
-    ("net", &["tls", "drain", "limits", "config", "telemetry"]),
+    ("net", &["handoff", "tls", "drain", "limits", "config", "telemetry"]),
     ("http1", &["limits"]),
-    ("stream", &["limits"]),
+    ("stream", &["handoff", "limits"]),
     ("upstream", &["http1", "net", "tls", "config", "drain", "telemetry", "limits"]),
-    ("proxy", &["upstream", "stream", "http1", "net", "drain", "config", "telemetry", "limits"]),
+    (
+        "proxy",
+        &[
+            "handoff",
+            "upstream",
+            "stream",
+            "http1",
+            "net",
+            "drain",
+            "config",
+            "telemetry",
+            "limits",
+        ],
+    ),
     (
         "serve",
         &[
             "proxy",
+            "handoff",
             "upstream",
             "stream",
             "http1",
@@ -34,8 +49,8 @@ const ROOMS: [(&str, &[&str]); 18] = [
             "limits",
         ],
     ),
-    ("lifecycle", &["drain", "telemetry", "config", "limits"]),
-    ("admin", &["lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
+    ("lifecycle", &["handoff", "drain", "telemetry", "config", "limits"]),
+    ("admin", &["handoff", "lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
     ("demo", &["admin", "http1", "drain", "telemetry", "limits"]),
     ("server", &["*"]),
     ("cli", &["config", "drain", "demo", "server", "admin", "telemetry", "limits"]),

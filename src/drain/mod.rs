@@ -23,4 +23,4 @@ pub use guard::{Guard, Hold, Shard};
 pub use outcome::Outcome;
 pub use phase::Phase;
 pub use rule::{Rule, SABOTAGE, kept};
-pub use scope::{Branch, Orders, Scope, Stage, Watch};
+pub use scope::{Branch, Orders, Plan, Scope, Stage, Watch};

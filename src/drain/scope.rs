@@ -20,6 +20,7 @@ use super::outcome::Outcome;
 /// | `Open` | `LameDuck` | readiness fails, work goes on |
 /// | `LameDuck` | `Open` | an undrain |
 /// | `Open`, `LameDuck` | `Draining` | everything is asked to end |
+/// | `Draining` by [`Plan::Upgrade`] | `Open` | the successor is gone, and we are back |
 /// | any | `Cut` | the hard deadline: end now |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -33,11 +34,24 @@ pub enum Stage {
     Cut,
 }
 
+/// By which plan a scope is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plan {
+    /// Somebody else goes on with the work, and there is much time.
+    Upgrade,
+    /// Nobody does.
+    Stop,
+}
+
 /// The stage, with the instants that were fixed when it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orders {
     /// What is asked.
     pub stage: Stage,
+    /// By which plan; of no meaning before draining.
+    pub plan: Plan,
+    /// Whoever can go on elsewhere goes, instead of being asked to end.
+    pub moves: bool,
     /// When draining began; the present while it has not.
     pub since: Instant,
     /// The hard deadline.
@@ -88,7 +102,13 @@ impl<K: Kind> Scope<K> {
     pub fn new(now: Instant) -> Self {
         let shared =
             Shared { holds: AtomicUsize::new(0), shards: Mutex::default(), changed: Notify::new() };
-        let orders = Orders { stage: Stage::Open, since: now, deadline: Deadline::NEVER };
+        let orders = Orders {
+            stage: Stage::Open,
+            plan: Plan::Stop,
+            moves: false,
+            since: now,
+            deadline: Deadline::NEVER,
+        };
         Scope { shared: Arc::new(shared), orders: watch::Sender::new(orders) }
     }
 
@@ -104,10 +124,16 @@ impl<K: Kind> Scope<K> {
         Hold::new(Arc::clone(&self.shared))
     }
 
-    /// Tells everybody. A stage never goes back but from lame duck to open.
+    /// Tells everybody. A stage never goes back but from lame duck to open, and to
+    /// open from a drain that began because somebody else was there.
     pub fn tell(&self, orders: Orders) {
         self.orders.send_modify(|current| {
-            let undrain = current.stage == Stage::LameDuck && orders.stage == Stage::Open;
+            let undrain = orders.stage == Stage::Open
+                && match current.stage {
+                    Stage::LameDuck => true,
+                    Stage::Draining => current.plan == Plan::Upgrade,
+                    _ => false,
+                };
             if orders.stage >= current.stage || undrain {
                 *current = orders;
             }
@@ -183,10 +209,10 @@ impl Watch {
         }
     }
 
-    /// Waits until the stage is another than `seen`; ends at once if it is.
+    /// Waits until the orders are others than `seen`; ends at once if they are.
     /// Never ends once the teller is gone: then nothing can be told any more.
-    pub async fn changed_from(&mut self, seen: Stage) -> Orders {
-        match self.0.wait_for(|orders| orders.stage != seen).await {
+    pub async fn changed_from(&mut self, seen: Orders) -> Orders {
+        match self.0.wait_for(|orders| *orders != seen).await {
             Ok(orders) => *orders,
             Err(_) => std::future::pending().await,
         }
@@ -217,7 +243,8 @@ mod tests {
     }
 
     fn orders(stage: Stage) -> Orders {
-        Orders { stage, since: Instant::now(), deadline: Deadline::NEVER }
+        let (since, deadline) = (Instant::now(), Deadline::NEVER);
+        Orders { stage, plan: Plan::Stop, moves: false, since, deadline }
     }
 
     #[test]
@@ -273,16 +300,35 @@ mod tests {
         run(async || {
             let scope = Scope::<Thing>::new(Instant::now());
             let (_shard, mut watch) = scope.branch().open();
+            let first = watch.orders();
             scope.tell(orders(Stage::LameDuck));
-            assert_eq!(watch.changed_from(Stage::Open).await.stage, Stage::LameDuck);
+            assert_eq!(watch.changed_from(first).await.stage, Stage::LameDuck);
             scope.tell(orders(Stage::Open));
             assert_eq!(watch.orders().stage, Stage::Open);
             scope.tell(orders(Stage::Draining));
             scope.tell(orders(Stage::Open));
             scope.tell(orders(Stage::LameDuck));
-            assert_eq!(watch.orders().stage, Stage::Draining);
+            let draining = watch.orders();
+            assert_eq!(draining.stage, Stage::Draining);
             scope.tell(orders(Stage::Cut));
-            assert_eq!(watch.changed_from(Stage::Draining).await.stage, Stage::Cut);
+            assert_eq!(watch.changed_from(draining).await.stage, Stage::Cut);
+        });
+    }
+
+    #[test]
+    fn a_drain_for_a_successor_can_be_taken_back_or_become_a_stop() {
+        run(async || {
+            let scope = Scope::<Thing>::new(Instant::now());
+            let (_shard, watch) = scope.branch().open();
+            let upgrade = Orders { plan: Plan::Upgrade, moves: true, ..orders(Stage::Draining) };
+            scope.tell(upgrade);
+            scope.tell(orders(Stage::Open));
+            assert_eq!(watch.orders().stage, Stage::Open);
+            scope.tell(upgrade);
+            scope.tell(orders(Stage::Draining));
+            assert_eq!(watch.orders().plan, Plan::Stop);
+            scope.tell(orders(Stage::Open));
+            assert_eq!(watch.orders().stage, Stage::Draining);
         });
     }
 }

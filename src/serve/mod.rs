@@ -23,6 +23,8 @@ mod accept;
 mod admission;
 mod admit;
 mod announce;
+mod arrival;
+mod delivery;
 mod h2;
 mod handshake;
 mod hung;
@@ -34,4 +36,5 @@ mod tunnel;
 mod worker;
 
 pub use admission::Admission;
-pub use worker::{Delivery, Start, Worker, spawn};
+pub use delivery::{Delivery, Departure};
+pub use worker::{Start, Worker, spawn};

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -19,16 +18,17 @@ use tokio::task::{JoinSet, spawn_local};
 use super::accept::accept;
 use super::admission::Admission;
 use super::announce::Hearing;
+use super::delivery::{Delivery, Departure};
 use super::h2;
 use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use super::tunnel;
 use crate::config::{AccessFormat, Address, Config};
-use crate::drain::{Branch, Hold, Orders, Rule, Shard, Stage, Watch, kept};
+use crate::drain::{Branch, Orders, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, EVENT_INTERVAL, POOL_SWEEP, RETIRE_LINGER, TICK};
-use crate::net::{Alarm, Clock, Listener, Peer, Socket};
+use crate::net::{Alarm, Clock, Socket};
 use crate::proxy::h1::Client;
 use crate::proxy::{Proxy, RequestIds, Stamp, Tellings};
 use crate::telemetry::access::Format;
@@ -44,16 +44,14 @@ pub struct Start {
     pub config: Arc<Config>,
     /// Its part of the drain.
     pub branch: Branch<ConnectionState>,
-    /// Its copies of the listeners.
-    pub listeners: Vec<Listener>,
     /// What TLS sessions are made with; there must be some if a listener is secure.
     pub tls: Option<Settings>,
     /// What TLS sessions with app servers are made with, if there are any.
     pub calls: Option<Calls>,
-    /// Connections that a closing listener still had.
+    /// Listeners, and connections that were accepted or served elsewhere.
     pub deliveries: mpsc::Receiver<Delivery>,
-    /// Dropped when it accepts no more.
-    pub accepting: mpsc::Sender<()>,
+    /// Where connections go that move to a successor.
+    pub departures: mpsc::Sender<Departure>,
     /// Told once that it has started, or why not; later why it ended unasked.
     /// Dropped without a word if it panics.
     pub reports: mpsc::Sender<io::Result<()>>,
@@ -69,20 +67,6 @@ pub struct Start {
     pub events: Events,
     /// Where cut requests are named.
     pub cuts: SyncSender<CutRequest>,
-}
-
-/// A connection accepted elsewhere.
-pub struct Delivery {
-    /// The connection.
-    pub fd: OwnedFd,
-    /// Who it is.
-    pub peer: Peer,
-    /// The listener's port, or 0.
-    pub port: u16,
-    /// Whether it speaks TLS.
-    pub secure: bool,
-    /// Keeps the drain open while the connection travels.
-    pub hold: Hold<ConnectionState>,
 }
 
 /// Starts a worker's thread. It ends when the sender of its deliveries is dropped.
@@ -127,13 +111,15 @@ pub struct Worker {
     lot: RefCell<Lot>,
     /// What is read before anybody knows whether it is worth a buffer.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Where connections go that move to a successor.
+    pub(super) departures: mpsc::Sender<Departure>,
     /// Wakes the tick: there is something to look after again, or it has become urgent.
     stir: Notify,
     resting: Cell<bool>,
 }
 
 async fn run(start: Start) -> io::Result<()> {
-    let Start { branch, listeners, mut deliveries, accepting, .. } = start;
+    let Start { branch, mut deliveries, .. } = start;
     let (shard, watch) = branch.open();
     let clock = Clock::new();
     let spare = Rc::new(Spare::default());
@@ -173,25 +159,16 @@ async fn run(start: Start) -> io::Result<()> {
         idlers: h2::Idlers::default(),
         lot: RefCell::new(Lot::new()?),
         scratch: RefCell::new(vec![0; 16 * 1024].into()),
+        departures: start.departures,
         stir: Notify::new(),
         resting: Cell::new(false),
     });
     let mut tasks = JoinSet::new();
-    for listener in listeners {
-        let door = Door { port: listener.port().unwrap_or(0), secure: listener.is_secure() };
-        let acceptor = listener.acceptor()?;
-        let (worker, watch, accepting) = (Rc::clone(&worker), watch.clone(), accepting.clone());
-        tasks.spawn_local(async move {
-            accept(worker, acceptor, door, watch).await;
-            drop(accepting);
-        });
-    }
-    drop(accepting);
-    tasks.spawn_local(Rc::clone(&worker).follow(watch));
+    tasks.spawn_local(Rc::clone(&worker).follow(watch.clone()));
     tasks.spawn_local(Rc::clone(&worker).tick());
     tasks.spawn_local(Rc::clone(&worker).look_after_lot());
     let _nobody_asks = start.reports.try_send(Ok(()));
-    let ended = worker.receive(&mut deliveries, tasks).await;
+    let ended = worker.receive(&mut deliveries, tasks, &watch).await;
     worker.proxy.pool.close().await;
     worker.proxy.access.borrow_mut().flush();
     ended
@@ -203,6 +180,7 @@ impl Worker {
         self: &Rc<Self>,
         deliveries: &mut mpsc::Receiver<Delivery>,
         mut tasks: JoinSet<()>,
+        watch: &Watch,
     ) -> io::Result<()> {
         loop {
             let delivery = tokio::select! {
@@ -213,12 +191,31 @@ impl Worker {
                     continue;
                 }
             };
-            let Some(delivery) = delivery else { return Ok(()) };
-            let door = Door { port: delivery.port, secure: delivery.secure };
-            if let Ok(socket) = Socket::adopt(delivery.fd, delivery.peer.transport(), None) {
-                self.admit(socket, delivery.peer, door);
+            match delivery {
+                None => return Ok(()),
+                Some(Delivery::Listener { listener, accepting }) => {
+                    let (worker, watch) = (Rc::clone(self), watch.clone());
+                    let door =
+                        Door { port: listener.port().unwrap_or(0), secure: listener.is_secure() };
+                    let acceptor = listener.acceptor()?;
+                    drop(listener);
+                    tasks.spawn_local(async move {
+                        accept(worker, acceptor, door, watch).await;
+                        drop(accepting);
+                    });
+                }
+                Some(Delivery::Connection { fd, peer, port, secure, hold }) => {
+                    let door = Door { port, secure };
+                    if let Ok(socket) = Socket::adopt(fd, peer.transport(), None) {
+                        self.admit(socket, peer, door);
+                    }
+                    drop(hold);
+                }
+                Some(Delivery::Arrival { parcel, hold }) => {
+                    self.arrive(parcel);
+                    drop(hold);
+                }
             }
-            drop(delivery.hold);
         }
     }
 
@@ -390,10 +387,10 @@ impl Worker {
 
     /// Does what the drain asks, whenever that changes.
     async fn follow(self: Rc<Self>, mut watch: Watch) {
-        let mut stage = Stage::Open;
+        let mut orders = self.proxy.orders.get();
         loop {
-            let orders = watch.changed_from(stage).await;
-            stage = orders.stage;
+            orders = watch.changed_from(orders).await;
+            let stage = orders.stage;
             self.proxy.clock.refresh();
             self.proxy.orders.set(orders);
             if stage >= Stage::Draining {

@@ -87,15 +87,15 @@ impl net::Taker for Door {
     fn take(&mut self, fd: OwnedFd, peer: net::Peer) {
         self.turn += 1;
         let hold = self.deliverer.overview.scope.hold();
-        let delivery = Delivery { fd, peer, port: self.port, secure: self.secure, hold };
-        self.deliverer.deliver(delivery, self.turn);
+        let delivery =
+            Delivery::Connection { fd, peer, port: self.port, secure: self.secure, hold };
+        self.deliverer.deliver(delivery, peer, self.turn);
     }
 }
 
 impl Deliverer {
     /// Hands a connection to a worker; the drain sees it all the while.
-    fn deliver(&self, mut delivery: Delivery, turn: usize) {
-        let peer = delivery.peer;
+    fn deliver(&self, mut delivery: Delivery, peer: net::Peer, turn: usize) {
         for offset in 0..self.workers.len() {
             match self.workers[(turn + offset) % self.workers.len()].try_send(delivery) {
                 Ok(()) => return,

@@ -16,7 +16,7 @@ use super::start::Workers;
 use super::stop::{self, Remains, Stopping};
 use crate::admin::{self, AdminListener};
 use crate::config::Config;
-use crate::drain::{Deadline, Orders, Phase, Rule, Stage, kept};
+use crate::drain::{Deadline, Orders, Phase, Plan, Rule, Stage, kept};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
 use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT};
@@ -233,7 +233,7 @@ impl Control {
             _ => now,
         };
         self.stopping.since.set(Some(since));
-        self.overview.scope.tell(Orders { stage, since, deadline });
+        self.overview.scope.tell(Orders { stage, plan: Plan::Stop, moves: false, since, deadline });
     }
 
     fn overrun(&mut self, phase: Phase) {

@@ -21,9 +21,11 @@ use crate::admin;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
 use crate::lifecycle::State;
-use crate::limits::{ACCESS_LOG_QUEUE_MAX, DELIVERIES, LAST_WORDS, REPORT_CUT_MAX, REPORTS};
+use crate::limits::{
+    ACCESS_LOG_QUEUE_MAX, DELIVERIES, DEPARTURES, LAST_WORDS, REPORT_CUT_MAX, REPORTS,
+};
 use crate::net::{BindError, Listener};
-use crate::serve::{self, Admission, Delivery, Start};
+use crate::serve::{self, Admission, Delivery, Departure, Start};
 use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink, Tunnels};
 use crate::tls::{self, certs};
 
@@ -75,6 +77,9 @@ pub fn run(loaded: Loaded) -> Result<u8, StartError> {
 /// The workers' side of what the control thread holds.
 pub(super) struct Workers {
     pub(super) deliveries: Vec<mpsc::Sender<Delivery>>,
+    /// Connections that leave for a successor.
+    pub(super) departures: mpsc::Receiver<Departure>,
+    /// Ends when no worker accepts any more.
     pub(super) accepting: mpsc::Receiver<()>,
     pub(super) threads: Vec<JoinHandle<()>>,
     /// What each worker, by its number, says of its start and its end.
@@ -108,8 +113,8 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     });
-    let workers = start_workers(&config, &overview, &listeners, tls, &events, fits);
-    let workers = match workers.await {
+    let workers = start_workers(&config, &overview, tls, &events, fits);
+    let workers = match workers.await.and_then(|workers| workers.open(&listeners)) {
         Ok(workers) => workers,
         Err(error) => {
             events.flush(Instant::now() + LAST_WORDS);
@@ -189,14 +194,14 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
 async fn start_workers(
     config: &Arc<Config>,
     overview: &Overview,
-    listeners: &[Listener],
     (tls, calls): BothTls,
     events: &Events,
     fits: usize,
 ) -> Result<Workers, StartError> {
     let limit = config.limits.connections.unwrap_or(fits);
     let admission = Admission::new(limit, config.limits.connections_per_address);
-    let (accepts, accepting) = mpsc::channel(1);
+    let (_, accepting) = mpsc::channel(1);
+    let (departs, departures) = mpsc::channel(DEPARTURES);
     let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
     let mut deliveries = Vec::new();
     let mut threads = Vec::new();
@@ -204,15 +209,13 @@ async fn start_workers(
     for (index, counters) in overview.counters.iter().enumerate() {
         let (sender, receiver) = mpsc::channel(DELIVERIES);
         let (report, reported) = mpsc::channel(REPORTS);
-        let shared = listeners.iter().map(Listener::share).collect::<io::Result<_>>();
         let start = Start {
             config: Arc::clone(config),
             branch: overview.scope.branch(),
-            listeners: shared.map_err(system("share a listener"))?,
             tls: tls.clone(),
             calls: calls.clone(),
             deliveries: receiver,
-            accepting: accepts.clone(),
+            departures: departs.clone(),
             reports: report,
             admission: Arc::clone(&admission),
             counters: Arc::clone(counters),
@@ -229,7 +232,7 @@ async fn start_workers(
         let started = reported.recv().await.unwrap_or_else(|| Err(panicked()));
         started.map_err(system("start a worker"))?;
     }
-    Ok(Workers { deliveries, accepting, threads, reports, cuts, fits })
+    Ok(Workers { deliveries, departures, accepting, threads, reports, cuts, fits })
 }
 
 /// What is known of a worker that ended without a word.
@@ -238,6 +241,21 @@ fn panicked() -> io::Error {
 }
 
 impl Workers {
+    /// Has all of them accept from these listeners.
+    pub(super) fn open(mut self, listeners: &[Listener]) -> Result<Self, StartError> {
+        let (accepts, accepting) = mpsc::channel(1);
+        for (listener, worker) in
+            listeners.iter().flat_map(|one| self.deliveries.iter().map(move |to| (one, to)))
+        {
+            let listener = listener.share().map_err(system("share a listener"))?;
+            let delivery = Delivery::Listener { listener, accepting: accepts.clone() };
+            // There is room: nothing else has been delivered yet.
+            let _dead = worker.try_send(delivery);
+        }
+        self.accepting = accepting;
+        Ok(self)
+    }
+
     /// A worker that ended although nobody asked it to, and why; each is named once.
     pub(super) async fn lost(workers: &mut Option<Self>) -> (usize, io::Error) {
         let Some(workers) = workers else { return std::future::pending().await };

@@ -1,0 +1,113 @@
+//! A connection on its way to the successor: plain data, its descriptors, its octets.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+/// A connection on its way.
+#[derive(Debug)]
+pub struct Parcel {
+    /// What is known of it.
+    pub moved: Moved,
+    /// The client's socket; behind it, of a tunnel, the app server's. None of them is
+    /// known to a runtime.
+    pub fds: Vec<OwnedFd>,
+    /// What was read of it and not served; of a tunnel what waits upwards, and behind
+    /// it what waits downwards ([`MovedWay::held`]).
+    pub octets: Vec<u8>,
+}
+
+/// What a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// A TCP connection.
+    Tcp,
+    /// A unix socket.
+    Unix,
+}
+
+/// A connection that moves. Times are milliseconds before the moment of sending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moved {
+    /// What its socket is.
+    pub transport: Transport,
+    /// Who it is, or whom its peer has announced; none on a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Whether it may speak for others.
+    pub trusted: bool,
+    /// It may begin with the announcement of somebody else, and has not begun.
+    pub may_announce: bool,
+    /// The CR of an empty line between requests has come.
+    pub half_line: bool,
+    /// The port that its client has connected to, or 0.
+    pub port: u16,
+    /// No response has been served on it.
+    pub fresh: bool,
+    /// When it was accepted.
+    pub accepted: u64,
+    /// Since when it has been waiting.
+    pub since: u64,
+    /// How many octets come with it.
+    pub octets: u32,
+    /// What it has become, if it is no HTTP any more.
+    pub tunnel: Option<Box<MovedTunnel>>,
+}
+
+/// A tunnel that moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovedTunnel {
+    /// What the app server's socket is.
+    pub transport: Transport,
+    /// The app server's address, as configured.
+    pub upstream: String,
+    /// From the client to the app server.
+    pub up: MovedWay,
+    /// From the app server to the client.
+    pub down: MovedWay,
+    /// When it began.
+    pub began: u64,
+    /// When octets passed last.
+    pub passed: u64,
+    /// When the client was pinged last.
+    pub pinged: u64,
+    /// When one side ended and the other did not.
+    pub half: Option<u64>,
+}
+
+/// One direction of a tunnel that moves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovedWay {
+    /// Where in a frame its next octet belongs; none if its protocol is not known.
+    pub frames: Option<MovedFrames>,
+    /// How many octets were read and not taken by the other side.
+    pub held: u32,
+    /// Octets that have passed.
+    pub passed: u64,
+    /// Octets that the reader has taken.
+    pub delivered: u64,
+    /// The writer has ended its side.
+    pub ended: bool,
+    /// The reader has been told so.
+    pub finished: bool,
+}
+
+/// Where in a frame the next octet belongs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovedFrames {
+    /// The octets of its header that have passed.
+    pub header: Vec<u8>,
+    /// Octets of its payload that are still to come.
+    pub payload: u64,
+    /// Nobody knows.
+    pub opaque: bool,
+    /// A Close has begun to pass.
+    pub closing: bool,
+    /// A whole Close has passed.
+    pub closed: bool,
+}
