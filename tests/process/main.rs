@@ -43,6 +43,7 @@ mod timeouts;
 mod tls;
 mod tls_stop;
 mod trust;
+mod upgrade_failures;
 mod upgrade_storm;
 mod upstream_h2;
 mod upstream_tls;

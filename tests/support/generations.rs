@@ -263,6 +263,12 @@ impl Generations {
         event.fields
     }
 
+    /// The exit status of the first, when it has left for its successor.
+    #[track_caller]
+    pub(crate) fn proxy_exit(&self) -> i32 {
+        self.proxy.wait_gone().code()
+    }
+
     /// Stops whoever serves, and waits until nobody is left; how the last one ended.
     pub(crate) fn stop(&self) -> Gone {
         let newest = self.newest();

@@ -18,6 +18,7 @@ pub(crate) mod origin;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod pypi;
+pub(crate) mod shelf;
 pub(crate) mod sse;
 pub(crate) mod timeline;
 pub(crate) mod tls;
