@@ -124,7 +124,7 @@ impl Bench {
     #[track_caller]
     fn goes_on(mut self) {
         self.shelf.put_right();
-        let output = self.line.command(&["--wait"]);
+        let output = self.line.command(&[]);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         let newest = self.line.newest();
         assert_eq!(newest.generation, 2);
@@ -297,7 +297,7 @@ fn upgrade_during_a_stop_is_refused() {
     let Bench { origin, line, mut held, shelf: _shelf, .. } = Bench::new();
     line.terminate();
     line.wait_phase("draining");
-    let output = line.command(&["--wait"]);
+    let output = line.command(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("stop"), "{}", said(&output));
     line.signal(Signal::USR2);
