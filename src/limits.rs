@@ -291,6 +291,38 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
 
+/// How long a successor may take to accept once it may, and to take a batch of
+/// connections over. It has shown before that it works.
+pub const LETTING_GO: Duration = Duration::from_secs(5);
+/// See [`LETTING_GO`].
+pub const HANDOFF_ACK: Duration = Duration::from_secs(5);
+
+/// Connections that are put into one packet at once, and packets on their way.
+pub const HANDOFF_BATCH: usize = 64;
+/// See [`HANDOFF_BATCH`].
+pub const HANDOFF_WINDOW: usize = 4;
+
+/// Words between the control thread and the channel to another generation.
+pub const HANDOFF_WORDS: usize = 64;
+
+/// Sockets that a successor is given before it serves.
+pub const HANDOFF_SOCKETS_MAX: usize = 4096;
+
+/// How long a process that was started may take to end when it is told to.
+pub const REAP: Duration = Duration::from_secs(2);
+
+/// How often an elder says how it is.
+pub const ELDER_REPORT: Duration = Duration::from_millis(200);
+
+/// How long an elder that is empty stays, in case its successor dies at once.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long elders may take to close their copies of listeners.
+pub const RELEASE: Duration = Duration::from_secs(1);
+
+/// How long a worker may take to answer a request of the process's own.
+pub const PROBE: Duration = Duration::from_secs(5);
+
 /// Connections on their way from the workers to a successor.
 pub const DEPARTURES: usize = 256;
 

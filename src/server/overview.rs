@@ -6,6 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use crate::admin::{Status, View};
 use crate::drain::{Census, Phase, Scope};
+use super::upgrade::ledger::Ledger;
+use crate::handoff::{Gauge, State as Elder};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
 use crate::telemetry::{
@@ -22,6 +24,14 @@ pub(super) struct Overview {
     pub(super) access: Sink,
     pub(super) tunnels: Tunnels,
     pub(super) state: RefCell<State>,
+    /// Which process this is, counted across upgrades.
+    pub(super) generation: u32,
+    /// What the other generations have counted.
+    pub(super) ledger: RefCell<Ledger>,
+    /// How the elders are.
+    pub(super) elders: RefCell<Vec<Elder>>,
+    /// Why this process cannot be replaced, if something else is the reason than its phase.
+    pub(super) succession: Cell<Option<&'static str>>,
     pub(super) shutdown_start: Cell<Option<SystemTime>>,
     pub(super) errors: RefCell<[u64; Phase::ALL.len()]>,
 }
@@ -38,8 +48,33 @@ impl Overview {
     }
 
     /// What the workers have counted.
-    pub(super) fn totals(&self) -> Totals {
+    pub(super) fn own_totals(&self) -> Totals {
         Totals::sum(&self.counters)
+    }
+
+    /// The same, with what the other generations have counted.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.own_totals();
+        totals.add(&self.ledger.borrow().sum());
+        totals
+    }
+
+    /// How this process is, for its successor.
+    pub(super) fn elder_state(&self) -> Elder {
+        let state = self.state.borrow();
+        let left = state.hard_deadline().and_then(|deadline| deadline.left(Instant::now()));
+        let totals = self.own_totals();
+        let connections = self.states();
+        Elder {
+            generation: self.generation,
+            pid: std::process::id(),
+            phase: state.phase.to_string(),
+            deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            connections: counted(&connections, ConnectionState::name),
+            waiting: counted(&connections, waits_for),
+            moved: totals.moved_tally(),
+            counted: totals.tally(),
+        }
     }
 
     /// The phase.
@@ -53,6 +88,33 @@ impl Overview {
         if let Some(at) = Phase::ALL.iter().position(|known| *known == phase) {
             errors[at] += 1;
         }
+    }
+}
+
+/// How many there are of each name.
+fn counted(connections: &StateCounts, name: impl Fn(ConnectionState) -> &'static str) -> Gauge {
+    let mut gauge = Gauge::new();
+    for (state, count) in ConnectionState::ALL.into_iter().zip(connections) {
+        if *count > 0 {
+            *gauge.entry(name(state).to_owned()).or_default() += *count as u64;
+        }
+    }
+    gauge
+}
+
+/// Why a connection is still with an elder.
+fn waits_for(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::H1Fresh => "a first request over TLS",
+        ConnectionState::H1Reading => "the rest of a request head",
+        ConnectionState::H1Active => "the end of a response",
+        ConnectionState::H1Idle => "one more request over TLS",
+        ConnectionState::H1Closing => "the client's end of a connection",
+        ConnectionState::H2Active => "the end of HTTP/2 streams",
+        ConnectionState::H2Idle => "the end of an HTTP/2 connection",
+        ConnectionState::H2Closing => "the client's end of an HTTP/2 connection",
+        ConnectionState::TunnelWebSocket => "the end of a WebSocket over TLS or HTTP/2",
+        ConnectionState::TunnelOpaque => "the end of a tunnel over TLS or HTTP/2",
     }
 }
 
@@ -76,7 +138,7 @@ impl View for Overview {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            generation: FIRST_GENERATION,
+            generation: self.generation,
             phase: state.phase.to_string(),
             deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             connections: self.connections(),
@@ -99,7 +161,7 @@ impl View for Overview {
             shutdown_duration: state.stop.map(|stop| stop.began.elapsed()),
             shutdown_errors: *self.errors.borrow(),
             access_log_dropped: self.access.dropped(),
-            generation: FIRST_GENERATION,
+            generation: self.generation,
             moved: Default::default(),
         })
     }

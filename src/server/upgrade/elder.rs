@@ -1,0 +1,461 @@
+//! The control thread of a process that is replaced: who may ask for it, what is done
+//! when, and what happens when it fails.
+//!
+//! ```text
+//!          asked            ready              serving            nothing is left
+//! serving ──────> preparing ─────> letting go ────────> outgoing ────────────────> gone
+//!    ^               │                 │                    │
+//!    └───────────────┴─────────────────┴────────────────────┘
+//!      failed, or the successor is lost within upgrade.take_back
+//! ```
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::outgoing::{Left, Line, News};
+use super::predecessor;
+use super::prepare::{Offer, Origin, Prepared, prepare};
+use crate::drain::{Deadline, Phase};
+use crate::handoff::{Channel, Given, GivenKind, Launched, Message, VERSION, Welcome};
+use crate::lifecycle::Event as Happened;
+use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
+use crate::net::Listener;
+use crate::server::control::{Control, Running, done, due};
+use crate::telemetry::{Event, Level};
+
+/// How far a replacement has come.
+#[derive(Default)]
+pub(in crate::server) struct Succession {
+    preparing: Option<Running<Result<Prepared, String>>>,
+    outgoing: Option<Outgoing>,
+    /// Connections are not to go to it.
+    stays: bool,
+}
+
+/// A successor that may accept.
+struct Outgoing {
+    /// None once the channel has ended.
+    line: Option<Running<Left>>,
+    news: mpsc::Receiver<News>,
+    words: mpsc::Sender<Message>,
+    launched: Option<Launched>,
+    pid: u32,
+    released: Vec<String>,
+    /// When we let go, and since when it serves.
+    began: Instant,
+    serving: Option<Instant>,
+    /// It can not be undone any more.
+    committed: bool,
+    reported: Instant,
+}
+
+/// What has come of a replacement.
+pub(in crate::server) enum Step {
+    Prepared(Result<Prepared, String>),
+    News(News),
+    Left(Left),
+    /// Something is due.
+    Due,
+}
+
+impl Succession {
+    /// Whether connections go to a successor.
+    pub(in crate::server) fn moves(&self) -> bool {
+        !self.stays
+            && self.outgoing.as_ref().is_some_and(|out| out.line.is_some() && out.serving.is_some())
+    }
+
+    /// Whether the process may end as soon as it is empty: a successor that dies at
+    /// once should find somebody who takes back.
+    pub(in crate::server) fn is_settled(&self, now: Instant) -> bool {
+        let Some(out) = &self.outgoing else { return true };
+        out.line.is_none() || out.serving.is_some_and(|since| now >= since + SETTLE)
+    }
+
+    /// Connections are not to go to the successor any more.
+    fn stays(&mut self) {
+        self.stays = true;
+    }
+
+    /// What comes next. Ends without an effect if it is dropped.
+    pub(in crate::server) async fn next(&mut self, take_back: Deadline, commit: Duration) -> Step {
+        let Succession { preparing, outgoing, .. } = self;
+        let Some(out) = outgoing else { return Step::Prepared(done(preparing).await) };
+        let due_at = out.due(take_back, commit);
+        tokio::select! {
+            biased;
+            Some(news) = out.news.recv() => Step::News(news),
+            left = done(&mut out.line) => Step::Left(left),
+            () = due(due_at) => Step::Due,
+        }
+    }
+}
+
+impl Outgoing {
+    fn due(&self, take_back: Deadline, commit: Duration) -> Deadline {
+        let report = Deadline::at(self.reported + ELDER_REPORT);
+        let report = if self.line.is_some() { report } else { Deadline::NEVER };
+        let Some(serving) = self.serving else {
+            return report.nearer(Deadline::at(self.began + LETTING_GO));
+        };
+        let commit = if self.committed { Deadline::NEVER } else { Deadline::after(serving, commit) };
+        let settle = Deadline::at(serving + SETTLE);
+        let settle = if settle.is_over(Instant::now()) { Deadline::NEVER } else { settle };
+        report.nearer(commit).nearer(settle).nearer(take_back)
+    }
+}
+
+impl Control {
+    /// Replaces this process by a fresh one of this binary, or says why not.
+    pub(in crate::server) fn upgrade(&mut self, binary: Option<PathBuf>) -> Result<(), String> {
+        self.may_be_replaced()?;
+        if rustix::process::getpid().is_init() {
+            return Err(PID_ONE.to_owned());
+        }
+        let binary = match binary {
+            Some(binary) => binary,
+            None => self.program.binary.clone().ok_or("the path of this program is not known")?,
+        };
+        let arguments = self.program.arguments.clone();
+        self.begin(Origin::Start { binary, arguments })
+    }
+
+    /// Hands over to somebody who asks for it.
+    pub(in crate::server) fn asked_for(&mut self, channel: Channel) {
+        if let Err(error) = self.may_be_replaced() {
+            let event = Event::new(Level::Warn, "upgrade_refused").with("error", error.clone());
+            self.events.emit(event);
+            tokio::task::spawn_local(async move {
+                let _gone = channel.send(&Message::Refused { error }, &[], &[]).await;
+            });
+            return;
+        }
+        if let Err(error) = self.begin(Origin::Asked(channel)) {
+            self.upgrade_failed(&error);
+        }
+    }
+
+    fn may_be_replaced(&self) -> Result<(), String> {
+        if self.succession.preparing.is_some() {
+            return Err("another upgrade is under way".to_owned());
+        }
+        let state = self.overview.state.borrow();
+        if state.is_outgoing() || self.succession.outgoing.is_some() {
+            return Err("this process has been replaced already; ask its successor".to_owned());
+        }
+        match state.phase {
+            Phase::Serving => Ok(()),
+            Phase::Starting => Err("this process is starting".to_owned()),
+            phase => Err(format!("this process stops ({phase})")),
+        }
+    }
+
+    fn begin(&mut self, origin: Origin) -> Result<(), String> {
+        let offer = self.offer().map_err(|error| format!("cannot copy a socket: {error}"))?;
+        let event = Event::new(Level::Info, "upgrade_started");
+        let event = match &origin {
+            Origin::Start { binary, .. } => event.with("binary", binary.display().to_string()),
+            Origin::Asked(_) => event.with("asked", true),
+        };
+        self.events.emit(event);
+        if let Origin::Start { binary, .. } = &origin {
+            self.tell_watchers(&Progress::Starting { binary: shown(binary) });
+        }
+        self.herald.upgrade_begins();
+        let timeout = self.config.upgrade.timeout;
+        self.succession.preparing = Some(Box::pin(prepare(origin, offer, timeout)));
+        Ok(())
+    }
+
+    /// Copies of everything that a successor may need before it can serve.
+    fn offer(&self) -> std::io::Result<Offer> {
+        let given = |kind, name| Given { kind, name };
+        let mut sockets = Vec::new();
+        for listener in &self.listeners {
+            let fd = listener.as_fd().try_clone_to_owned()?;
+            sockets.push((given(GivenKind::Listener, listener.name().to_owned()), fd));
+        }
+        if let Some(admin) = &self.admin {
+            let fd = admin.listener.as_fd().try_clone_to_owned()?;
+            sockets.push((given(GivenKind::Admin, admin.name.clone()), fd));
+        }
+        if let Some(takeover) = &self.takeover {
+            let fd = takeover.as_fd().try_clone_to_owned()?;
+            let name = takeover.path().display().to_string();
+            sockets.push((given(GivenKind::Takeover, name), fd));
+        }
+        sockets.extend(self.elders.channels()?);
+        let overview = &self.overview;
+        let keys = self.tickets.as_ref().and_then(|tickets| tickets.keys());
+        let counted = overview.own_totals().tally();
+        let welcome = Welcome {
+            protocol: VERSION,
+            generation: overview.generation + 1,
+            pid: std::process::id(),
+            tickets: keys.map(predecessor::tickets).unwrap_or_default(),
+            counted: overview.ledger.borrow().with(overview.generation, counted),
+        };
+        Ok(Offer { welcome, sockets })
+    }
+
+    /// When our copies of the listeners are of no use any more.
+    pub(in crate::server) fn take_back_until(&self) -> Deadline {
+        let out = self.succession.outgoing.as_ref();
+        match out.and_then(|out| out.serving) {
+            Some(serving) if !self.listeners.is_empty() => {
+                Deadline::after(serving, self.config.upgrade.take_back)
+            }
+            _ => Deadline::NEVER,
+        }
+    }
+
+    /// Does what comes next in a replacement.
+    pub(in crate::server) async fn step(&mut self, step: Step) -> Option<Happened> {
+        match step {
+            Step::Prepared(Ok(prepared)) => self.let_go(prepared).await,
+            Step::Prepared(Err(error)) => {
+                self.upgrade_failed(&error);
+                None
+            }
+            Step::News(news) => self.hear(news),
+            Step::Left(left) => self.lose(left).await,
+            Step::Due => self.look_after_successor().await,
+        }
+    }
+
+    fn upgrade_failed(&mut self, error: &str) {
+        let event = Event::new(Level::Error, "upgrade_failed").with("error", error.to_owned());
+        let message = "this process goes on";
+        self.events.emit(event.with("message", message));
+        self.tell_watchers(&Progress::Failed { error: error.to_owned() });
+        self.watchers.clear();
+        self.herald.upgrade_failed(error);
+    }
+
+    /// The successor can serve: from now on our elders talk to it, and it may accept.
+    async fn let_go(&mut self, prepared: Prepared) -> Option<Happened> {
+        let Prepared { channel, launched, pid, version, released } = prepared;
+        let Some(departures) = self.departures.take() else { return None };
+        let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
+        self.events.emit(event.with("version", version.clone()));
+        self.tell_watchers(&Progress::Ready { pid, version });
+        self.elders.pause().await;
+        let (tell, news) = mpsc::channel(HANDOFF_WORDS);
+        let (words, said) = mpsc::channel(HANDOFF_WORDS);
+        let line = Line { channel, departures, news: tell, words: said };
+        let now = Instant::now();
+        self.succession.outgoing = Some(Outgoing {
+            line: Some(Box::pin(line.run(self.overview.elder_state()))),
+            news,
+            words,
+            launched,
+            pid,
+            released,
+            began: now,
+            serving: None,
+            committed: false,
+            reported: now,
+        });
+        None
+    }
+
+    fn hear(&mut self, news: News) -> Option<Happened> {
+        match news {
+            News::Serving => return self.handed_over(),
+            News::Release(names) => {
+                // It is about to stop, and whoever went there would not stay long.
+                self.release(&names);
+                self.succession.stays();
+                self.tell_to_stay();
+            }
+            // That, or there are too many of us.
+            News::Leave => return Some(Happened::Leave),
+            News::Unmovable(departure) => {
+                let event = Event::new(Level::Error, "connection_lost");
+                self.events.emit(event.with("why", "no packet takes it"));
+                drop(departure);
+            }
+        }
+        None
+    }
+
+    /// The successor accepts: what we still have goes there, or has much time.
+    fn handed_over(&mut self) -> Option<Happened> {
+        let out = self.succession.outgoing.as_mut()?;
+        out.serving.get_or_insert_with(Instant::now);
+        let (pid, generation) = (out.pid, self.overview.generation + 1);
+        let event = Event::new(Level::Info, "upgrade_serving").with("pid", pid);
+        self.events.emit(event.with("generation", generation));
+        self.tell_watchers(&Progress::Serving { pid, generation });
+        self.stopping.reason.get_or_insert("upgrade");
+        self.rest_admin();
+        Some(Happened::HandedOver)
+    }
+
+    /// Listeners that the successor has no use for are closed without a reset.
+    pub(in crate::server) fn close_released(&mut self) {
+        let Some(out) = &mut self.succession.outgoing else { return };
+        let released = std::mem::take(&mut out.released);
+        let is_released =
+            |listener: &mut Listener| released.iter().any(|name| name == listener.name());
+        let gone: Vec<_> = self.listeners.extract_if(.., is_released).collect();
+        if !gone.is_empty() {
+            // It has closed its copies before it was ready.
+            self.close_some(gone, std::future::ready(true));
+        }
+    }
+
+    /// Our copies of these listeners are closed, and the successor is told.
+    fn release(&mut self, names: &[String]) {
+        self.listeners.retain(|listener| !names.iter().any(|name| name == listener.name()));
+        if let Some(out) = &self.succession.outgoing {
+            let released = Message::Released { names: names.to_vec() };
+            let _gone = out.words.try_send(released);
+        }
+    }
+
+    /// Lets the workers accept again, and the admin listener answer.
+    pub(in crate::server) fn open_again(&mut self) {
+        let opened = self.workers.as_mut().map(|workers| workers.open(&self.listeners));
+        if let Some(Err(error)) = opened {
+            let event = Event::new(Level::Error, "accept_failed").with("error", error.to_string());
+            self.events.emit(event);
+        }
+        self.serve_admin();
+    }
+
+    async fn look_after_successor(&mut self) -> Option<Happened> {
+        let now = Instant::now();
+        if self.take_back_until().is_over(now) {
+            let names: Vec<_> = self.listeners.iter().map(|one| one.name().to_owned()).collect();
+            self.release(&names);
+            self.admin = None;
+        }
+        let state = self.overview.elder_state();
+        let out = self.succession.outgoing.as_mut()?;
+        if out.serving.is_none() && now >= out.began + LETTING_GO {
+            // It does not do what it was let to do.
+            let launched = out.launched.take();
+            out.line = None;
+            if let Some(mut launched) = launched {
+                launched.abort();
+                let _ended = tokio::time::timeout(REAP, launched.ended()).await;
+            }
+            return None;
+        }
+        if now >= out.reported + ELDER_REPORT {
+            out.reported = now;
+            // One that is behind hears the next one.
+            let _full = out.words.try_send(Message::State(state));
+        }
+        let commit = self.config.upgrade.commit_after;
+        if out.serving.is_some_and(|since| now >= since + commit) && !out.committed {
+            self.commit().await;
+        }
+        None
+    }
+
+    /// From now on the successor stands alone: the service manager watches over it.
+    async fn commit(&mut self) {
+        let Some(out) = self.succession.outgoing.as_mut() else { return };
+        if std::mem::replace(&mut out.committed, true) || out.line.is_none() {
+            return;
+        }
+        if let Some(launched) = &mut out.launched {
+            launched.commit();
+            // It is the service manager's child only when who has started it is gone.
+            let _late = tokio::time::timeout(REAP, launched.ended()).await;
+        }
+        self.herald.main_is(out.pid);
+        let _gone = out.words.try_send(Message::Main);
+    }
+
+    /// The channel has ended: either all is done, or the successor is lost.
+    async fn lose(&mut self, left: Left) -> Option<Happened> {
+        let Left { departures, ours, why } = left;
+        let out = self.succession.outgoing.as_mut()?;
+        let serving = out.serving;
+        self.departures = Some(departures);
+        let bound = self.take_back_until();
+        let committed = out.committed && self.herald.is_heard();
+        let stops = self.overview.state.borrow().stop.is_some_and(|stop| {
+            stop.by == crate::drain::Plan::Stop
+        });
+        let in_time = serving.is_none()
+            || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
+        if let Some(mut launched) = out.launched.take() {
+            // It may hang: it must not come back.
+            launched.abort();
+            let _ended = tokio::time::timeout(REAP, launched.ended()).await;
+        }
+        let error = format!("the successor (pid {}) is lost: {why}", out.pid);
+        let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
+        self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
+        if in_time && !stops {
+            self.succession.outgoing = None;
+            self.upgrade_failed(&error);
+            self.elders.resume();
+            let back = serving.map(|_| Happened::TakenBack);
+            self.returned = ours;
+            return back;
+        }
+        self.returned = ours;
+        if stops && !self.listeners.is_empty() {
+            // Nobody else holds them now.
+            let listeners = std::mem::take(&mut self.listeners);
+            self.close_some(listeners, std::future::ready(true));
+        }
+        self.tell_to_stay();
+        None
+    }
+
+    /// The last words to the successor: it is on its own.
+    pub(in crate::server) async fn bid_farewell(&mut self) {
+        self.commit().await;
+        let state = self.overview.elder_state();
+        let Some(out) = self.succession.outgoing.as_mut() else { return };
+        let Some(line) = out.line.take() else { return };
+        let words = out.words.clone();
+        let farewell = async {
+            let _gone = words.send(Message::Bye(state)).await;
+            line.await
+        };
+        let _late = tokio::time::timeout(REAP, farewell).await;
+        self.tell_watchers(&Progress::Gone);
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// What this process was started as.
+pub(in crate::server) struct Program {
+    /// Where the binary is found, now and after it was replaced.
+    pub(in crate::server) binary: Option<PathBuf>,
+    /// What it was called with.
+    pub(in crate::server) arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// As the process was called. Asked at its start: the directory may change, and so
+    /// does what a link points to.
+    pub(in crate::server) fn of_this_process() -> Self {
+        let mut all = std::env::args_os();
+        let called = all.next().map(PathBuf::from);
+        let by_path = called.filter(|path| path.components().count() > 1);
+        let binary = match by_path {
+            Some(path) => std::path::absolute(path).ok(),
+            None => std::env::current_exe().ok(),
+        };
+        Program { binary, arguments: all.collect() }
+    }
+}
+
+const PID_ONE: &str = "this process is PID 1 of a container, which ends with it: start the \
+    successor in a second container and let it take over, by `ebbtide run --takeover PATH` with a \
+    PATH on a volume that both share";

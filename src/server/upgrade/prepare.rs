@@ -1,0 +1,148 @@
+//! The elder's side, until the successor can serve. Nothing of what is done here changes
+//! how this process serves.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::handoff::{
+    Channel, FDS_MAX, Given, Launched, Message, Received, VERSION, Welcome, launch,
+};
+use crate::limits::REAP;
+
+/// What a successor is given before it can serve: copies.
+pub(super) struct Offer {
+    pub(super) welcome: Welcome,
+    pub(super) sockets: Vec<(Given, OwnedFd)>,
+}
+
+/// Where a successor comes from.
+pub(super) enum Origin {
+    /// It is to be started.
+    Start { binary: PathBuf, arguments: Vec<OsString> },
+    /// Somebody else has started it, and it has asked.
+    Asked(Channel),
+}
+
+/// A successor that can serve, and waits.
+pub(super) struct Prepared {
+    pub(super) channel: Channel,
+    pub(super) launched: Option<Launched>,
+    pub(super) pid: u32,
+    pub(super) version: String,
+    /// Listeners that it has no use for.
+    pub(super) released: Vec<String>,
+}
+
+/// Brings a successor to where it can serve, within `timeout`; else says why that is
+/// not so, and sees to it that nothing of it is left. Dropped, it ends what it has started.
+pub(super) async fn prepare(
+    origin: Origin,
+    offer: Offer,
+    timeout: Duration,
+) -> Result<Prepared, String> {
+    let (channel, mut launched) = match origin {
+        Origin::Asked(channel) => (channel, None),
+        Origin::Start { binary, arguments } => {
+            let (channel, theirs) = Channel::pair().map_err(|error| error.to_string())?;
+            let started = launch(&binary, &arguments, theirs)
+                .map_err(|error| format!("cannot start {}: {error}", binary.display()))?;
+            (channel, Some(started))
+        }
+    };
+    let steps = bring_up(&channel, offer);
+    let outcome = match tokio::time::timeout(timeout, steps).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!("it was not ready after upgrade.timeout, {timeout:?}")),
+    };
+    match outcome {
+        Ok((pid, version, released)) => Ok(Prepared { channel, launched, pid, version, released }),
+        Err(why) => {
+            let refusal = Message::Refused { error: why.clone() };
+            let _unheard = channel.send(&refusal, &[], &[]).await;
+            drop(channel);
+            Err(match &mut launched {
+                Some(launched) => reap(launched, why).await,
+                None => why,
+            })
+        }
+    }
+}
+
+/// Waits a moment for the end of what was started, and says how it ended.
+async fn reap(launched: &mut Launched, why: String) -> String {
+    // One that ends by itself says more than one that was killed.
+    if let Ok(ended) = tokio::time::timeout(REAP, launched.ended()).await {
+        return if why == GONE { format!("it {ended} before it was ready") } else { why };
+    }
+    launched.abort();
+    let _ended = tokio::time::timeout(REAP, launched.ended()).await;
+    why
+}
+
+/// Why, if all that is known is the end of the channel.
+const GONE: &str = "it ended before it was ready";
+
+async fn bring_up(channel: &Channel, offer: Offer) -> Result<(u32, String, Vec<String>), String> {
+    let (pid, version) = match next(channel).await? {
+        Message::Hello { protocol: VERSION, version, pid } => (pid, version),
+        Message::Hello { protocol, version, .. } => {
+            return Err(format!(
+                "it ({version}) speaks version {protocol} of the handoff, this process ({}) \
+                 version {VERSION}",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        other => return Err(unexpected(&other)),
+    };
+    say(channel, &Message::Welcome(offer.welcome), &[]).await?;
+    let mut sockets = offer.sockets.as_slice();
+    let mut batch = 0;
+    while !sockets.is_empty() {
+        let (now, later) = sockets.split_at(sockets.len().min(FDS_MAX));
+        sockets = later;
+        batch += 1;
+        let given = now.iter().map(|(given, _)| given.clone()).collect();
+        let fds: Vec<_> = now.iter().map(|(_, fd)| fd.as_fd()).collect();
+        say(channel, &Message::Sockets { batch, sockets: given }, &fds).await?;
+        match next(channel).await? {
+            Message::Ack { batch: acknowledged } if acknowledged == batch => {}
+            other => return Err(unexpected(&other)),
+        }
+    }
+    say(channel, &Message::Begin, &[]).await?;
+    match next(channel).await? {
+        Message::Ready { released } => Ok((pid, version, released)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+async fn say(
+    channel: &Channel,
+    message: &Message,
+    fds: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(), String> {
+    match channel.send(message, fds, &[]).await {
+        Ok(()) => Ok(()),
+        // It may have said why before it ended.
+        Err(error) => match channel.try_recv() {
+            Ok(Some(Received { message: Message::Failed { error }, .. })) => Err(error),
+            _ if error.is_gone() => Err(GONE.to_owned()),
+            _ => Err(error.to_string()),
+        },
+    }
+}
+
+async fn next(channel: &Channel) -> Result<Message, String> {
+    match channel.recv().await {
+        Ok(Some(Received { message: Message::Failed { error }, .. })) => Err(error),
+        Ok(Some(received)) => Ok(received.message),
+        Ok(None) => Err(GONE.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn unexpected(message: &Message) -> String {
+    format!("it said {} out of turn", message.name())
+}
