@@ -23,5 +23,5 @@
 pub mod message;
 pub mod moved;
 
-pub use message::{Gauge, Given, GivenKind, Message, Tally, Ticket, Welcome};
+pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, VERSION, Welcome};
 pub use moved::{Moved, MovedFrames, MovedTunnel, MovedWay, Parcel, Transport};
