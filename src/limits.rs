@@ -274,6 +274,9 @@ pub const CLOSING: Duration = Duration::from_secs(1);
 /// of these can never overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The most processes that `upgrade.max_generations` may allow at once.
+pub const GENERATIONS_MAX: usize = 64;
+
 /// The most worker threads.
 pub const WORKERS_MAX: usize = 1024;
 

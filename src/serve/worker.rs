@@ -334,7 +334,7 @@ impl Worker {
                 self.proxy.counters.closed(reason);
                 if crate::drain::kept(Rule::Linger) {
                     kept.guard.shift(kept.guard.kind().closing());
-                    let until = now.saturating_add(millis(self.proxy.config.stop.linger));
+                    let until = now.saturating_add(millis(self.proxy.plan().linger));
                     self.park(socket, Kept { since: now, ..kept }, until);
                 }
             }
@@ -371,11 +371,11 @@ impl Worker {
             return since;
         }
         if stage >= Stage::Draining {
-            let began = self.proxy.clock.millis(began);
+            let (plan, began) = (self.proxy.plan(), self.proxy.clock.millis(began));
             let (from, grace) = match state {
                 ConnectionState::H1Fresh if !kept(Rule::FirstRequestGrace) => (0, Duration::ZERO),
-                ConnectionState::H1Fresh => (since, config.stop.first_request_grace),
-                _ => (since, config.stop.idle_grace),
+                ConnectionState::H1Fresh => (since, plan.first_request_grace),
+                _ => (since, plan.idle_grace),
             };
             // What the clock has noted is rounded down: a millisecond more is never less.
             return from.saturating_add(1).max(began).saturating_add(millis(grace));
@@ -508,7 +508,7 @@ impl Worker {
     /// Retires whoever has been idle longest, to make room for a newcomer.
     pub(super) fn make_room(&self) {
         let now = self.proxy.clock.now();
-        let grace = millis(self.proxy.config.stop.first_request_grace);
+        let grace = millis(self.proxy.plan().first_request_grace);
         if let Some(parked) = self.lot.borrow_mut().least_missed(now.saturating_sub(grace)) {
             parked.until = now;
             self.stir.notify_one();
