@@ -328,8 +328,18 @@ impl Control {
     fn close_listeners(&mut self) {
         let listeners = std::mem::take(&mut self.listeners);
         let names = listeners.iter().map(|listener| listener.name().to_owned()).collect();
+        if self.succession.has_let_go() {
+            // They are the successor's.
+            return self.close_some(listeners, std::future::ready(false));
+        }
+        let called_off = self.succession.call_off();
         let released = self.elders.release(names);
-        self.close_some(listeners, released);
+        self.close_some(listeners, async {
+            if let Some(ended) = called_off {
+                let _ended = ended.await;
+            }
+            released.await
+        });
     }
 
     /// Closes listeners without a reset, once the workers have been told and `released`

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::upgrade::ledger::Ledger;
 use crate::admin::{Status, View};
 use crate::drain::{Census, Phase, Scope};
-use super::upgrade::ledger::Ledger;
 use crate::handoff::{Gauge, State as Elder};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
@@ -147,6 +147,8 @@ impl View for Overview {
             cut: totals.cut,
             endless: totals.endless.iter().sum(),
             told: totals.told,
+            moved: self.own_totals().moved_tally(),
+            elders: self.elders.borrow().iter().cloned().map(Into::into).collect(),
             tunnels: self.tunnels.oldest(),
         }
     }

@@ -155,7 +155,8 @@ async fn start(
     let listeners = loaded.config.listen.len() + loaded.config.tls.listen.len();
     let fits = descriptors::connections(loaded.config.workers, listeners);
     let config = Arc::new(loaded.config);
-    let given = |predecessor: &Option<Predecessor>| predecessor.as_ref().and_then(Predecessor::tickets);
+    let given =
+        |predecessor: &Option<Predecessor>| predecessor.as_ref().and_then(Predecessor::tickets);
     let (tickets, tls) = both_tls(&config, given(predecessor))?;
     let Bound { listeners, admin, takeover } = bind(&config, predecessor.as_mut())?;
     let plans = Plans { stop: config.stop.clone(), upgrade: config.upgrade.plan.clone() };

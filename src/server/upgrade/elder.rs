@@ -14,13 +14,14 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::outgoing::{Left, Line, News};
 use super::predecessor;
 use super::prepare::{Offer, Origin, Prepared, prepare};
 use crate::drain::{Deadline, Phase};
-use crate::handoff::{Channel, Given, GivenKind, Launched, Message, VERSION, Welcome};
+use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
+use crate::handoff::{launch::program, message::VERSION};
 use crate::lifecycle::Event as Happened;
 use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
 use crate::net::Listener;
@@ -31,6 +32,9 @@ use crate::telemetry::{Event, Level};
 #[derive(Default)]
 pub(in crate::server) struct Succession {
     preparing: Option<Running<Result<Prepared, String>>>,
+    /// Calls that off, by being dropped; and who waits for its end.
+    call_off: Option<oneshot::Sender<()>>,
+    ends: Option<oneshot::Sender<()>>,
     outgoing: Option<Outgoing>,
     /// Connections are not to go to it.
     stays: bool,
@@ -74,6 +78,20 @@ impl Succession {
     pub(in crate::server) fn is_settled(&self, now: Instant) -> bool {
         let Some(out) = &self.outgoing else { return true };
         out.line.is_none() || out.serving.is_some_and(|since| now >= since + SETTLE)
+    }
+
+    /// Calls a successor off that is not ready yet, and says when nothing of it is left.
+    pub(in crate::server) fn call_off(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.preparing.as_ref()?;
+        self.call_off = None;
+        let (ends, ended) = oneshot::channel();
+        self.ends = Some(ends);
+        Some(ended)
+    }
+
+    /// Whether there is a successor that may accept.
+    pub(in crate::server) fn has_let_go(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|out| out.line.is_some())
     }
 
     /// Connections are not to go to the successor any more.
@@ -167,7 +185,10 @@ impl Control {
         }
         self.herald.upgrade_begins();
         let timeout = self.config.upgrade.timeout;
-        self.succession.preparing = Some(Box::pin(prepare(origin, offer, timeout)));
+        let (call_off, called_off) = oneshot::channel();
+        self.succession.call_off = Some(call_off);
+        self.succession.preparing =
+            Some(Box::pin(prepare(origin, offer, timeout, called_off)));
         Ok(())
     }
 
@@ -216,9 +237,17 @@ impl Control {
     /// Does what comes next in a replacement.
     pub(in crate::server) async fn step(&mut self, step: Step) -> Option<Happened> {
         match step {
-            Step::Prepared(Ok(prepared)) => self.let_go(prepared).await,
-            Step::Prepared(Err(error)) => {
-                self.upgrade_failed(&error);
+            Step::Prepared(prepared) => {
+                match prepared {
+                    Ok(prepared) if self.overview.phase() == Phase::Serving => {
+                        self.let_go(prepared).await;
+                    }
+                    Ok(prepared) => self.refuse(prepared).await,
+                    Err(error) => self.upgrade_failed(&error),
+                }
+                if let Some(ends) = self.succession.ends.take() {
+                    let _nobody_waits = ends.send(());
+                }
                 None
             }
             Step::News(news) => self.hear(news),
@@ -237,9 +266,9 @@ impl Control {
     }
 
     /// The successor can serve: from now on our elders talk to it, and it may accept.
-    async fn let_go(&mut self, prepared: Prepared) -> Option<Happened> {
+    async fn let_go(&mut self, prepared: Prepared) {
         let Prepared { channel, launched, pid, version, released } = prepared;
-        let Some(departures) = self.departures.take() else { return None };
+        let Some(departures) = self.departures.take() else { return };
         let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
@@ -260,7 +289,15 @@ impl Control {
             committed: false,
             reported: now,
         });
-        None
+    }
+
+    /// It comes too late.
+    async fn refuse(&mut self, prepared: Prepared) {
+        let error = "this process is being stopped".to_owned();
+        let refused = Message::Refused { error: error.clone() };
+        let _gone = prepared.channel.send(&refused, &[], &[]).await;
+        launched_ends(prepared.launched).await;
+        self.upgrade_failed(&error);
     }
 
     fn hear(&mut self, news: News) -> Option<Happened> {
@@ -339,12 +376,9 @@ impl Control {
         let out = self.succession.outgoing.as_mut()?;
         if out.serving.is_none() && now >= out.began + LETTING_GO {
             // It does not do what it was let to do.
-            let launched = out.launched.take();
-            out.line = None;
-            if let Some(mut launched) = launched {
-                launched.abort();
-                let _ended = tokio::time::timeout(REAP, launched.ended()).await;
-            }
+            // Its channel ends with it.
+            launched_ends(out.launched.take()).await;
+            out.began = now;
             return None;
         }
         if now >= out.reported + ELDER_REPORT {
@@ -365,10 +399,9 @@ impl Control {
         if std::mem::replace(&mut out.committed, true) || out.line.is_none() {
             return;
         }
-        if let Some(launched) = &mut out.launched {
-            launched.commit();
+        if let Some(launched) = out.launched.take() {
             // It is the service manager's child only when who has started it is gone.
-            let _late = tokio::time::timeout(REAP, launched.ended()).await;
+            let _late = tokio::time::timeout(REAP, launched.commit()).await;
         }
         self.herald.main_is(out.pid);
         let _gone = out.words.try_send(Message::Main);
@@ -387,11 +420,8 @@ impl Control {
         });
         let in_time = serving.is_none()
             || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
-        if let Some(mut launched) = out.launched.take() {
-            // It may hang: it must not come back.
-            launched.abort();
-            let _ended = tokio::time::timeout(REAP, launched.ended()).await;
-        }
+        // It may hang: it must not come back.
+        launched_ends(out.launched.take()).await;
         let error = format!("the successor (pid {}) is lost: {why}", out.pid);
         let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
         self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
@@ -429,6 +459,12 @@ impl Control {
     }
 }
 
+async fn launched_ends(launched: Option<Launched>) {
+    if let Some(launched) = launched {
+        let _late = tokio::time::timeout(REAP, launched.abort()).await;
+    }
+}
+
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
@@ -442,17 +478,9 @@ pub(in crate::server) struct Program {
 }
 
 impl Program {
-    /// As the process was called. Asked at its start: the directory may change, and so
-    /// does what a link points to.
+    /// As the process was called.
     pub(in crate::server) fn of_this_process() -> Self {
-        let mut all = std::env::args_os();
-        let called = all.next().map(PathBuf::from);
-        let by_path = called.filter(|path| path.components().count() > 1);
-        let binary = match by_path {
-            Some(path) => std::path::absolute(path).ok(),
-            None => std::env::current_exe().ok(),
-        };
-        Program { binary, arguments: all.collect() }
+        Program { binary: program().ok(), arguments: std::env::args_os().skip(1).collect() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ledger::Ledger;
 use crate::config::Listen;
 use crate::handoff::{
-    Channel, Given, GivenKind, Message, Received, State, Ticket, VERSION, Welcome,
+    Channel, Given, GivenKind, Message, Received, State, Ticket, Welcome, message::VERSION,
 };
 use crate::limits::HANDOFF_SOCKETS_MAX;
 use crate::tls::{TicketKey, TicketKeys};

@@ -6,10 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::handoff::{
-    Channel, FDS_MAX, Given, Launched, Message, Received, VERSION, Welcome, launch,
+    Channel, Given, Launched, Message, Received, Welcome, launch,
+    message::VERSION,
 };
-use crate::limits::REAP;
+use crate::limits::{HANDOFF_FDS_MAX, REAP};
 
 /// What a successor is given before it can serve: copies.
 pub(super) struct Offer {
@@ -35,14 +38,15 @@ pub(super) struct Prepared {
     pub(super) released: Vec<String>,
 }
 
-/// Brings a successor to where it can serve, within `timeout`; else says why that is
-/// not so, and sees to it that nothing of it is left. Dropped, it ends what it has started.
+/// Brings a successor to where it can serve, within `timeout` and unless it is called
+/// off; else says why that is not so, and sees to it that nothing of it is left.
 pub(super) async fn prepare(
     origin: Origin,
     offer: Offer,
     timeout: Duration,
+    called_off: oneshot::Receiver<()>,
 ) -> Result<Prepared, String> {
-    let (channel, mut launched) = match origin {
+    let (channel, launched) = match origin {
         Origin::Asked(channel) => (channel, None),
         Origin::Start { binary, arguments } => {
             let (channel, theirs) = Channel::pair().map_err(|error| error.to_string())?;
@@ -51,10 +55,12 @@ pub(super) async fn prepare(
             (channel, Some(started))
         }
     };
-    let steps = bring_up(&channel, offer);
-    let outcome = match tokio::time::timeout(timeout, steps).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(format!("it was not ready after upgrade.timeout, {timeout:?}")),
+    let outcome = tokio::select! {
+        outcome = bring_up(&channel, offer) => outcome,
+        () = tokio::time::sleep(timeout) => {
+            Err(format!("it was not ready after upgrade.timeout, {timeout:?}"))
+        }
+        _ = called_off => Err("this process is being stopped".to_owned()),
     };
     match outcome {
         Ok((pid, version, released)) => Ok(Prepared { channel, launched, pid, version, released }),
@@ -62,7 +68,7 @@ pub(super) async fn prepare(
             let refusal = Message::Refused { error: why.clone() };
             let _unheard = channel.send(&refusal, &[], &[]).await;
             drop(channel);
-            Err(match &mut launched {
+            Err(match launched {
                 Some(launched) => reap(launched, why).await,
                 None => why,
             })
@@ -71,14 +77,16 @@ pub(super) async fn prepare(
 }
 
 /// Waits a moment for the end of what was started, and says how it ended.
-async fn reap(launched: &mut Launched, why: String) -> String {
-    // One that ends by itself says more than one that was killed.
-    if let Ok(ended) = tokio::time::timeout(REAP, launched.ended()).await {
-        return if why == GONE { format!("it {ended} before it was ready") } else { why };
+async fn reap(mut launched: Launched, why: String) -> String {
+    // One that ends by itself says more than one that is killed.
+    match tokio::time::timeout(REAP, launched.ended()).await {
+        Ok(ended) if why == GONE => format!("it {ended} before it was ready"),
+        Ok(_) => why,
+        Err(_) => {
+            launched.abort().await;
+            why
+        }
     }
-    launched.abort();
-    let _ended = tokio::time::timeout(REAP, launched.ended()).await;
-    why
 }
 
 /// Why, if all that is known is the end of the channel.
@@ -100,7 +108,7 @@ async fn bring_up(channel: &Channel, offer: Offer) -> Result<(u32, String, Vec<S
     let mut sockets = offer.sockets.as_slice();
     let mut batch = 0;
     while !sockets.is_empty() {
-        let (now, later) = sockets.split_at(sockets.len().min(FDS_MAX));
+        let (now, later) = sockets.split_at(sockets.len().min(HANDOFF_FDS_MAX));
         sockets = later;
         batch += 1;
         let given = now.iter().map(|(given, _)| given.clone()).collect();
@@ -128,7 +136,7 @@ async fn say(
         // It may have said why before it ended.
         Err(error) => match channel.try_recv() {
             Ok(Some(Received { message: Message::Failed { error }, .. })) => Err(error),
-            _ if error.is_gone() => Err(GONE.to_owned()),
+            Ok(None) => Err(GONE.to_owned()),
             _ => Err(error.to_string()),
         },
     }
