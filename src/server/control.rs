@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::close::{Deliverer, close};
+use super::manager::{Manager, vitals};
 use super::overview::Overview;
 use super::signals::{Asked, Signals};
 use super::start::Workers;
@@ -34,6 +35,7 @@ pub(super) struct Control {
     listeners: Vec<Listener>,
     workers: Option<Workers>,
     watchdog: Watchdog,
+    manager: Manager,
     stopping: Stopping,
     /// Closing the listeners, while it is under way; tells what went wrong.
     closing: Option<Running<Vec<String>>>,
@@ -74,6 +76,7 @@ impl Control {
         });
         Ok(Control {
             watchdog: Watchdog::start(stop::expire)?,
+            manager: Manager::new(false, config.workers, &events),
             config,
             overview,
             events,
@@ -112,6 +115,7 @@ impl Control {
             aborted: exit == Exit::Aborted,
         };
         let status = self.stopping.conclude(&remains).await;
+        self.manager.notifier.flush(Instant::now() + LAST_MOMENT);
         // Last of all: whoever watches has seen every phase.
         drop(self.admin.take());
         status
@@ -152,6 +156,11 @@ impl Control {
             (index, why) = Workers::lost(&mut self.workers) => Some(self.lost(index, &why)),
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
             () = due(tick) => Some(Happened::Tick),
+            () = due(self.manager.due()) => {
+                let workers = self.workers.as_ref().map_or(&[][..], |workers| &workers.deliveries);
+                self.manager.beat(&self.overview, workers);
+                None
+            }
             () = tokio::time::sleep(HOUSEKEEPING) => {
                 self.events.tick();
                 self.events.watch(&self.overview.access);
@@ -212,6 +221,7 @@ impl Control {
             Action::Announce { from, to, elapsed } => {
                 let remaining = self.overview.connections();
                 self.events.emit(Event::phase(from, to, elapsed, &remaining));
+                self.manager.notifier.enters(to, vitals(&self.overview));
                 if from > Phase::Serving {
                     self.stopping.report.add_phase(from, elapsed);
                 }
