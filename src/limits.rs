@@ -343,6 +343,21 @@ pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 /// How often the control thread looks after its logs.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How often the service manager hears how the process is, if that has changed.
+pub const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a drain asks the service manager for more time, and for how much.
+pub const EXTEND_EVERY: Duration = Duration::from_secs(1);
+/// See [`EXTEND_EVERY`]. Several times as much: a control thread that is busy for a
+/// moment loses nothing.
+pub const EXTEND_BY: Duration = Duration::from_secs(5);
+
+/// How many messages wait for a service manager that does not listen at the moment.
+pub const NOTICES_MAX: usize = 16;
+
+/// How soon it is tried again.
+pub const NOTICE_RETRY: Duration = Duration::from_millis(50);
+
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;
 

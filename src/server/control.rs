@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::close::{Deliverer, close};
+use super::manager::{Manager, vitals};
 use super::overview::Overview;
 use super::signals::{Asked, Signals};
 use super::start::Workers;
@@ -41,6 +42,7 @@ pub(super) struct Control {
     /// Connections that did not get there.
     pub(super) returned: Vec<Departure>,
     watchdog: Watchdog,
+    pub(super) manager: Manager,
     pub(super) stopping: Stopping,
     /// Closing the listeners, while it is under way; tells what went wrong.
     closing: Option<Running<Vec<String>>>,
@@ -83,6 +85,7 @@ impl Control {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
         Ok(Control {
             watchdog: Watchdog::start(stop::expire)?,
+            manager: Manager::new(parts.elders.are_there(), parts.config.workers, &parts.events),
             config: parts.config,
             stopping: Stopping::new(parts.overview.generation),
             overview: parts.overview,
@@ -131,6 +134,7 @@ impl Control {
         };
         let status = self.stopping.conclude(&remains).await;
         self.bid_farewell().await;
+        self.manager.notifier.flush(Instant::now() + LAST_MOMENT);
         // Last of all: whoever watches has seen every phase.
         drop(self.admin.take());
         status
@@ -188,6 +192,11 @@ impl Control {
             }
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
             () = due(tick) => Some(Happened::Tick),
+            () = due(self.manager.due()) => {
+                let workers = self.workers.as_ref().map_or(&[][..], |workers| &workers.deliveries);
+                self.manager.beat(&self.overview, workers);
+                None
+            }
             () = tokio::time::sleep(HOUSEKEEPING) => {
                 self.events.tick();
                 self.events.watch(&self.overview.access);
@@ -265,6 +274,7 @@ impl Control {
             Action::Announce { from, to, elapsed } => {
                 let remaining = self.overview.connections();
                 self.events.emit(Event::phase(from, to, elapsed, &remaining));
+                self.manager.notifier.enters(to, vitals(&self.overview));
                 if from > Phase::Serving {
                     self.stopping.report.add_phase(from, elapsed);
                 }

@@ -8,6 +8,7 @@
 mod close;
 mod control;
 mod descriptors;
+mod manager;
 mod overview;
 mod platform;
 mod signals;
