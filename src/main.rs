@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs};
+use ebbtide::handoff::launch;
 use ebbtide::limits::LAST_WORDS;
 use ebbtide::telemetry::{Event, Events, Level};
 use ebbtide::{admin, config, demo, server};
@@ -14,6 +15,9 @@ use ebbtide::{admin, config, demo, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if launch::is_launcher() {
+        return launch::launcher();
+    }
     match cli::parse().command {
         Command::Check(args) => cli::check(&args, cli::environment()),
         Command::Run(args) => run(&args),

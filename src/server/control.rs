@@ -7,22 +7,28 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::close::{Deliverer, close};
+use super::door::Admin;
 use super::manager::{Manager, vitals};
 use super::overview::Overview;
 use super::signals::{Asked, Signals};
-use super::start::Workers;
 use super::stop::{self, Remains, Stopping};
-use crate::admin::{self, AdminListener};
+use super::upgrade::elder::{Program, Succession};
+use super::upgrade::elders::Elders;
+use super::upgrade::progress::Watchers;
+use super::workers::Workers;
 use crate::config::Config;
 use crate::drain::{Deadline, Orders, Phase, Plan, Rule, Stage, kept};
+use crate::handoff::{Channel, Takeover};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
 use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT};
 use crate::net::Listener;
+use crate::serve::{Delivery, Departure};
 use crate::telemetry::{Event, Events, Level};
+use crate::tls::Tickets;
 
 pub(super) type Running<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -53,6 +59,8 @@ pub(super) struct Control {
     pub(super) tickets: Option<Arc<Tickets>>,
     pub(super) elders: Elders,
     pub(super) succession: Succession,
+    /// Who wants to know how a replacement goes on.
+    pub(super) watchers: Watchers,
     signals_seen: u32,
     exit: Option<Exit>,
 }
@@ -103,6 +111,7 @@ impl Control {
             tickets: parts.tickets,
             elders: parts.elders,
             succession: Succession::default(),
+            watchers: Watchers::new(),
             signals_seen: 0,
             exit: None,
         })
@@ -178,16 +187,12 @@ impl Control {
             (index, why) = Workers::lost(&mut self.workers) => Some(self.lost(index, &why)),
             step = step => self.step(step).await,
             (generation, word) = self.elders.next() => self.heard(generation, word).await,
-            Some(departure) = strays(&mut self.departures) => {
+            departure = stray(&mut self.departures) => {
                 self.returned.push(departure);
                 None
             }
-            channel = Takeover::next(&self.takeover) => {
-                self.asked_for(channel);
-                None
-            }
-            Some(request) = self.requests.recv() => {
-                self.requested(request);
+            asked = successor(&self.takeover) => {
+                self.asked_for(asked);
                 None
             }
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
@@ -427,6 +432,25 @@ pub(super) async fn done<T>(running: &mut Option<Running<T>>) -> T {
             *running = None;
             outcome
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// A connection that leaves while there is nobody to take it.
+async fn stray(departures: &mut Option<mpsc::Receiver<Departure>>) -> Departure {
+    match departures {
+        Some(departures) => match departures.recv().await {
+            Some(departure) => departure,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Somebody who asks to be our successor.
+async fn successor(takeover: &Option<Takeover>) -> io::Result<Channel> {
+    match takeover {
+        Some(takeover) => takeover.accept(|_| {}).await,
         None => std::future::pending().await,
     }
 }

@@ -2,31 +2,32 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-use super::control::Control;
+use super::bind::{Bound, bind};
+use super::control::{Control, Parts};
 use super::descriptors;
-use super::overview::Overview;
+use super::door::Admin;
+use super::overview::{FIRST_GENERATION, Overview};
 use super::platform;
 use super::signals::Signals;
-use crate::admin;
+use super::upgrade::elder::Program;
+use super::upgrade::elders::{Elders, Port};
+use super::upgrade::predecessor::{Inheritance, Predecessor, Refusal};
+use super::upgrade::probe::probe;
+use super::workers::start_workers;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
+use crate::handoff::{Channel, Message, takeover};
 use crate::lifecycle::{Plans, State};
-use crate::limits::{
-    ACCESS_LOG_QUEUE_MAX, DELIVERIES, DEPARTURES, LAST_WORDS, REPORT_CUT_MAX, REPORTS,
-};
-use crate::net::{BindError, Listener};
-use crate::serve::{self, Admission, Delivery, Departure, Start};
-use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink, Tunnels};
+use crate::limits::{ACCESS_LOG_QUEUE_MAX, LAST_WORDS};
+use crate::net::BindError;
+use crate::telemetry::{Counters, Event, Events, Level, Sink, Tunnels};
 use crate::tls::{self, certs};
 
 /// Why the process could not start.
@@ -132,7 +133,7 @@ async fn find_predecessor(
         (None, Some(path)) => {
             let asked = takeover::connect(path);
             match asked.map_err(system("ask the running process to hand over"))? {
-                Some(fd) => Channel::from_fd(fd).map_err(system("hear from it"))?,
+                Some(channel) => channel,
                 None => return Ok(None),
             }
         }
@@ -209,7 +210,7 @@ async fn start(
         workers,
         departures,
         listeners,
-        admin,
+        admin: admin.map(Admin::new),
         takeover,
         tickets,
         elders,

@@ -32,16 +32,15 @@ pub(super) struct Workers {
 
 /// Starts all workers, and waits until each of them has: one that cannot must
 /// be known before anybody is told that the process is ready.
-async fn start_workers(
+pub(super) async fn start_workers(
     config: &Arc<Config>,
     overview: &Overview,
     (tls, calls): BothTls,
     events: &Events,
     fits: usize,
-) -> Result<Workers, StartError> {
+) -> Result<(Workers, mpsc::Receiver<Departure>), StartError> {
     let limit = config.limits.connections.unwrap_or(fits);
     let admission = Admission::new(limit, config.limits.connections_per_address);
-    let (_, accepting) = mpsc::channel(1);
     let (departs, departures) = mpsc::channel(DEPARTURES);
     let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
     let mut deliveries = Vec::new();
@@ -73,7 +72,7 @@ async fn start_workers(
         let started = reported.recv().await.unwrap_or_else(|| Err(panicked()));
         started.map_err(system("start a worker"))?;
     }
-    Ok(Workers { deliveries, departures, accepting, threads, reports, cuts, fits })
+    Ok((Workers { deliveries, accepting: Vec::new(), threads, reports, cuts, fits }, departures))
 }
 
 /// What is known of a worker that ended without a word.
@@ -115,4 +114,3 @@ impl Workers {
         .await
     }
 }
-

@@ -92,6 +92,11 @@ impl Notifier {
         self.watchdog.filter(|_| self.socket.is_some())
     }
 
+    /// Whether there is a manager at all.
+    pub fn is_heard(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// When [`Notifier::beat`] is to be called.
     pub fn due(&self) -> Deadline {
         if self.socket.is_none() {

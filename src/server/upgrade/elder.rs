@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::elders::Word;
 use super::outgoing::{Left, Line, News};
 use super::predecessor;
 use super::prepare::{Offer, Origin, Prepared, prepare};
+use super::progress::Progress;
 use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
 use crate::handoff::{launch::program, message::VERSION};
@@ -26,6 +28,7 @@ use crate::lifecycle::Event as Happened;
 use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
 use crate::net::Listener;
 use crate::server::control::{Control, Running, done, due};
+use crate::server::manager::vitals;
 use crate::telemetry::{Event, Level};
 
 /// How far a replacement has come.
@@ -120,7 +123,8 @@ impl Outgoing {
         let Some(serving) = self.serving else {
             return report.nearer(Deadline::at(self.began + LETTING_GO));
         };
-        let commit = if self.committed { Deadline::NEVER } else { Deadline::after(serving, commit) };
+        let commit =
+            if self.committed { Deadline::NEVER } else { Deadline::after(serving, commit) };
         let settle = Deadline::at(serving + SETTLE);
         let settle = if settle.is_over(Instant::now()) { Deadline::NEVER } else { settle };
         report.nearer(commit).nearer(settle).nearer(take_back)
@@ -143,7 +147,16 @@ impl Control {
     }
 
     /// Hands over to somebody who asks for it.
-    pub(in crate::server) fn asked_for(&mut self, channel: Channel) {
+    pub(in crate::server) fn asked_for(&mut self, asked: std::io::Result<Channel>) {
+        let channel = match asked {
+            Ok(channel) => channel,
+            Err(error) => {
+                let event = Event::new(Level::Warn, "takeover_accept_failed");
+                let event = event.with("error", error.to_string());
+                self.events.limited("takeover_accept_failed", Duration::from_secs(60), event);
+                return;
+            }
+        };
         if let Err(error) = self.may_be_replaced() {
             let event = Event::new(Level::Warn, "upgrade_refused").with("error", error.clone());
             self.events.emit(event);
@@ -183,12 +196,11 @@ impl Control {
         if let Origin::Start { binary, .. } = &origin {
             self.tell_watchers(&Progress::Starting { binary: shown(binary) });
         }
-        self.herald.upgrade_begins();
+        self.manager.notifier.upgrade_begins();
         let timeout = self.config.upgrade.timeout;
         let (call_off, called_off) = oneshot::channel();
         self.succession.call_off = Some(call_off);
-        self.succession.preparing =
-            Some(Box::pin(prepare(origin, offer, timeout, called_off)));
+        self.succession.preparing = Some(Box::pin(prepare(origin, offer, timeout, called_off)));
         Ok(())
     }
 
@@ -202,7 +214,8 @@ impl Control {
         }
         if let Some(admin) = &self.admin {
             let fd = admin.listener.as_fd().try_clone_to_owned()?;
-            sockets.push((given(GivenKind::Admin, admin.name.clone()), fd));
+            let name = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
+            sockets.push((given(GivenKind::Admin, name), fd));
         }
         if let Some(takeover) = &self.takeover {
             let fd = takeover.as_fd().try_clone_to_owned()?;
@@ -256,13 +269,54 @@ impl Control {
         }
     }
 
+    fn tell_watchers(&mut self, progress: &Progress) {
+        // One that does not read has room for every step there is.
+        self.watchers.retain(|watcher| watcher.try_send(progress.clone()).is_ok());
+    }
+
+    /// What an elder says.
+    pub(in crate::server) async fn heard(
+        &mut self,
+        generation: u32,
+        word: Word,
+    ) -> Option<Happened> {
+        match word {
+            Word::State(state) => {
+                let counted = state.counted.clone();
+                self.overview.ledger.borrow_mut().note(generation, counted);
+                self.elders.note(generation, state);
+            }
+            Word::Released(_) => self.elders.released(generation),
+            Word::Main => self.is_main(),
+            Word::Gone => {
+                self.overview.ledger.borrow_mut().close(generation);
+                if self.elders.remove(generation) {
+                    // Whoever it was to name is the main process by itself now.
+                    self.is_main();
+                }
+                let event = Event::new(Level::Info, "elder_gone");
+                self.events.emit(event.with("generation", generation));
+            }
+        }
+        self.overview.elders.replace(self.elders.states());
+        None
+    }
+
+    fn is_main(&mut self) {
+        if self.manager.notifier.is_main(vitals(&self.overview))
+            && let Some(out) = &self.succession.outgoing
+        {
+            let _gone = out.words.try_send(Message::Main);
+        }
+    }
+
     fn upgrade_failed(&mut self, error: &str) {
         let event = Event::new(Level::Error, "upgrade_failed").with("error", error.to_owned());
         let message = "this process goes on";
         self.events.emit(event.with("message", message));
         self.tell_watchers(&Progress::Failed { error: error.to_owned() });
         self.watchers.clear();
-        self.herald.upgrade_failed(error);
+        self.manager.notifier.upgrade_failed(error);
     }
 
     /// The successor can serve: from now on our elders talk to it, and it may accept.
@@ -403,8 +457,9 @@ impl Control {
             // It is the service manager's child only when who has started it is gone.
             let _late = tokio::time::timeout(REAP, launched.commit()).await;
         }
-        self.herald.main_is(out.pid);
-        let _gone = out.words.try_send(Message::Main);
+        if self.manager.notifier.committed(out.pid) {
+            let _gone = out.words.try_send(Message::Main);
+        }
     }
 
     /// The channel has ended: either all is done, or the successor is lost.
@@ -414,10 +469,14 @@ impl Control {
         let serving = out.serving;
         self.departures = Some(departures);
         let bound = self.take_back_until();
-        let committed = out.committed && self.herald.is_heard();
-        let stops = self.overview.state.borrow().stop.is_some_and(|stop| {
-            stop.by == crate::drain::Plan::Stop
-        });
+        // The service manager would end this process with the one it knows.
+        let committed = out.committed && self.manager.notifier.is_heard();
+        let stops = self
+            .overview
+            .state
+            .borrow()
+            .stop
+            .is_some_and(|stop| stop.by == crate::drain::Plan::Stop);
         let in_time = serving.is_none()
             || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
         // It may hang: it must not come back.

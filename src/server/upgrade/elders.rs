@@ -10,8 +10,8 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::handoff::{Channel, Given, GivenKind, Message, Parcel, Received, State, parcels};
 use crate::limits::{HANDOFF_WORDS, RELEASE};
-use crate::server::overview::Overview;
 use crate::serve::Delivery;
+use crate::server::overview::Overview;
 
 /// What an elder says.
 pub(in crate::server) enum Word {
@@ -110,10 +110,25 @@ impl Elders {
         self.holding.send_if_modified(|holding| holding.remove(&generation));
     }
 
-    /// One is gone.
-    pub(in crate::server) fn remove(&mut self, generation: u32) {
+    /// One is gone; whether it was the youngest, whose successor this process is.
+    pub(in crate::server) fn remove(&mut self, generation: u32) -> bool {
+        let youngest = self.all.keys().next_back() == Some(&generation);
         self.all.remove(&generation);
         self.released(generation);
+        youngest
+    }
+
+    /// Whether there is any.
+    pub(in crate::server) fn are_there(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// Tells the youngest that this process accepts.
+    pub(in crate::server) async fn say_serving(&self) {
+        if let Some(elder) = self.all.values().next_back() {
+            // One that is gone sees nothing more.
+            let _gone = elder.channel.send(&Message::Serving, &[], &[]).await;
+        }
     }
 
     /// How all of them are, the oldest first.

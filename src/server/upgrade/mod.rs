@@ -20,3 +20,4 @@ mod outgoing;
 pub(super) mod predecessor;
 mod prepare;
 pub(super) mod probe;
+pub(super) mod progress;

@@ -7,12 +7,12 @@ use std::time::Instant;
 use rustix::net::{Shutdown, shutdown};
 use tokio::sync::mpsc;
 
+use crate::drain::Deadline;
 use crate::drain::Hold;
 use crate::handoff::{Batch, Broken, Channel, Message, State};
 use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_WINDOW};
 use crate::serve::Departure;
 use crate::server::control::due;
-use crate::drain::Deadline;
 use crate::telemetry::ConnectionState;
 
 /// What the successor says.

@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::handoff::{
-    Channel, Given, Launched, Message, Received, Welcome, launch,
-    message::VERSION,
+    Channel, Given, Launched, Message, Received, Welcome, launch, message::VERSION,
 };
 use crate::limits::{HANDOFF_FDS_MAX, REAP};
 
