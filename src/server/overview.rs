@@ -100,7 +100,6 @@ impl View for Overview {
             shutdown_errors: *self.errors.borrow(),
             access_log_dropped: self.access.dropped(),
             generation: FIRST_GENERATION,
-            moved: Default::default(),
         })
     }
 }
