@@ -262,6 +262,7 @@ pub const POOL_IDLE_MAX: usize = 256;
 
 const _: () = assert!(H2_TURN / 10 * 256 <= H2_DATA_OVERHEAD / 2);
 const _: () = assert!(H2_WINDOW_STREAM as usize / 32 * (256 - 32) <= H2_DATA_OVERHEAD);
+const _: () = assert!(BUFFER <= READ_AHEAD_MAX && READ_AHEAD_MAX <= MOVED_OCTETS_MAX);
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
 const _: () = assert!(BULK_BUFFER > H2_TRAILER_MAX && RESPONSE_HEAD_MAX > H2_TRAILER_MAX);
 const _: () = assert!(16 + PROXY_HEADER_MAX < BUFFER);
@@ -276,6 +277,15 @@ pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The most processes that `upgrade.max_generations` may allow at once.
 pub const GENERATIONS_MAX: usize = 64;
+
+/// Octets of requests that may be read ahead of being served, while one is.
+pub const READ_AHEAD_MAX: usize = 64 << 10;
+
+/// Octets that may move with a connection. Who has more here is served on until it is less.
+pub const MOVED_OCTETS_MAX: usize = 96 << 10;
+
+/// How many parked connections move before others get their turn.
+pub const MOVED_AT_ONCE: u32 = 64;
 
 /// The most worker threads.
 pub const WORKERS_MAX: usize = 1024;

@@ -100,6 +100,12 @@ impl Proxy {
         }
     }
 
+    /// Whether whoever can go on in a successor goes there.
+    pub fn moves(&self) -> bool {
+        let Orders { stage, moves, .. } = self.orders.get();
+        moves && stage == Stage::Draining
+    }
+
     /// What is asked now.
     #[inline]
     pub fn stage(&self) -> Stage {

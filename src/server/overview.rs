@@ -164,7 +164,6 @@ impl View for Overview {
             shutdown_errors: *self.errors.borrow(),
             access_log_dropped: self.access.dropped(),
             generation: self.generation,
-            moved: Default::default(),
         })
     }
 }
