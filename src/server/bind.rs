@@ -1,12 +1,11 @@
 //! The sockets a process listens on: those that it is given, and new ones.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use super::start::StartError;
 use super::upgrade::predecessor::Predecessor;
 use crate::admin::{self, AdminListener};
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::handoff::{GivenKind, Takeover};
 use crate::net::Listener;
 
@@ -26,13 +25,18 @@ pub(super) fn bind(
         predecessor.as_mut().and_then(|predecessor| predecessor.take(kind, name))
     };
     let mut listeners = Vec::new();
-    for (listen, secure, name) in named(config) {
-        let mut listener = match take(GivenKind::Listener, &name) {
-            Some(fd) => Listener::adopt(listen, secure, fd)?,
+    let clear = config.listen.iter().map(|listen| (listen, false));
+    let secure = config.tls.listen.iter().map(|listen| (listen, true));
+    let names = Listener::names_of(config.listen.iter().chain(&config.tls.listen));
+    for ((listen, secure), name) in clear.chain(secure).zip(names) {
+        let listener = match take(GivenKind::Listener, &name) {
+            Some(fd) => Listener::adopt(listen, secure, fd).map_err(|source| {
+                let what = "adopt a listener of the running process";
+                StartError::System { what, source }
+            })?,
             None => Listener::bind(listen, secure)?,
         };
-        listener.rename(name);
-        listeners.push(listener);
+        listeners.push(listener.named(name));
     }
     let admin = config.admin.as_ref().map(|listen| {
         let given = take(GivenKind::Admin, &listen.to_string());
@@ -51,19 +55,4 @@ pub(super) fn bind(
         bound.map_err(|source| StartError::Takeover { path: name, source })
     });
     Ok(Bound { listeners, admin: admin.transpose()?, takeover: takeover.transpose()? })
-}
-
-/// Every listener with its name: its address as configured. The second one of the same
-/// address, which only port 0 allows, is another.
-fn named(config: &Config) -> impl Iterator<Item = (&Listen, bool, String)> {
-    let clear = config.listen.iter().map(|listen| (listen, false));
-    let secure = config.tls.listen.iter().map(|listen| (listen, true));
-    let mut seen = BTreeMap::<String, u32>::new();
-    clear.chain(secure).map(move |(listen, secure)| {
-        let address = listen.to_string();
-        let times = seen.entry(address.clone()).or_default();
-        *times += 1;
-        let name = if *times == 1 { address } else { format!("{address}#{times}") };
-        (listen, secure, name)
-    })
 }

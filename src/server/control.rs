@@ -121,7 +121,13 @@ impl Control {
     pub(super) async fn run(mut self) -> u8 {
         self.happened(Happened::Ready);
         self.events.emit(Event::ready());
+        self.serve_admin();
         self.elders.resume();
+        let others = self.config.upgrade.max_generations.saturating_sub(1);
+        for generation in self.elders.limit(others).await {
+            let event = Event::new(Level::Warn, "generation_told_to_leave");
+            self.events.emit(event.with("generation", generation));
+        }
         let exit = loop {
             let event = self.next().await;
             if let Some(event) = event {
@@ -213,7 +219,7 @@ impl Control {
     /// Connections that did not get to a successor go on here.
     async fn redeliver(&mut self) {
         let Some(workers) = &self.workers else { return };
-        for (turn, Departure { parcel, hold }) in self.returned.drain(..).enumerate() {
+        for (turn, Departure { parcel, hold, .. }) in self.returned.drain(..).enumerate() {
             let worker = &workers.deliveries[turn % workers.deliveries.len()];
             // A worker that is gone has lost more than this.
             let _lost = worker.send(Delivery::Arrival { parcel, hold }).await;
@@ -385,7 +391,7 @@ impl Control {
             };
             let ours = released.await;
             for listener in &mut listeners {
-                listener.held_by_elder(!ours);
+                listener.set_held(!ours);
             }
             errors.extend(close(listeners, accepting, Rc::new(deliverer)).await);
             errors

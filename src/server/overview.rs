@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::upgrade::ledger::Ledger;
 use crate::admin::{Status, View};
 use crate::drain::{Census, Phase, Scope};
-use crate::handoff::{Gauge, State as Elder};
+use crate::handoff::{Gauge, State as Elder, Tally};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
 use crate::telemetry::{
@@ -20,7 +20,10 @@ pub(super) const FIRST_GENERATION: u32 = 1;
 /// The state of the whole process, as far as anybody may ask.
 pub(super) struct Overview {
     pub(super) scope: Scope<ConnectionState>,
+    /// Those of the workers.
     pub(super) counters: Vec<Arc<Counters>>,
+    /// Those of the control thread.
+    pub(super) counted_here: Arc<Counters>,
     pub(super) access: Sink,
     pub(super) tunnels: Tunnels,
     pub(super) state: RefCell<State>,
@@ -47,9 +50,9 @@ impl Overview {
         ConnectionCounts::from(self.states())
     }
 
-    /// What the workers have counted.
+    /// What this process has counted.
     pub(super) fn own_totals(&self) -> Totals {
-        Totals::sum(&self.counters)
+        Totals::sum(self.counters.iter().chain([&self.counted_here]))
     }
 
     /// The same, with what the other generations have counted.
@@ -70,9 +73,11 @@ impl Overview {
             pid: std::process::id(),
             phase: state.phase.to_string(),
             deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-            connections: counted(&connections, ConnectionState::name),
-            waiting: counted(&connections, waits_for),
-            moved: totals.moved_tally(),
+            connections: counted(&connections, |state| {
+                format!("{}_{}", state.protocol(), state.state())
+            }),
+            waiting: counted(&connections, |state| waits_for(state).to_owned()),
+            moved: moved(&totals),
             counted: totals.tally(),
         }
     }
@@ -92,14 +97,20 @@ impl Overview {
 }
 
 /// How many there are of each name.
-fn counted(connections: &StateCounts, name: impl Fn(ConnectionState) -> &'static str) -> Gauge {
+fn counted(connections: &StateCounts, name: impl Fn(ConnectionState) -> String) -> Gauge {
     let mut gauge = Gauge::new();
     for (state, count) in ConnectionState::ALL.into_iter().zip(connections) {
         if *count > 0 {
-            *gauge.entry(name(state).to_owned()).or_default() += *count as u64;
+            *gauge.entry(name(state)).or_default() += *count as u64;
         }
     }
     gauge
+}
+
+/// What this process has handed over, by kind.
+fn moved(totals: &Totals) -> Tally {
+    let kinds = totals.by_kind().filter(|(_, count)| *count > 0);
+    kinds.map(|(kind, count)| (kind.name().to_owned(), count)).collect()
 }
 
 /// Why a connection is still with an elder.
@@ -147,7 +158,7 @@ impl View for Overview {
             cut: totals.cut,
             endless: totals.endless.iter().sum(),
             told: totals.told,
-            moved: self.own_totals().moved_tally(),
+            moved: moved(&self.own_totals()),
             elders: self.elders.borrow().iter().cloned().map(Into::into).collect(),
             tunnels: self.tunnels.oldest(),
         }

@@ -165,6 +165,7 @@ async fn start(
     let overview = Rc::new(Overview {
         scope: Scope::new(Instant::now()),
         counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
+        counted_here: Arc::default(),
         access: access.clone(),
         tunnels: Tunnels::default(),
         state: RefCell::new(State::new(plans, Instant::now())),

@@ -12,6 +12,7 @@
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -329,7 +330,8 @@ impl Control {
         self.elders.pause().await;
         let (tell, news) = mpsc::channel(HANDOFF_WORDS);
         let (words, said) = mpsc::channel(HANDOFF_WORDS);
-        let line = Line { channel, departures, news: tell, words: said };
+        let counters = Arc::clone(&self.overview.counted_here);
+        let line = Line { channel, departures, news: tell, words: said, counters };
         let now = Instant::now();
         self.succession.outgoing = Some(Outgoing {
             line: Some(Box::pin(line.run(self.overview.elder_state()))),
@@ -465,10 +467,10 @@ impl Control {
     /// The channel has ended: either all is done, or the successor is lost.
     async fn lose(&mut self, left: Left) -> Option<Happened> {
         let Left { departures, ours, why } = left;
-        let out = self.succession.outgoing.as_mut()?;
-        let serving = out.serving;
         self.departures = Some(departures);
         let bound = self.take_back_until();
+        let out = self.succession.outgoing.as_mut()?;
+        let serving = out.serving;
         // The service manager would end this process with the one it knows.
         let committed = out.committed && self.manager.notifier.is_heard();
         let stops = self

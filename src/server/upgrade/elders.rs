@@ -40,7 +40,6 @@ struct Elder {
     channel: Rc<Channel>,
     task: Option<JoinHandle<()>>,
     state: State,
-    told_to_leave: bool,
 }
 
 /// Where their connections go.
@@ -58,7 +57,7 @@ impl Elders {
         let elder = |(generation, channel)| {
             let state = State { generation, ..State::default() };
             let channel = Rc::new(channel);
-            (generation, Elder { channel, task: None, state, told_to_leave: false })
+            (generation, Elder { channel, task: None, state })
         };
         let all = channels.into_iter().map(elder).collect();
         Elders { all, words, speak, holding, pause: watch::Sender::new(true), port }
@@ -145,17 +144,13 @@ impl Elders {
         self.all.iter().map(copy).collect()
     }
 
-    /// Tells the oldest to leave soon, as long as there are more than `most`.
-    pub(in crate::server) async fn limit(&mut self, most: usize) -> Option<u32> {
-        let excess = self.all.len().checked_sub(most).filter(|excess| *excess > 0)?;
-        let mut told = None;
-        for (generation, elder) in self.all.iter_mut().take(excess) {
-            if !std::mem::replace(&mut elder.told_to_leave, true) {
-                let _gone = elder.channel.send(&Message::Leave, &[], &[]).await;
-                told = Some(*generation);
-            }
+    /// Tells the oldest to leave soon, if there are more than `most`; which those were.
+    pub(in crate::server) async fn limit(&mut self, most: usize) -> Vec<u32> {
+        let excess = self.all.len().saturating_sub(most);
+        for elder in self.all.values().take(excess) {
+            let _gone = elder.channel.send(&Message::Leave, &[], &[]).await;
         }
-        told
+        self.all.keys().take(excess).copied().collect()
     }
 
     /// Asks all of them to close their copies of these listeners, and to leave soon: this

@@ -2,6 +2,7 @@
 //! batches, and what was not acknowledged when the successor ends is still ours.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::net::{Shutdown, shutdown};
@@ -13,7 +14,7 @@ use crate::handoff::{Batch, Broken, Channel, Message, State};
 use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_WINDOW};
 use crate::serve::Departure;
 use crate::server::control::due;
-use crate::telemetry::ConnectionState;
+use crate::telemetry::{ConnectionState, Counters, MovedKind};
 
 /// What the successor says.
 pub(super) enum News {
@@ -42,6 +43,8 @@ pub(super) struct Line {
     pub(super) news: mpsc::Sender<News>,
     /// What we have to say, besides connections. `Bye` is the last word.
     pub(super) words: mpsc::Receiver<Message>,
+    /// The control thread's own.
+    pub(super) counters: Arc<Counters>,
 }
 
 /// A batch that was sent.
@@ -49,8 +52,8 @@ struct Sent {
     number: u64,
     at: Instant,
     batch: Batch,
-    /// Kept until the successor has them.
-    holds: Vec<Hold<ConnectionState>>,
+    /// What each is counted as, and what keeps the drain open until the successor has it.
+    riders: Vec<(MovedKind, Hold<ConnectionState>)>,
 }
 
 /// Why no more can go over.
@@ -95,7 +98,7 @@ impl Line {
         let _gone = shutdown(&self.channel, Shutdown::Read);
         while let Ok(Some(received)) = self.channel.try_recv() {
             if let Message::Ack { batch } = received.message {
-                acknowledge(&mut open, batch);
+                acknowledge(&mut open, batch, &self.counters);
             }
         }
         let unsent = waiting.into_iter();
@@ -153,12 +156,12 @@ impl Line {
         open: &mut VecDeque<Sent>,
         waiting: &mut VecDeque<Departure>,
     ) -> Result<(), Broken> {
-        let (mut batch, mut holds) = (Batch::default(), Vec::new());
-        while let Some(Departure { parcel, hold }) = waiting.pop_front() {
+        let (mut batch, mut riders) = (Batch::default(), Vec::new());
+        while let Some(Departure { parcel, kind, hold }) = waiting.pop_front() {
             match batch.push(parcel) {
-                Ok(()) => holds.push(hold),
+                Ok(()) => riders.push((kind, hold)),
                 Err(parcel) => {
-                    waiting.push_front(Departure { parcel, hold });
+                    waiting.push_front(Departure { parcel, kind, hold });
                     break;
                 }
             }
@@ -169,7 +172,7 @@ impl Line {
             let _nobody_asks = self.news.send(News::Unmovable(departure)).await;
             return Ok(());
         }
-        open.push_back(Sent { number, at: Instant::now(), batch, holds });
+        open.push_back(Sent { number, at: Instant::now(), batch, riders });
         if let Some(sent) = open.back() {
             let (message, fds, octets) = sent.batch.message(number);
             self.channel.send(&message, &fds, octets).await?;
@@ -180,7 +183,7 @@ impl Line {
     async fn hear(&self, message: Message, open: &mut VecDeque<Sent>) -> Result<(), Over> {
         let news = match message {
             Message::Ack { batch } => {
-                acknowledge(open, batch);
+                acknowledge(open, batch, &self.counters);
                 return Ok(());
             }
             Message::Serving => News::Serving,
@@ -200,11 +203,14 @@ impl Sent {
 
     fn into_departures(self) -> impl Iterator<Item = Departure> {
         let parcels = self.batch.into_parcels().into_iter();
-        parcels.zip(self.holds).map(|(parcel, hold)| Departure { parcel, hold })
+        parcels.zip(self.riders).map(|(parcel, (kind, hold))| Departure { parcel, kind, hold })
     }
 }
 
 /// A batch is the successor's: our copies are closed.
-fn acknowledge(open: &mut VecDeque<Sent>, number: u64) {
-    open.retain(|sent| sent.number != number);
+fn acknowledge(open: &mut VecDeque<Sent>, number: u64, counters: &Counters) {
+    let Some(at) = open.iter().position(|sent| sent.number == number) else { return };
+    for (kind, _) in open.remove(at).iter().flat_map(|sent| &sent.riders) {
+        counters.moved(*kind);
+    }
 }
