@@ -318,6 +318,11 @@ pub const HANDOFF_WINDOW: usize = 4;
 /// Words between the control thread and the channel to another generation.
 pub const HANDOFF_WORDS: usize = 64;
 
+/// Upgrades that are asked for at once, and what whoever asks may not have read yet.
+pub const REQUESTS: usize = 4;
+/// See [`REQUESTS`].
+pub const UPGRADE_NEWS: usize = 64;
+
 /// Sockets that a successor is given before it serves.
 pub const HANDOFF_SOCKETS_MAX: usize = 4096;
 

@@ -10,15 +10,15 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::close::{Deliverer, close};
-use super::door::Admin;
+use super::door::{Admin, Request};
 use super::manager::{Manager, vitals};
 use super::overview::Overview;
 use super::signals::{Asked, Signals};
 use super::stop::{self, Remains, Stopping};
 use super::upgrade::elder::{Program, Succession};
 use super::upgrade::elders::Elders;
-use super::upgrade::progress::Watchers;
 use super::workers::Workers;
+use crate::admin::Progress;
 use crate::config::Config;
 use crate::drain::{Deadline, Orders, Phase, Plan, Rule, Stage, kept};
 use crate::handoff::{Channel, Takeover};
@@ -55,12 +55,13 @@ pub(super) struct Control {
     /// Stopping the workers, while it is under way.
     finishing: Option<Running<()>>,
     pub(super) admin: Option<Admin>,
+    requests: mpsc::Receiver<Request>,
     pub(super) takeover: Option<Takeover>,
     pub(super) tickets: Option<Arc<Tickets>>,
     pub(super) elders: Elders,
     pub(super) succession: Succession,
     /// Who wants to know how a replacement goes on.
-    pub(super) watchers: Watchers,
+    pub(super) watchers: Vec<mpsc::Sender<Progress>>,
     signals_seen: u32,
     exit: Option<Exit>,
 }
@@ -80,7 +81,7 @@ pub(super) struct Parts {
     pub(super) workers: Workers,
     pub(super) departures: mpsc::Receiver<Departure>,
     pub(super) listeners: Vec<Listener>,
-    pub(super) admin: Option<Admin>,
+    pub(super) admin: Option<(Admin, mpsc::Receiver<Request>)>,
     pub(super) takeover: Option<Takeover>,
     pub(super) tickets: Option<Arc<Tickets>>,
     pub(super) elders: Elders,
@@ -91,6 +92,7 @@ pub(super) struct Parts {
 
 impl Control {
     pub(super) fn new(parts: Parts) -> io::Result<Self> {
+        let (admin, requests) = parts.admin.unzip();
         Ok(Control {
             watchdog: Watchdog::start(stop::expire)?,
             manager: Manager::new(parts.elders.are_there(), parts.config.workers, &parts.events),
@@ -106,12 +108,14 @@ impl Control {
             returned: Vec::new(),
             closing: None,
             finishing: None,
-            admin: parts.admin,
+            admin,
+            // Without an admin listener nobody asks.
+            requests: requests.unwrap_or_else(|| mpsc::channel(1).1),
             takeover: parts.takeover,
             tickets: parts.tickets,
             elders: parts.elders,
             succession: Succession::default(),
-            watchers: Watchers::new(),
+            watchers: Vec::new(),
             signals_seen: 0,
             exit: None,
         })
@@ -121,7 +125,9 @@ impl Control {
     pub(super) async fn run(mut self) -> u8 {
         self.happened(Happened::Ready);
         self.events.emit(Event::ready());
-        self.serve_admin();
+        if !self.elders.are_there() {
+            self.own_doors();
+        }
         self.elders.resume();
         let others = self.config.upgrade.max_generations.saturating_sub(1);
         for generation in self.elders.limit(others).await {
@@ -197,8 +203,12 @@ impl Control {
                 self.returned.push(departure);
                 None
             }
-            asked = successor(&self.takeover) => {
+            asked = successor(&self.takeover), if !self.succession.has_let_go() => {
                 self.asked_for(asked);
+                None
+            }
+            Some(request) = self.requests.recv() => {
+                self.requested(request);
                 None
             }
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
@@ -236,10 +246,7 @@ impl Control {
                 Some(Happened::Signal)
             }
             Asked::Upgrade => {
-                if let Err(error) = self.upgrade(None) {
-                    let event = Event::new(Level::Warn, "upgrade_refused").with("error", error);
-                    self.events.emit(event.with("signal", "SIGUSR2"));
-                }
+                self.signalled();
                 None
             }
             Asked::Nothing(name) => {

@@ -1,62 +1,97 @@
-//! The admin listener as the control thread holds it: served, left to a successor, taken
-//! back.
+//! The admin listener and the takeover listener as the control thread holds them: served,
+//! left to a successor, taken back.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::Control;
 use super::overview::Overview;
-use crate::admin::{self, AdminListener};
+use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
-use crate::telemetry::{Event, Events, Level};
+use crate::limits::{REQUESTS, UPGRADE_NEWS};
+use crate::telemetry::Events;
 
-/// The admin listener, and who serves it.
+/// The admin listener, which is served by a task of its own until this is dropped.
 pub(super) struct Admin {
-    pub(super) listener: AdminListener,
-    /// Ends the serving when it is dropped.
-    serving: Option<oneshot::Sender<()>>,
+    /// For a successor.
+    pub(super) copy: OwnedFd,
+    door: watch::Sender<Door>,
+    _serving: oneshot::Sender<()>,
+}
+
+/// What somebody has asked for.
+pub(super) struct Request {
+    pub(super) binary: Option<PathBuf>,
+    pub(super) watcher: mpsc::Sender<Progress>,
+}
+
+/// Asks the control thread.
+struct Desk {
+    overview: Rc<Overview>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Commands for Desk {
+    fn upgrade(&self, binary: Option<PathBuf>) -> Result<mpsc::Receiver<Progress>, Refusal> {
+        self.overview.may_be_replaced(true).map_err(Refusal)?;
+        let (watcher, news) = mpsc::channel(UPGRADE_NEWS);
+        let asked = self.requests.try_send(Request { binary, watcher });
+        asked.map_err(|_| Refusal("too many upgrades are being asked for".to_owned()))?;
+        Ok(news)
+    }
 }
 
 impl Admin {
-    pub(super) fn new(listener: AdminListener) -> Self {
-        Admin { listener, serving: None }
-    }
-
-    fn serve(&mut self, config: &Config, view: Rc<Overview>, events: Events) -> io::Result<()> {
+    /// Serves the listener, and hears what is asked for. `shared`: a predecessor still
+    /// has it, too.
+    pub(super) fn serve(
+        listener: AdminListener,
+        config: &Config,
+        overview: &Rc<Overview>,
+        events: &Events,
+        shared: bool,
+    ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
+        let copy = listener.share()?;
+        let (asks, requests) = mpsc::channel(REQUESTS);
+        let desk = Desk { overview: Rc::clone(overview), requests: asks };
+        let service = Service {
+            view: Rc::clone(overview) as Rc<_>,
+            commands: Rc::new(desk),
+            names: config.admin_names.clone(),
+        };
+        let (door, state) = watch::channel(if shared { Door::Shared } else { Door::Open });
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async {
             let _dropped = stopped.await;
         };
-        let names = config.admin_names.clone();
-        let listener = self.listener.share()?;
-        tokio::task::spawn_local(admin::serve(listener, view, names, events, stopped));
-        self.serving = Some(stop);
-        Ok(())
+        let serving = admin::serve(listener, service, state, events.clone(), stopped);
+        tokio::task::spawn_local(serving);
+        Ok((Admin { copy, door, _serving: stop }, requests))
     }
 }
 
 impl Control {
-    /// Answers whoever asks.
-    pub(super) fn serve_admin(&mut self) {
-        let Some(admin) = &mut self.admin else { return };
-        admin.listener.take_back();
-        let view = Rc::clone(&self.overview);
-        if let Err(error) = admin.serve(&self.config, view, self.events.clone()) {
-            let event = Event::new(Level::Error, "admin_accept_failed");
-            self.events.emit(event.with("message", error.to_string()));
+    /// The admin listener and that for successors are ours alone.
+    pub(super) fn own_doors(&mut self) {
+        if let Some(admin) = &self.admin {
+            admin.door.send_replace(Door::Open);
+        }
+        if let Some(takeover) = &mut self.takeover {
+            takeover.own();
         }
     }
 
-    /// Answers nobody new: that is for the successor.
-    pub(super) fn rest_admin(&mut self) {
-        if let Some(admin) = &mut self.admin {
-            admin.listener.hand_over();
-            admin.serving = None;
+    /// They are the successor's.
+    pub(super) fn leave_doors(&mut self) {
+        if let Some(admin) = &self.admin {
+            admin.door.send_replace(Door::HandedOver);
         }
         if let Some(takeover) = &mut self.takeover {
-            takeover.hand_over();
+            takeover.leave();
         }
     }
 }

@@ -62,6 +62,22 @@ impl Overview {
         totals
     }
 
+    /// Whether this process can be replaced now; else why not. `starts`: it would have to
+    /// start its successor.
+    pub(super) fn may_be_replaced(&self, starts: bool) -> Result<(), String> {
+        if let Some(why) = self.succession.get() {
+            return Err(why.to_owned());
+        }
+        match self.phase() {
+            Phase::Serving if starts && rustix::process::getpid().is_init() => {
+                Err(PID_ONE.to_owned())
+            }
+            Phase::Serving => Ok(()),
+            Phase::Starting => Err("this process is starting".to_owned()),
+            phase => Err(format!("this process is being stopped ({phase})")),
+        }
+    }
+
     /// How this process is, for its successor.
     pub(super) fn elder_state(&self) -> Elder {
         let state = self.state.borrow();
@@ -95,6 +111,10 @@ impl Overview {
         }
     }
 }
+
+const PID_ONE: &str = "this process is PID 1 of a container, which ends with it: start the \
+    successor in a second container and let it take over, by `ebbtide run --takeover PATH` with \
+    a PATH on a volume that both share";
 
 /// How many there are of each name.
 fn counted(connections: &StateCounts, name: impl Fn(ConnectionState) -> String) -> Gauge {

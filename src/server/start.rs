@@ -204,6 +204,9 @@ async fn start(
     if let Some(admin) = &admin {
         events.emit(Event::listening(admin.address(), "admin"));
     }
+    let shared = elders.are_there();
+    let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
+    let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;
     elders.say_serving().await;
     let parts = Parts {
         config,
@@ -211,7 +214,7 @@ async fn start(
         workers,
         departures,
         listeners,
-        admin: admin.map(Admin::new),
+        admin,
         takeover,
         tickets,
         elders,

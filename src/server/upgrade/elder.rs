@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use super::elders::Word;
 use super::outgoing::{Left, Line, News};
 use super::predecessor;
 use super::prepare::{Offer, Origin, Prepared, prepare};
-use super::progress::Progress;
+use crate::admin::Progress;
 use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
 use crate::handoff::{launch::program, message::VERSION};
@@ -29,6 +29,7 @@ use crate::lifecycle::Event as Happened;
 use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
 use crate::net::Listener;
 use crate::server::control::{Control, Running, done, due};
+use crate::server::door::Request;
 use crate::server::manager::vitals;
 use crate::telemetry::{Event, Level};
 
@@ -133,18 +134,48 @@ impl Outgoing {
 }
 
 impl Control {
-    /// Replaces this process by a fresh one of this binary, or says why not.
-    pub(in crate::server) fn upgrade(&mut self, binary: Option<PathBuf>) -> Result<(), String> {
-        self.may_be_replaced()?;
-        if rustix::process::getpid().is_init() {
-            return Err(PID_ONE.to_owned());
+    /// Somebody has asked for it over the admin listener.
+    pub(in crate::server) fn requested(&mut self, request: Request) {
+        let Request { binary, watcher } = request;
+        if let Err(error) = self.overview.may_be_replaced(true) {
+            // Two have asked at once; the watcher is its own.
+            let _gone = watcher.try_send(Progress::Failed { error });
+            return;
         }
-        let binary = match binary {
-            Some(binary) => binary,
-            None => self.program.binary.clone().ok_or("the path of this program is not known")?,
+        self.watchers = vec![watcher];
+        self.upgrade(binary);
+    }
+
+    /// A signal has asked for it.
+    pub(in crate::server) fn signalled(&mut self) {
+        match self.overview.may_be_replaced(true) {
+            Ok(()) => self.upgrade(None),
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn refused(&self, error: &str) {
+        let event = Event::new(Level::Warn, "upgrade_refused").with("error", error.to_owned());
+        self.events.emit(event);
+    }
+
+    /// Replaces this process by a fresh one of a binary; of its own, if none is named.
+    fn upgrade(&mut self, binary: Option<PathBuf>) {
+        let Some(binary) = binary.or_else(|| self.program.binary.clone()) else {
+            return self.upgrade_failed("the path of this program is not known");
         };
-        let arguments = self.program.arguments.clone();
-        self.begin(Origin::Start { binary, arguments })
+        match Origin::start(&binary, &self.program.arguments) {
+            Ok(origin) => {
+                let (pid, binary) = (origin.pid(), binary.display().to_string());
+                let event = Event::new(Level::Info, "upgrade_started").with("pid", pid);
+                self.events.emit(event.with("binary", binary.clone()));
+                self.tell_watchers(&Progress::Starting { pid, binary });
+                self.begin(origin);
+            }
+            Err(error) => {
+                self.upgrade_failed(&format!("cannot start {}: {error}", binary.display()));
+            }
+        }
     }
 
     /// Hands over to somebody who asks for it.
@@ -158,51 +189,30 @@ impl Control {
                 return;
             }
         };
-        if let Err(error) = self.may_be_replaced() {
-            let event = Event::new(Level::Warn, "upgrade_refused").with("error", error.clone());
-            self.events.emit(event);
+        if let Err(error) = self.overview.may_be_replaced(false) {
+            self.refused(&error);
             tokio::task::spawn_local(async move {
                 let _gone = channel.send(&Message::Refused { error }, &[], &[]).await;
             });
             return;
         }
-        if let Err(error) = self.begin(Origin::Asked(channel)) {
-            self.upgrade_failed(&error);
-        }
-    }
-
-    fn may_be_replaced(&self) -> Result<(), String> {
-        if self.succession.preparing.is_some() {
-            return Err("another upgrade is under way".to_owned());
-        }
-        let state = self.overview.state.borrow();
-        if state.is_outgoing() || self.succession.outgoing.is_some() {
-            return Err("this process has been replaced already; ask its successor".to_owned());
-        }
-        match state.phase {
-            Phase::Serving => Ok(()),
-            Phase::Starting => Err("this process is starting".to_owned()),
-            phase => Err(format!("this process stops ({phase})")),
-        }
-    }
-
-    fn begin(&mut self, origin: Origin) -> Result<(), String> {
-        let offer = self.offer().map_err(|error| format!("cannot copy a socket: {error}"))?;
+        let peer = channel.peer().ok().and_then(|peer| peer.pid);
         let event = Event::new(Level::Info, "upgrade_started");
-        let event = match &origin {
-            Origin::Start { binary, .. } => event.with("binary", binary.display().to_string()),
-            Origin::Asked(_) => event.with("asked", true),
-        };
-        self.events.emit(event);
-        if let Origin::Start { binary, .. } = &origin {
-            self.tell_watchers(&Progress::Starting { binary: shown(binary) });
-        }
+        self.events.emit(match peer {
+            Some(pid) => event.with("pid", pid).with("asked", true),
+            None => event.with("asked", true),
+        });
+        self.begin(Origin { channel, launched: None });
+    }
+
+    fn begin(&mut self, origin: Origin) {
+        self.overview.succession.set(Some("another upgrade is under way"));
         self.manager.notifier.upgrade_begins();
-        let timeout = self.config.upgrade.timeout;
+        let offer = self.offer().map_err(|error| format!("cannot copy a socket: {error}"));
         let (call_off, called_off) = oneshot::channel();
         self.succession.call_off = Some(call_off);
+        let timeout = self.config.upgrade.timeout;
         self.succession.preparing = Some(Box::pin(prepare(origin, offer, timeout, called_off)));
-        Ok(())
     }
 
     /// Copies of everything that a successor may need before it can serve.
@@ -214,7 +224,7 @@ impl Control {
             sockets.push((given(GivenKind::Listener, listener.name().to_owned()), fd));
         }
         if let Some(admin) = &self.admin {
-            let fd = admin.listener.as_fd().try_clone_to_owned()?;
+            let fd = admin.copy.try_clone()?;
             let name = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
             sockets.push((given(GivenKind::Admin, name), fd));
         }
@@ -318,6 +328,7 @@ impl Control {
         self.tell_watchers(&Progress::Failed { error: error.to_owned() });
         self.watchers.clear();
         self.manager.notifier.upgrade_failed(error);
+        self.overview.succession.set(None);
     }
 
     /// The successor can serve: from now on our elders talk to it, and it may accept.
@@ -328,6 +339,8 @@ impl Control {
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
         self.elders.pause().await;
+        let why = "this process has been replaced already; ask its successor";
+        self.overview.succession.set(Some(why));
         let (tell, news) = mpsc::channel(HANDOFF_WORDS);
         let (words, said) = mpsc::channel(HANDOFF_WORDS);
         let counters = Arc::clone(&self.overview.counted_here);
@@ -385,7 +398,7 @@ impl Control {
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
         self.stopping.reason.get_or_insert("upgrade");
-        self.rest_admin();
+        self.leave_doors();
         Some(Happened::HandedOver)
     }
 
@@ -418,7 +431,7 @@ impl Control {
             let event = Event::new(Level::Error, "accept_failed").with("error", error.to_string());
             self.events.emit(event);
         }
-        self.serve_admin();
+        self.own_doors();
     }
 
     async fn look_after_successor(&mut self) -> Option<Happened> {
@@ -426,7 +439,6 @@ impl Control {
         if self.take_back_until().is_over(now) {
             let names: Vec<_> = self.listeners.iter().map(|one| one.name().to_owned()).collect();
             self.release(&names);
-            self.admin = None;
         }
         let state = self.overview.elder_state();
         let out = self.succession.outgoing.as_mut()?;
@@ -526,10 +538,6 @@ async fn launched_ends(launched: Option<Launched>) {
     }
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
 /// What this process was started as.
 pub(in crate::server) struct Program {
     /// Where the binary is found, now and after it was replaced.
@@ -544,7 +552,3 @@ impl Program {
         Program { binary: program().ok(), arguments: std::env::args_os().skip(1).collect() }
     }
 }
-
-const PID_ONE: &str = "this process is PID 1 of a container, which ends with it: start the \
-    successor in a second container and let it take over, by `ebbtide run --takeover PATH` with a \
-    PATH on a volume that both share";

@@ -20,4 +20,3 @@ mod outgoing;
 pub(super) mod predecessor;
 mod prepare;
 pub(super) mod probe;
-pub(super) mod progress;

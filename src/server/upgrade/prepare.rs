@@ -2,8 +2,9 @@
 //! how this process serves.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -19,12 +20,25 @@ pub(super) struct Offer {
     pub(super) sockets: Vec<(Given, OwnedFd)>,
 }
 
-/// Where a successor comes from.
-pub(super) enum Origin {
-    /// It is to be started.
-    Start { binary: PathBuf, arguments: Vec<OsString> },
-    /// Somebody else has started it, and it has asked.
-    Asked(Channel),
+/// A successor that has nothing yet.
+pub(super) struct Origin {
+    pub(super) channel: Channel,
+    /// None if somebody else has started it.
+    pub(super) launched: Option<Launched>,
+}
+
+impl Origin {
+    /// Starts one.
+    pub(super) fn start(binary: &Path, arguments: &[OsString]) -> io::Result<Self> {
+        let (channel, theirs) = Channel::pair()?;
+        let launched = Some(launch(binary, arguments, theirs)?);
+        Ok(Origin { channel, launched })
+    }
+
+    /// As which process, if it is one of ours.
+    pub(super) fn pid(&self) -> u32 {
+        self.launched.as_ref().map_or(0, Launched::pid)
+    }
 }
 
 /// A successor that can serve, and waits.
@@ -41,19 +55,11 @@ pub(super) struct Prepared {
 /// off; else says why that is not so, and sees to it that nothing of it is left.
 pub(super) async fn prepare(
     origin: Origin,
-    offer: Offer,
+    offer: Result<Offer, String>,
     timeout: Duration,
     called_off: oneshot::Receiver<()>,
 ) -> Result<Prepared, String> {
-    let (channel, launched) = match origin {
-        Origin::Asked(channel) => (channel, None),
-        Origin::Start { binary, arguments } => {
-            let (channel, theirs) = Channel::pair().map_err(|error| error.to_string())?;
-            let started = launch(&binary, &arguments, theirs)
-                .map_err(|error| format!("cannot start {}: {error}", binary.display()))?;
-            (channel, Some(started))
-        }
-    };
+    let Origin { channel, launched } = origin;
     let outcome = tokio::select! {
         outcome = bring_up(&channel, offer) => outcome,
         () = tokio::time::sleep(timeout) => {
@@ -91,7 +97,11 @@ async fn reap(mut launched: Launched, why: String) -> String {
 /// Why, if all that is known is the end of the channel.
 const GONE: &str = "it ended before it was ready";
 
-async fn bring_up(channel: &Channel, offer: Offer) -> Result<(u32, String, Vec<String>), String> {
+async fn bring_up(
+    channel: &Channel,
+    offer: Result<Offer, String>,
+) -> Result<(u32, String, Vec<String>), String> {
+    let offer = offer?;
     let (pid, version) = match next(channel).await? {
         Message::Hello { protocol: VERSION, version, pid } => (pid, version),
         Message::Hello { protocol, version, .. } => {
