@@ -117,7 +117,7 @@ fn time_left(deadline_ms: Option<u64>) -> String {
     })
 }
 
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 

@@ -1,23 +1,24 @@
 //! Server and client together, over real sockets; timeouts over an in-memory pipe.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 
 use super::bind::bind;
 use super::client::{Client, ClientError, Style};
+use super::commands::{Commands, Progress, Refusal, Upgrade};
 use super::routes::Origin;
-use super::server::{Activity, Connection, View, may_ask, serve};
+use super::server::{Activity, Connection, Door, Service, View, may_ask, serve};
 use super::status::{Status, example};
 use crate::config::Listen;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT};
@@ -53,6 +54,29 @@ impl View for Facts {
     }
 }
 
+/// Refuses, unless there is news to tell.
+#[derive(Default)]
+struct Deeds {
+    news: RefCell<Option<mpsc::Receiver<Progress>>>,
+    asked: RefCell<Vec<Option<PathBuf>>>,
+}
+
+impl Commands for Deeds {
+    fn upgrade(&self, binary: Option<PathBuf>) -> Result<mpsc::Receiver<Progress>, Refusal> {
+        self.asked.borrow_mut().push(binary);
+        self.news.borrow_mut().take().ok_or_else(|| Refusal("not now".to_owned()))
+    }
+}
+
+fn service(view: Rc<Facts>) -> Service {
+    Service { view, commands: Rc::new(Deeds::default()), names: Vec::new() }
+}
+
+/// A door that stays open.
+fn open() -> watch::Receiver<Door> {
+    watch::channel(Door::Open).1
+}
+
 fn run<T>(paused: bool, test: impl Future<Output = T>) -> T {
     let mut builder = Builder::new_current_thread();
     let runtime =
@@ -70,7 +94,9 @@ fn events() -> Events {
 fn serve_tcp(facts: Rc<Facts>) -> SocketAddr {
     let listener = bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
     let address = listener.address().parse().unwrap();
-    spawn_local(serve(listener, facts, vec!["ebb.example".into()], events(), pending()));
+    let mut service = service(facts);
+    service.names.push("ebb.example".into());
+    spawn_local(serve(listener, service, events(), open(), pending()));
     address
 }
 
@@ -168,7 +194,7 @@ fn over_the_unix_socket_paths_and_methods_are_told_apart() {
         let stop = Rc::new(Notify::new());
         let stopped = Rc::clone(&stop);
         let facts = Rc::new(Facts::default());
-        let served = spawn_local(serve(listener, facts, Vec::new(), events(), async move {
+        let served = spawn_local(serve(listener, service(facts), events(), open(), async move {
             stopped.notified().await;
         }));
         assert_eq!(code(&ask_unix(&path, "GET /status").await), "200");
@@ -220,8 +246,7 @@ fn a_slow_head_and_an_idle_connection_are_closed_each_in_its_time() {
         let (_stop, stopped) = watch::channel(false);
         let connection = Connection {
             activity: Rc::new(Cell::new(Activity::Head(Instant::now()))),
-            view: Rc::new(Facts::default()),
-            names: Rc::default(),
+            service: Rc::new(service(Rc::default())),
             stopped,
         };
         spawn_local(connection.run(server, Origin::Unix));
@@ -248,8 +273,7 @@ fn an_idle_connection_is_closed_after_its_time() {
         let (_stop, stopped) = watch::channel(false);
         let connection = Connection {
             activity: Rc::new(Cell::new(Activity::Idle(Instant::now()))),
-            view: Rc::new(Facts::default()),
-            names: Rc::default(),
+            service: Rc::new(service(Rc::default())),
             stopped,
         };
         spawn_local(connection.run(server, Origin::Unix));
@@ -267,7 +291,7 @@ fn the_client_watches_a_drain_until_the_process_is_gone() {
         let client = Client::new(listener.address()).unwrap();
         let facts = Rc::new(Facts::default());
         let until = Rc::clone(&facts);
-        spawn_local(serve(listener, facts, Vec::new(), events(), async move {
+        spawn_local(serve(listener, service(facts), events(), open(), async move {
             until.asked_twice.notified().await;
         }));
         let mut out = Vec::new();

@@ -123,7 +123,7 @@ pub struct Welcome {
     /// The keys of session tickets, the current one first.
     pub tickets: Vec<Ticket>,
     /// What each generation has counted since it began; 0 stands for those that are gone.
-    pub counted: BTreeMap<u32, Tally>,
+    pub counted: Vec<(u32, Tally)>,
 }
 
 /// The key of session tickets.

@@ -187,6 +187,7 @@ impl Control {
         let emptying = matches!(phase, Phase::Draining | Phase::Cutting)
             && self.closing.is_none()
             && self.succession.is_settled(Instant::now());
+        let let_go = self.succession.has_let_go();
         let step = self.succession.next(self.take_back_until(), self.config.upgrade.commit_after);
         tokio::select! {
             biased;
@@ -203,7 +204,7 @@ impl Control {
                 self.returned.push(departure);
                 None
             }
-            asked = successor(&self.takeover), if !self.succession.has_let_go() => {
+            asked = successor(&self.takeover), if !let_go => {
                 self.asked_for(asked);
                 None
             }

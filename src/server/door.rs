@@ -68,7 +68,7 @@ impl Admin {
         let stopped = async {
             let _dropped = stopped.await;
         };
-        let serving = admin::serve(listener, service, state, events.clone(), stopped);
+        let serving = admin::serve(listener, service, events.clone(), state, stopped);
         tokio::task::spawn_local(serving);
         Ok((Admin { copy, door, _serving: stop }, requests))
     }

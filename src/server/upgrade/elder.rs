@@ -297,7 +297,7 @@ impl Control {
                 self.overview.ledger.borrow_mut().note(generation, counted);
                 self.elders.note(generation, state);
             }
-            Word::Released(_) => self.elders.released(generation),
+            Word::Released => self.elders.released(generation),
             Word::Main => self.is_main(),
             Word::Gone => {
                 self.overview.ledger.borrow_mut().close(generation);

@@ -18,7 +18,7 @@ pub(in crate::server) enum Word {
     /// How it is.
     State(State),
     /// It has closed its copies of these listeners.
-    Released(Vec<String>),
+    Released,
     /// The service manager knows us as the main process.
     Main,
     /// It is gone, by its own word or without one.
@@ -230,7 +230,7 @@ impl Follower {
                 None
             }
             Message::State(state) => Some(Word::State(state)),
-            Message::Released { names } => Some(Word::Released(names)),
+            Message::Released { .. } => Some(Word::Released),
             Message::Main => Some(Word::Main),
             Message::Bye(state) => {
                 let _nobody_asks = self.speak.send((self.generation, Word::State(state))).await;

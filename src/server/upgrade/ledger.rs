@@ -16,8 +16,8 @@ pub(in crate::server) struct Ledger(BTreeMap<u32, Tally>);
 
 impl Ledger {
     /// What a predecessor knew.
-    pub(super) fn new(counted: BTreeMap<u32, Tally>) -> Self {
-        Ledger(counted)
+    pub(super) fn new(counted: Vec<(u32, Tally)>) -> Self {
+        Ledger(counted.into_iter().collect())
     }
 
     /// A generation has counted so much since it began. What it has said before is never
@@ -49,10 +49,9 @@ impl Ledger {
     }
 
     /// What a successor is told, with what this process has counted.
-    pub(super) fn with(&self, generation: u32, counted: Tally) -> BTreeMap<u32, Tally> {
-        let mut all = self.0.clone();
-        all.insert(generation, counted);
-        all
+    pub(super) fn with(&self, generation: u32, counted: Tally) -> Vec<(u32, Tally)> {
+        let others = self.0.iter().map(|(generation, counted)| (*generation, counted.clone()));
+        others.chain([(generation, counted)]).collect()
     }
 }
 
@@ -66,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_sum_never_goes_backwards_whoever_ends() {
-        let mut ledger = Ledger::new([(GONE, tally(5)), (1, tally(10))].into());
+        let mut ledger = Ledger::new(vec![(GONE, tally(5)), (1, tally(10))]);
         assert_eq!(ledger.sum(), tally(15));
         ledger.note(1, tally(12));
         ledger.note(1, tally(11));

@@ -17,7 +17,7 @@ use crate::server::control::due;
 use crate::telemetry::{ConnectionState, Counters, MovedKind};
 
 /// What the successor says.
-pub(super) enum News {
+pub(in crate::server) enum News {
     /// It accepts.
     Serving,
     /// It wants our copies of these listeners closed.
@@ -29,7 +29,7 @@ pub(super) enum News {
 }
 
 /// What is left when the channel has ended.
-pub(super) struct Left {
+pub(in crate::server) struct Left {
     pub(super) departures: mpsc::Receiver<Departure>,
     /// What is still ours.
     pub(super) ours: Vec<Departure>,

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::ledger::Ledger;
-use crate::config::Listen;
 use crate::handoff::{
     Channel, Given, GivenKind, Message, Received, State, Ticket, Welcome, message::VERSION,
 };
@@ -49,8 +48,13 @@ impl Predecessor {
     ) -> Result<Self, Refusal> {
         let mut predecessor = Predecessor { channel, welcome: None, given: Vec::new(), last: None };
         let greeted = tokio::time::timeout(patience, predecessor.take_all()).await;
-        greeted.unwrap_or(Err(Refusal::Silent(patience)))?;
-        Ok(predecessor)
+        match greeted.unwrap_or(Err(Refusal::Silent(patience))) {
+            Ok(()) => Ok(predecessor),
+            Err(refusal) => {
+                predecessor.say(&Message::Failed { error: refusal.to_string() }).await;
+                Err(refusal)
+            }
+        }
     }
 
     async fn take_all(&mut self) -> Result<(), Refusal> {
@@ -101,11 +105,6 @@ impl Predecessor {
         let found = |(given, _): &(Given, _)| given.kind == kind && given.name == name;
         let at = self.given.iter().position(found)?;
         Some(self.given.swap_remove(at).1)
-    }
-
-    /// The admin listener, if it is at the same address.
-    pub(in crate::server) fn take_admin(&mut self, listen: &Listen) -> Option<OwnedFd> {
-        self.take(GivenKind::Admin, &listen.to_string())
     }
 
     /// The names of the listeners that nobody has taken; they are closed.

@@ -42,7 +42,7 @@ impl Origin {
 }
 
 /// A successor that can serve, and waits.
-pub(super) struct Prepared {
+pub(in crate::server) struct Prepared {
     pub(super) channel: Channel,
     pub(super) launched: Option<Launched>,
     pub(super) pid: u32,
