@@ -120,6 +120,8 @@ pub async fn serve(
         };
         places.take(Place { activity, task });
     }
+    let last = *door.borrow();
+    last.apply(&mut listener, &stopping);
     drop(listener);
     stopping.send_replace(true);
     let finish = async { while tasks.join_next().await.is_some() {} };

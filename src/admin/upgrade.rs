@@ -85,7 +85,7 @@ async fn follow(
     if status != StatusCode::OK {
         let text = Limited::new(body, ADMIN_LINE_MAX).collect().await;
         let text = text.map_err(|e| client.failed(e))?.to_bytes();
-        let reason = printable(String::from_utf8_lossy(&text).trim());
+        let reason = lines(String::from_utf8_lossy(&text).trim());
         return Err(client.declined(status, reason));
     }
     let (mut line, mut serves) = (Vec::new(), false);
@@ -107,7 +107,7 @@ async fn follow(
             let _unread = print(out, &told(&progress));
             match progress {
                 Progress::Failed { error } => {
-                    return Err(ClientError::Upgrade { error: printable(&error) });
+                    return Err(ClientError::Upgrade { error: lines(&error) });
                 }
                 Progress::Serving { .. } if !wait => return Ok(()),
                 Progress::Serving { .. } => serves = true,
@@ -141,6 +141,11 @@ fn told(progress: &Progress) -> String {
         Progress::Gone => "the old process is gone\n".to_owned(),
         Progress::Failed { .. } => String::new(),
     }
+}
+
+/// A reason may have several lines, such as all errors of a configuration.
+fn lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 fn list(counts: &BTreeMap<String, u64>) -> String {

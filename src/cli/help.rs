@@ -19,7 +19,8 @@ const SIGNALS: &str = "\
 Signals:
   SIGTERM, SIGINT and SIGQUIT all begin a drain. Signals within 1s of the first
   count as the same one; a later one cuts what is left; one after that ends the
-  process at once. SIGHUP, SIGUSR1 and SIGUSR2 never end it.";
+  process at once. SIGUSR2 replaces the process by the program that is now on
+  disk, as `ebbtide upgrade` does. SIGHUP and SIGUSR1 never end it.";
 
 const EXIT_STATUS: &str = "\
 Exit status:

@@ -157,7 +157,10 @@ impl Control {
         self.bid_farewell().await;
         self.manager.notifier.flush(Instant::now() + LAST_MOMENT);
         // Last of all: whoever watches has seen every phase.
-        drop(self.admin.take());
+        let watches = !std::mem::take(&mut self.watchers).is_empty();
+        if let Some(admin) = self.admin.take() {
+            admin.end(watches).await;
+        }
         status
     }
 
@@ -430,6 +433,7 @@ impl Control {
         };
         let Workers { deliveries, threads, cuts, .. } = workers;
         drop(deliveries);
+        self.elders.leave();
         while !kept(Rule::ControlGoesOn) {
             std::thread::park();
         }

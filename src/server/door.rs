@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::control::Control;
 use super::overview::Overview;
 use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
-use crate::limits::{REQUESTS, UPGRADE_NEWS};
+use crate::limits::{LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
 use crate::telemetry::Events;
 
 /// The admin listener, which is served by a task of its own until this is dropped.
@@ -20,7 +21,8 @@ pub(super) struct Admin {
     /// For a successor.
     pub(super) copy: OwnedFd,
     door: watch::Sender<Door>,
-    _serving: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
 }
 
 /// What somebody has asked for.
@@ -69,8 +71,16 @@ impl Admin {
             let _dropped = stopped.await;
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
-        tokio::task::spawn_local(serving);
-        Ok((Admin { copy, door, _serving: stop }, requests))
+        let serving = tokio::task::spawn_local(serving);
+        Ok((Admin { copy, door, stop, serving }, requests))
+    }
+
+    /// Ends it. Whoever `watches` may still have to be told the last.
+    pub(super) async fn end(self, watches: bool) {
+        drop(self.stop);
+        if watches {
+            let _late = tokio::time::timeout(LAST_MOMENT, self.serving).await;
+        }
     }
 }
 

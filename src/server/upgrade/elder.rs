@@ -60,6 +60,8 @@ struct Outgoing {
     /// It can not be undone any more.
     committed: bool,
     reported: Instant,
+    /// What was told last of what has moved.
+    told: Option<Progress>,
 }
 
 /// What has come of a replacement.
@@ -357,6 +359,7 @@ impl Control {
             serving: None,
             committed: false,
             reported: now,
+            told: None,
         });
     }
 
@@ -451,9 +454,17 @@ impl Control {
         }
         if now >= out.reported + ELDER_REPORT {
             out.reported = now;
+            let (moved, waiting) = (state.moved.clone(), state.waiting.clone());
             // One that is behind hears the next one.
             let _full = out.words.try_send(Message::State(state));
+            let progress = Progress::Moved { moved, waiting };
+            // A person need not be told what he knows.
+            if out.told.as_ref() != Some(&progress) {
+                out.told = Some(progress.clone());
+                self.watchers.retain(|watcher| watcher.try_send(progress.clone()).is_ok());
+            }
         }
+        let Some(out) = self.succession.outgoing.as_mut() else { return None };
         let commit = self.config.upgrade.commit_after;
         if out.serving.is_some_and(|since| now >= since + commit) && !out.committed {
             self.commit().await;

@@ -130,6 +130,14 @@ impl Elders {
         }
     }
 
+    /// Takes nothing more from any of them: this process ends.
+    pub(in crate::server) fn leave(&mut self) {
+        for task in self.all.values_mut().filter_map(|elder| elder.task.take()) {
+            task.abort();
+        }
+        self.port.workers.clear();
+    }
+
     /// How all of them are, the oldest first.
     pub(in crate::server) fn states(&self) -> Vec<State> {
         self.all.values().map(|elder| elder.state.clone()).collect()
@@ -169,15 +177,6 @@ impl Elders {
             }
             let released = holding.wait_for(BTreeSet::is_empty);
             tokio::time::timeout(RELEASE, released).await.is_ok_and(|released| released.is_ok())
-        }
-    }
-}
-
-impl Drop for Elders {
-    /// Nothing is delivered any more.
-    fn drop(&mut self) {
-        for task in self.all.values_mut().filter_map(|elder| elder.task.take()) {
-            task.abort();
         }
     }
 }
