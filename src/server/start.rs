@@ -160,22 +160,8 @@ async fn start(
         |predecessor: &Option<Predecessor>| predecessor.as_ref().and_then(Predecessor::tickets);
     let (tickets, tls) = both_tls(&config, given(predecessor))?;
     let Bound { listeners, admin, takeover } = bind(&config, predecessor.as_mut())?;
-    let plans = Plans { stop: config.stop.clone(), upgrade: config.upgrade.plan.clone() };
     let generation = predecessor.as_ref().and_then(Predecessor::generation);
-    let overview = Rc::new(Overview {
-        scope: Scope::new(Instant::now()),
-        counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
-        counted_here: Arc::default(),
-        access: access.clone(),
-        tunnels: Tunnels::default(),
-        state: RefCell::new(State::new(plans, Instant::now())),
-        generation: generation.unwrap_or(FIRST_GENERATION),
-        ledger: RefCell::default(),
-        elders: RefCell::default(),
-        succession: Cell::new(None),
-        shutdown_start: Cell::new(None),
-        errors: RefCell::default(),
-    });
+    let overview = overview(&config, generation.unwrap_or(FIRST_GENERATION), &access);
     let workers = start_workers(&config, &overview, tls, events, fits).await;
     let (mut workers, departures) = workers?;
     for warning in &loaded.warnings {
@@ -223,6 +209,25 @@ async fn start(
         events: events.clone(),
     };
     Control::new(parts).map_err(system("start the watchdog"))
+}
+
+/// What is counted and known of a process that starts.
+fn overview(config: &Config, generation: u32, access: &Sink) -> Rc<Overview> {
+    let plans = Plans { stop: config.stop.clone(), upgrade: config.upgrade.plan.clone() };
+    Rc::new(Overview {
+        scope: Scope::new(Instant::now()),
+        counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
+        counted_here: Arc::default(),
+        access: access.clone(),
+        tunnels: Tunnels::default(),
+        state: RefCell::new(State::new(plans, Instant::now())),
+        generation,
+        ledger: RefCell::default(),
+        elders: RefCell::default(),
+        succession: Cell::new(None),
+        shutdown_start: Cell::new(None),
+        errors: RefCell::default(),
+    })
 }
 
 /// What TLS sessions with clients are made with, and those with app servers.

@@ -464,7 +464,7 @@ impl Control {
                 self.watchers.retain(|watcher| watcher.try_send(progress.clone()).is_ok());
             }
         }
-        let Some(out) = self.succession.outgoing.as_mut() else { return None };
+        let out = self.succession.outgoing.as_mut()?;
         let commit = self.config.upgrade.commit_after;
         if out.serving.is_some_and(|since| now >= since + commit) && !out.committed {
             self.commit().await;
