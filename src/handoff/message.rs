@@ -84,6 +84,32 @@ pub enum Message {
     Bye(State),
 }
 
+impl Message {
+    /// What kind of message it is.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Message::Hello { .. } => "hello",
+            Message::Welcome(_) => "welcome",
+            Message::Sockets { .. } => "sockets",
+            Message::Begin => "begin",
+            Message::Ack { .. } => "ack",
+            Message::Ready { .. } => "ready",
+            Message::Failed { .. } => "failed",
+            Message::Go => "go",
+            Message::Refused { .. } => "refused",
+            Message::Serving => "serving",
+            Message::Connections { .. } => "connections",
+            Message::Release { .. } => "release",
+            Message::Released { .. } => "released",
+            Message::Leave => "leave",
+            Message::Main => "main",
+            Message::State(_) => "state",
+            Message::Bye(_) => "bye",
+        }
+    }
+}
+
 /// What a successor needs besides sockets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,8 +122,8 @@ pub struct Welcome {
     pub pid: u32,
     /// The keys of session tickets, the current one first.
     pub tickets: Vec<Ticket>,
-    /// What was counted so far, by this generation and those before it.
-    pub counted: Tally,
+    /// What each generation has counted since it began; 0 stands for those that are gone.
+    pub counted: Vec<(u32, Tally)>,
 }
 
 /// The key of session tickets.
@@ -166,6 +192,6 @@ pub struct State {
     pub moved: Tally,
     /// Why what is left is still there: how many of each reason.
     pub waiting: Gauge,
-    /// What it has counted since it welcomed its successor.
+    /// What it has counted since it began.
     pub counted: Tally,
 }
