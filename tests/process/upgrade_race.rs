@@ -264,7 +264,7 @@ impl Run {
             // Where nobody has survived, nobody listens.
             let nobody = self.deed == Deed::KillElder && end.how == actor::How::Refused;
             if !excused && !(nobody && judge == Judge::Fair) {
-                losses.push(format!("{}: {end:?}", fact.who));
+                losses.push(format!("{}: {:?}: {}", fact.who, end.how, end.what));
             } else if end.how == actor::How::Broken {
                 taken += 1;
             }

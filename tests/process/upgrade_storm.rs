@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use self::score::{Asked, Harm, Score};
-use crate::support::generations::{Generations, Gone, Member};
+use crate::support::generations::{Generations, Gone, Member, sum};
 use crate::support::identity::Identity;
 use crate::support::origin::{Next, Origin, OriginConn, standard};
 use crate::support::peers::{
@@ -207,7 +207,7 @@ fn upgrades_under_load_end_no_plaintext_connection_and_lose_nothing() {
     storm.join(&line.place(), PLAIN);
     blow(&line, &score, storm, LONGEST + LEAVES_WITHIN);
     let report = line.report_of(1);
-    assert!(report["moved"].is_object(), "{report}");
+    assert!(sum(&report["moved"]) > 20, "{report}");
     assert_eq!(line.stop().code, Some(0));
 }
 

@@ -157,15 +157,26 @@ impl Generations {
     pub(crate) fn start(launch: Launch) -> Generations {
         let directory = tempfile::tempdir().expect("a directory");
         let admin = Place::Unix(directory.path().join("admin.sock"));
+        Generations::start_with(launch.arg("--admin").arg(admin.to_string()), directory)
+    }
+
+    /// Starts the first, with an admin listener on TCP, where nobody can ask for an
+    /// upgrade.
+    pub(crate) fn start_with_metrics(launch: Launch) -> Generations {
+        Generations::start_with(launch.admin(), tempfile::tempdir().expect("a directory"))
+    }
+
+    fn start_with(launch: Launch, directory: TempDir) -> Generations {
         // Whose parent has ended becomes our child, so that its exit status is known.
         set_child_subreaper(Some(rustix::process::getpid())).expect("we adopt orphans");
-        let proxy = launch.arg("--admin").arg(admin.to_string()).start();
+        let proxy = launch.start();
+        let admin = proxy.admin();
         let binary = env!("CARGO_BIN_EXE_ebbtide").into();
         Generations { proxy, admin, binary, _directory: directory }
     }
 
-    /// Where the admin socket is.
-    pub(crate) fn admin_socket(&self) -> &Place {
+    /// Where the admin interface is.
+    pub(crate) fn admin_place(&self) -> &Place {
         &self.admin
     }
 
@@ -271,6 +282,8 @@ impl Generations {
 
     /// Stops whoever serves, and waits until nobody is left; how the last one ended.
     pub(crate) fn stop(&self) -> Gone {
+        // While its elder is there, its end is told to others.
+        self.wait_alive(1);
         let newest = self.newest();
         newest.signal(Signal::TERM);
         let gone = newest.wait_gone(PATIENCE * 2);
@@ -306,6 +319,15 @@ impl Drop for Generations {
 pub(crate) fn metric_in(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.trim().parse().expect("a number"))
+}
+
+/// All numbers in a value together: counts by kind, or one count.
+pub(crate) fn sum(value: &Value) -> u64 {
+    match value {
+        Value::Array(all) => all.iter().map(sum).sum(),
+        Value::Object(all) => all.values().map(sum).sum(),
+        number => number.as_u64().unwrap_or(0),
+    }
 }
 
 fn speaks_into(pid: u32, pipe: u64) -> bool {

@@ -79,9 +79,9 @@ impl Knockers {
 
 #[test]
 fn ports_that_the_kernel_chose_are_kept() {
-    let (_origin, line) = start(|launch| launch.tls().admin());
+    let origin = app();
+    let line = Generations::start_with_metrics(Launch::before(&origin).tls());
     let [http, https] = ["http", "https"].map(|proto| line.place_of(proto, 0));
-    let metrics = line.place_of("admin", 1);
     for generation in 2..=4_u64 {
         upgrade_whole(&line);
         let mut client = Client::connect(&http);
@@ -90,9 +90,7 @@ fn ports_that_the_kernel_chose_are_kept() {
         let mut h2 = H2::connect_tls(&https);
         let stream = h2.get("/https");
         assert_eq!(h2.response(stream).text(), "GET /https 0");
-        for admin in [&metrics, line.admin_socket()] {
-            assert_eq!(admin::status(admin)["generation"], generation);
-        }
+        assert_eq!(admin::status(line.admin_place())["generation"], generation);
         // The connection over TLS would hold the process.
         drop(h2);
     }
@@ -117,7 +115,7 @@ fn unix_listeners_keep_their_path_and_its_file() {
     }
     assert_eq!(knockers.end(), 0, "nobody was refused");
     drop(idle);
-    let admin = line.admin_socket().clone();
+    let admin = line.admin_place().clone();
     assert_eq!(line.stop().code, Some(0));
     assert!(!path.exists(), "the last one takes its path away");
     let Place::Unix(admin) = admin else { panic!("{admin}") };
@@ -203,7 +201,7 @@ fn process_that_somebody_else_started_takes_over() {
     let mut others = Vec::new();
     for generation in 2..=4_u64 {
         knockers.go_on();
-        let launch = launch().arg("--admin").arg(line.admin_socket().to_string());
+        let launch = launch().arg("--admin").arg(line.admin_place().to_string());
         let next = launch.start();
         assert_eq!(next.place(), place, "the listener is named alike, and is the same");
         let status = within(PATIENCE, "the newest to answer", || {
@@ -245,7 +243,7 @@ fn path_for_successors_goes_with_the_rest() {
     upgrade_whole(&line);
     assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
     let launch = at_path(Launch::before(&origin), &path);
-    let next = launch.arg("--admin").arg(line.admin_socket().to_string()).start();
+    let next = launch.arg("--admin").arg(line.admin_place().to_string()).start();
     assert_eq!(line.status()["generation"], 3);
     assert_eq!(next.place(), line.place());
     line.wait_alive(0);

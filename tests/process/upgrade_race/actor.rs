@@ -67,7 +67,6 @@ pub(super) enum How {
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) how: How,
-    pub(super) at: Instant,
     pub(super) what: String,
 }
 
@@ -89,7 +88,7 @@ impl Fact {
     fn ended(mut self, stage: &Stage, how: How, what: impl Into<String>) -> Fact {
         let (at, what) = (Instant::now(), what.into());
         stage.timeline.note_at(at, format!("{}: {how:?}: {what}", self.who));
-        self.end = Some(Ended { how, at, what });
+        self.end = Some(Ended { how, what });
         self
     }
 
