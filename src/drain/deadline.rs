@@ -21,6 +21,11 @@ impl Deadline {
         Deadline(Some(instant))
     }
 
+    /// So much later; never, if that is too far for the clock.
+    pub fn plus(self, length: Duration) -> Deadline {
+        Deadline(self.0.and_then(|at| at.checked_add(length)))
+    }
+
     /// The earlier of the two.
     pub fn nearer(self, other: Deadline) -> Deadline {
         match (self.0, other.0) {

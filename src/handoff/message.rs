@@ -96,8 +96,8 @@ pub struct Welcome {
     pub pid: u32,
     /// The keys of session tickets, the current one first.
     pub tickets: Vec<Ticket>,
-    /// What was counted so far, by this generation and those before it.
-    pub counted: Tally,
+    /// What each generation has counted since it began; 0 stands for those that are gone.
+    pub counted: BTreeMap<u32, Tally>,
 }
 
 /// The key of session tickets.
@@ -166,6 +166,6 @@ pub struct State {
     pub moved: Tally,
     /// Why what is left is still there: how many of each reason.
     pub waiting: Gauge,
-    /// What it has counted since it welcomed its successor.
+    /// What it has counted since it began.
     pub counted: Tally,
 }

@@ -35,6 +35,6 @@ pub mod wire;
 pub use batch::{Batch, parcels};
 pub use channel::{Broken, Channel, Received};
 pub use launch::{Launched, launch};
-pub use message::{Gauge, Given, GivenKind, Message, Tally, Ticket, Welcome};
+pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, VERSION, Welcome};
 pub use moved::{Moved, MovedFrames, MovedTunnel, MovedWay, Parcel, Transport};
 pub use watch::watch;

@@ -7,4 +7,4 @@
 pub mod state;
 pub mod watchdog;
 
-pub use state::{Action, Event, State, step};
+pub use state::{Action, Event, Plans, State, step};

@@ -1,9 +1,9 @@
-//! The state machine of a stop, as a pure function.
+//! The state machine of a stop, and of leaving for a successor, as a pure function.
 //!
 //! | phase | left when | bound |
 //! | --- | --- | --- |
 //! | `starting` | ready | – |
-//! | `serving` | a signal, or a worker that died | – |
+//! | `serving` | a signal, a worker that died, or a successor that serves | – |
 //! | `lame_duck` | its pause is over | `lame_duck` |
 //! | `closing` | the listeners are closed | 1 s |
 //! | `draining` | nothing is alive | `drain_timeout`, from the start of closing |
@@ -14,11 +14,16 @@
 //! `total_timeout` bounds all of them. A second signal, more than a second
 //! after the first, skips to cutting; the one after that ends the process. A
 //! stop that something else began counts no signal yet.
+//!
+//! When a successor serves, the process goes from `serving` straight to `draining`, by
+//! the plan of an upgrade: the listeners are the successor's. A signal then makes the
+//! plan that of a stop, and the nearer deadline counts; a successor that dies soon
+//! enough makes the process serve again.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Plan;
-use crate::drain::{Deadline, Phase};
+use crate::drain::{self, Deadline, Phase};
 use crate::limits::{CLOSING, SAME_SIGNAL};
 
 /// Where the process stands, and the instants that were fixed when its stop began.
@@ -30,12 +35,33 @@ pub struct State {
     pub entered: Instant,
     /// The stop under way, if there is one.
     pub stop: Option<Stop>,
-    plan: Plan,
+    plans: Plans,
 }
 
-/// A stop under way.
+/// What a drain takes, and how long, whatever its cause.
+#[derive(Clone, Debug)]
+pub struct Plans {
+    /// Nobody goes on.
+    pub stop: Plan,
+    /// A successor does.
+    pub upgrade: Plan,
+}
+
+impl Plans {
+    /// The values of a plan.
+    pub fn of(&self, by: drain::Plan) -> &Plan {
+        match by {
+            drain::Plan::Stop => &self.stop,
+            drain::Plan::Upgrade => &self.upgrade,
+        }
+    }
+}
+
+/// A stop under way, or a leave.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop {
+    /// By which plan.
+    pub by: drain::Plan,
     /// When it began.
     pub began: Instant,
     /// The end of the present phase, if nothing ends it before.
@@ -43,6 +69,7 @@ pub struct Stop {
     /// When what is left is cut; fixed when closing begins.
     pub hard_deadline: Deadline,
     total: Deadline,
+    handed_over: bool,
     first_signal: Option<Instant>,
     second_signal: bool,
 }
@@ -64,6 +91,12 @@ pub enum Event {
     Empty,
     /// Everything is flushed and written.
     Finished,
+    /// A successor serves.
+    HandedOver,
+    /// It is gone, and it was not too late to go on.
+    TakenBack,
+    /// It wants us gone soon.
+    Leave,
 }
 
 /// What is to be done now, in this order.
@@ -85,7 +118,9 @@ pub enum Action {
     /// Close the listeners without a reset, and begin to ask connections to end.
     CloseListeners,
     /// Connections: end by the rule of your state, at the latest at the deadline.
-    TellDraining(Deadline),
+    TellDraining(drain::Plan, Deadline),
+    /// Connections: go on as always.
+    TellOpen,
     /// Connections: end now.
     TellCut,
     /// Flush logs, write the report.
@@ -98,8 +133,19 @@ pub enum Action {
 
 impl State {
     /// A process that has not begun to serve.
-    pub fn new(plan: Plan, now: Instant) -> Self {
-        State { phase: Phase::Starting, entered: now, stop: None, plan }
+    pub fn new(plans: Plans, now: Instant) -> Self {
+        State { phase: Phase::Starting, entered: now, stop: None, plans }
+    }
+
+    /// Whether a successor goes on with the work.
+    pub fn is_outgoing(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.handed_over)
+    }
+
+    /// How long the drain under way may take in all, with the time before it is forced.
+    pub fn longest(&self) -> Option<Deadline> {
+        let stop = self.stop?;
+        Some(stop.total.plus(self.plans.of(stop.by).force_timeout))
     }
 
     /// When [`Event::Tick`] is due.
@@ -113,8 +159,9 @@ impl State {
     }
 }
 
-/// What follows when `event` happens in `state`. Never goes backwards, and ends
-/// in [`Phase::Stopped`] whatever comes, if ticks come when they are due.
+/// What follows when `event` happens in `state`. Never goes backwards, but where the
+/// successor is lost, and ends in [`Phase::Stopped`] whatever comes, if ticks come when
+/// they are due.
 pub fn step(state: State, event: Event, now: Instant) -> (State, Vec<Action>) {
     let mut machine = Machine { state, actions: Vec::new(), now };
     machine.take(event);
@@ -134,6 +181,9 @@ impl Machine {
             (Starting, Event::Ready) => self.enter(Serving),
             (_, Event::Signal) => self.signal(),
             (_, Event::WorkerLost) if self.state.stop.is_none() => self.begin(None),
+            (Serving, Event::HandedOver) => self.leave(),
+            (Draining, Event::TakenBack) => self.take_back(),
+            (Draining, Event::Leave) => self.hurry(None),
             (Closing, Event::ListenersClosed) => self.enter(Draining),
             (Draining | Cutting, Event::Empty) => self.enter(Finishing),
             (Finishing, Event::Finished) => self.enter(Stopped),
@@ -146,6 +196,9 @@ impl Machine {
         let Some(stop) = &mut self.state.stop else {
             return self.begin(Some(self.now));
         };
+        if stop.by == drain::Plan::Upgrade && self.state.phase == Phase::Draining {
+            return self.hurry(Some(self.now));
+        }
         if self.now < *stop.first_signal.get_or_insert(self.now) + SAME_SIGNAL {
             return;
         }
@@ -157,20 +210,62 @@ impl Machine {
     }
 
     fn begin(&mut self, first_signal: Option<Instant>) {
-        let total = Deadline::after(self.now, self.state.plan.total_timeout);
-        self.state.stop = Some(Stop {
-            began: self.now,
-            bound: total,
-            hard_deadline: total,
-            total,
-            first_signal,
-            second_signal: false,
-        });
-        if self.state.plan.lame_duck.is_zero() {
+        self.state.stop = Some(self.drain_by(drain::Plan::Stop, first_signal));
+        if self.state.plans.stop.lame_duck.is_zero() {
             self.enter(Phase::Closing);
         } else {
             self.enter(Phase::LameDuck);
         }
+    }
+
+    fn drain_by(&self, by: drain::Plan, first_signal: Option<Instant>) -> Stop {
+        let total = Deadline::after(self.now, self.state.plans.of(by).total_timeout);
+        Stop {
+            by,
+            began: self.now,
+            bound: total,
+            hard_deadline: total,
+            total,
+            handed_over: by == drain::Plan::Upgrade,
+            first_signal,
+            second_signal: false,
+        }
+    }
+
+    /// The successor has the listeners: what is left has much time.
+    fn leave(&mut self) {
+        let mut stop = self.drain_by(drain::Plan::Upgrade, None);
+        let length = self.state.plans.upgrade.drain_timeout;
+        stop.hard_deadline = Deadline::after(self.now, length).nearer(stop.total);
+        self.state.stop = Some(stop);
+        self.enter(Phase::Draining);
+        self.actions.push(Action::TellDraining(drain::Plan::Upgrade, stop.hard_deadline));
+    }
+
+    /// What is left has no more time than a stop gives.
+    fn hurry(&mut self, first_signal: Option<Instant>) {
+        let Some(before) = self.state.stop else { return };
+        if before.by == drain::Plan::Stop {
+            return;
+        }
+        let mut stop = self.drain_by(drain::Plan::Stop, first_signal);
+        let within = Deadline::after(self.now, self.state.plans.stop.drain_timeout);
+        stop.began = before.began;
+        stop.handed_over = before.handed_over;
+        stop.total = stop.total.nearer(before.total);
+        stop.hard_deadline = within.nearer(before.hard_deadline).nearer(stop.total);
+        stop.bound = stop.hard_deadline;
+        self.state.stop = Some(stop);
+        self.actions.push(Action::TellDraining(drain::Plan::Stop, stop.hard_deadline));
+    }
+
+    fn take_back(&mut self) {
+        if self.state.stop.is_none_or(|stop| stop.by == drain::Plan::Stop) {
+            return;
+        }
+        self.state.stop = None;
+        self.enter(Phase::Serving);
+        self.actions.push(Action::TellOpen);
     }
 
     fn tick(&mut self) {
@@ -199,7 +294,8 @@ impl Machine {
         self.actions.push(Action::Announce { from, to, elapsed });
         self.state.phase = to;
         self.state.entered = self.now;
-        let plan = &self.state.plan;
+        let by = self.state.stop.map_or(drain::Plan::Stop, |stop| stop.by);
+        let plan = self.state.plans.of(by);
         let within = |length| Deadline::after(self.now, length);
         if let Some(stop) = &mut self.state.stop {
             let bound = match to {
@@ -228,7 +324,7 @@ impl Machine {
     /// Connections already accepted are told while the listeners still close.
     fn close(&mut self) {
         let deadline = self.state.stop.map_or(Deadline::NEVER, |stop| stop.hard_deadline);
-        self.actions.push(Action::TellDraining(deadline));
+        self.actions.push(Action::TellDraining(drain::Plan::Stop, deadline));
         self.actions.push(Action::CloseListeners);
     }
 
@@ -264,6 +360,15 @@ mod tests {
         }
     }
 
+    fn plans(lame_duck: u64) -> Plans {
+        let upgrade = Plan {
+            drain_timeout: Duration::from_secs(3_600),
+            total_timeout: Duration::from_secs(3_606),
+            ..plan(0)
+        };
+        Plans { stop: plan(lame_duck), upgrade }
+    }
+
     struct Run {
         state: State,
         start: Instant,
@@ -272,7 +377,7 @@ mod tests {
     impl Run {
         fn serving(lame_duck: u64) -> Run {
             let start = Instant::now();
-            let (state, _) = step(State::new(plan(lame_duck), start), Event::Ready, start);
+            let (state, _) = step(State::new(plans(lame_duck), start), Event::Ready, start);
             Run { state, start }
         }
 
@@ -300,7 +405,9 @@ mod tests {
         assert!(run.at(0, Event::Signal).contains(&Action::TellLameDuck));
         assert!(run.at(4_999, Event::Tick).is_empty());
         let expected = Deadline::after(run.start, Duration::from_secs(25));
-        assert!(run.at(5_000, Event::Tick).contains(&Action::TellDraining(expected)));
+        assert!(
+            run.at(5_000, Event::Tick).contains(&Action::TellDraining(drain::Plan::Stop, expected))
+        );
         assert!(run.at(6_000, Event::Tick).contains(&Action::Overrun(Phase::Closing)));
         assert!(run.at(24_999, Event::Tick).is_empty());
         assert!(run.at(25_000, Event::Tick).contains(&Action::TellCut));
@@ -330,9 +437,57 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_has_the_listeners_and_what_is_left_has_much_time() {
+        let mut run = Run::serving(5);
+        let expected = Deadline::after(run.start, Duration::from_secs(3_601));
+        let actions = run.at(1_000, Event::HandedOver);
+        assert!(actions.contains(&Action::TellDraining(drain::Plan::Upgrade, expected)));
+        assert!(!actions.contains(&Action::CloseListeners) && run.state.is_outgoing());
+        assert!(run.at(2_000, Event::Empty).contains(&Action::Finish));
+        assert!(run.at(2_001, Event::Finished).contains(&Action::Exit));
+    }
+
+    #[test]
+    fn the_first_signal_to_one_that_leaves_hurries_it_the_next_cuts() {
+        let mut run = Run::serving(0);
+        run.at(0, Event::HandedOver);
+        let expected = Deadline::after(run.start, Duration::from_secs(25));
+        let actions = run.at(5_000, Event::Signal);
+        assert_eq!(actions, [Action::TellDraining(drain::Plan::Stop, expected)]);
+        assert!(run.at(5_900, Event::Signal).is_empty());
+        assert!(run.at(6_100, Event::Signal).contains(&Action::TellCut));
+        assert_eq!(run.at(6_200, Event::Signal), [Action::Abort]);
+    }
+
+    #[test]
+    fn who_is_asked_to_leave_soon_keeps_the_nearer_deadline_and_counts_no_signal() {
+        let mut run = Run::serving(0);
+        run.at(0, Event::HandedOver);
+        let expected = Deadline::after(run.start, Duration::from_secs(3_600));
+        let actions = run.at(3_590_000, Event::Leave);
+        assert_eq!(actions, [Action::TellDraining(drain::Plan::Stop, expected)]);
+        assert!(run.at(3_590_001, Event::Leave).is_empty());
+        assert!(run.at(3_592_000, Event::Signal).is_empty());
+        assert!(run.at(3_593_001, Event::Signal).contains(&Action::TellCut));
+    }
+
+    #[test]
+    fn a_lost_successor_makes_it_serve_again_but_not_once_it_stops() {
+        let mut run = Run::serving(0);
+        run.at(0, Event::HandedOver);
+        assert!(run.at(10, Event::TakenBack).contains(&Action::TellOpen));
+        assert_eq!((run.state.phase, run.state.next_tick()), (Phase::Serving, Deadline::NEVER));
+        assert!(!run.state.is_outgoing() && run.state.longest().is_none());
+        run.at(20, Event::HandedOver);
+        run.at(30, Event::Signal);
+        assert!(run.at(40, Event::TakenBack).is_empty());
+        assert!(run.at(50, Event::Empty).contains(&Action::Finish));
+    }
+
+    #[test]
     fn a_signal_before_ready_stops_the_start() {
         let start = Instant::now();
-        let (state, actions) = step(State::new(plan(0), start), Event::Signal, start);
+        let (state, actions) = step(State::new(plans(0), start), Event::Signal, start);
         assert_eq!(state.phase, Phase::Closing);
         assert!(actions.contains(&Action::CloseListeners));
     }
@@ -347,6 +502,9 @@ mod tests {
             Event::ListenersClosed,
             Event::Empty,
             Event::Finished,
+            Event::HandedOver,
+            Event::TakenBack,
+            Event::Leave,
         ];
         let mut seed = 1u64;
         for _ in 0..2_000 {
@@ -356,8 +514,10 @@ mod tests {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let before = run.state.phase;
                 millis += (seed >> 33) % 700;
-                run.at(millis, events[(seed >> 60) as usize % events.len()]);
-                assert!(run.state.phase >= before);
+                let event = events[(seed >> 59) as usize % events.len()];
+                let tells = run.at(millis, event);
+                let back = event == Event::TakenBack && tells.contains(&Action::TellOpen);
+                assert!(run.state.phase >= before || back);
             }
             run.at(millis + 1, Event::Signal);
             for _ in 0..8 {

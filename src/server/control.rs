@@ -137,7 +137,7 @@ impl Control {
             (state.phase, state.entered)
         };
         self.stopping.report.add_phase(phase, now.saturating_duration_since(entered));
-        self.tell(Stage::Cut, now, Deadline::at(now));
+        self.tell(Stage::Cut, Plan::Stop, now, Deadline::at(now));
         let _left = self.overview.scope.drained(Deadline::after(now, LAST_MOMENT)).await;
         if let Some(workers) = self.workers.take() {
             self.stopping.cuts = Some(workers.cuts);
@@ -204,12 +204,13 @@ impl Control {
     fn happened(&mut self, event: Happened) {
         let now = Instant::now();
         let state = self.overview.state.borrow().clone();
-        let stopping = state.stop.is_some();
+        let before = state.longest();
         let (state, actions) = step(state, event, now);
-        if let (false, Some(stop)) = (stopping, state.stop) {
-            self.overview.shutdown_start.set(Some(SystemTime::now()));
-            let longest = self.config.stop.longest();
-            self.watchdog.arm(Deadline::after(stop.began, longest));
+        if state.longest() != before {
+            let began = self.overview.shutdown_start.get();
+            let wall = state.stop.map(|_| began.unwrap_or_else(SystemTime::now));
+            self.overview.shutdown_start.set(wall);
+            self.watchdog.arm(state.longest().unwrap_or(Deadline::NEVER));
         }
         *self.overview.state.borrow_mut() = state;
         for action in actions {
@@ -227,9 +228,14 @@ impl Control {
                 }
             }
             Action::Overrun(phase) => self.overrun(phase),
-            Action::TellLameDuck => self.tell(Stage::LameDuck, now, Deadline::NEVER),
-            Action::TellDraining(deadline) => self.tell(Stage::Draining, now, deadline),
-            Action::TellCut => self.tell(Stage::Cut, now, Deadline::at(now)),
+            Action::TellLameDuck => {
+                self.tell(Stage::LameDuck, Plan::Stop, now, Deadline::NEVER);
+            }
+            Action::TellDraining(plan, deadline) => {
+                self.tell(Stage::Draining, plan, now, deadline);
+            }
+            Action::TellOpen => self.tell(Stage::Open, Plan::Stop, now, Deadline::NEVER),
+            Action::TellCut => self.tell(Stage::Cut, Plan::Stop, now, Deadline::at(now)),
             Action::CloseListeners => self.close_listeners(),
             Action::Finish => self.finishing = Some(self.finish()),
             Action::Exit => self.exit = Some(Exit::Stopped),
@@ -237,14 +243,14 @@ impl Control {
         }
     }
 
-    fn tell(&self, stage: Stage, now: Instant, deadline: Deadline) {
+    fn tell(&self, stage: Stage, plan: Plan, now: Instant, deadline: Deadline) {
         // A cut does not begin the drain anew.
         let since = match stage {
             Stage::Cut => self.stopping.since.get().unwrap_or(now),
             _ => now,
         };
         self.stopping.since.set(Some(since));
-        self.overview.scope.tell(Orders { stage, plan: Plan::Stop, moves: false, since, deadline });
+        self.overview.scope.tell(Orders { stage, plan, moves: false, since, deadline });
     }
 
     fn overrun(&mut self, phase: Phase) {

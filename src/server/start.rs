@@ -20,7 +20,7 @@ use super::signals::Signals;
 use crate::admin;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
-use crate::lifecycle::State;
+use crate::lifecycle::{Plans, State};
 use crate::limits::{
     ACCESS_LOG_QUEUE_MAX, DELIVERIES, DEPARTURES, LAST_WORDS, REPORT_CUT_MAX, REPORTS,
 };
@@ -104,12 +104,13 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
             return Err(error);
         }
     };
+    let plans = Plans { stop: config.stop.clone(), upgrade: config.stop.clone() };
     let overview = Rc::new(Overview {
         scope: Scope::new(Instant::now()),
         counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
         access: access.clone(),
         tunnels: Tunnels::default(),
-        state: RefCell::new(State::new(config.stop.clone(), Instant::now())),
+        state: RefCell::new(State::new(plans, Instant::now())),
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     });
