@@ -97,7 +97,31 @@ pub struct Welcome {
     /// The keys of session tickets, the current one first.
     pub tickets: Vec<Ticket>,
     /// What each generation has counted since it began; 0 stands for those that are gone.
+    #[serde(with = "pairs")]
     pub counted: BTreeMap<u32, Tally>,
+}
+
+/// As a list: the keys of an object are text, which becomes no number again inside of a
+/// message that is told by its `type`.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Tally;
+
+    pub(super) fn serialize<S: Serializer>(
+        counted: &BTreeMap<u32, Tally>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(counted)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<u32, Tally>, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// The key of session tickets.
