@@ -24,7 +24,7 @@ use super::prepare::{Offer, Origin, Prepared, prepare};
 use crate::admin::Progress;
 use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
-use crate::handoff::{launch::program, message::VERSION};
+use crate::handoff::{VERSION, launch::program};
 use crate::lifecycle::Event as Happened;
 use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLE};
 use crate::net::Listener;
