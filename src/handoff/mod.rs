@@ -24,4 +24,4 @@ pub mod message;
 pub mod moved;
 
 pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, VERSION, Welcome};
-pub use moved::{Moved, MovedFrames, MovedTunnel, MovedWay, Parcel, Transport};
+pub use moved::{Moved, MovedFrames, MovedRequest, MovedTunnel, MovedWay, Parcel, Transport};
