@@ -60,11 +60,6 @@ impl Tunnel {
         (self.upstream, self.name.into(), request, texts)
     }
 
-    /// When the request came.
-    pub fn began(&self) -> Instant {
-        self.request.began
-    }
-
     /// Whether its frames are those of a WebSocket.
     pub fn is_websocket(&self) -> bool {
         self.request.upgrade.as_deref().is_some_and(Upgrade::is_websocket)

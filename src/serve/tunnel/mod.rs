@@ -8,6 +8,7 @@ mod way;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::OwnedPermit;
 
@@ -22,11 +23,11 @@ use super::worker::Worker;
 use crate::drain::Stage;
 use crate::handoff::MovedTunnel;
 use crate::http1::Buffer;
-use crate::net::{Alarm, Socket};
+use crate::net::{Alarm, Peer, Socket};
 use crate::proxy::h1::Client;
 use crate::proxy::h2::{self, Served, Switched};
 use crate::proxy::{Failure, Passed, Tunnel};
-use crate::telemetry::{CloseReason, ConnectionState, MovedKind};
+use crate::telemetry::{CloseReason, ConnectionState, MovedKind, TunnelEntry};
 
 /// What became of a tunnel.
 pub(super) enum Left {
@@ -63,7 +64,8 @@ pub(super) async fn serve(
     kept.guard.shift(state(&tunnel));
     let ahead = std::mem::take(&mut client.buffer);
     let caller = (client.peer, &*client.address);
-    let entry = worker.tunnels.enter(tunnel.about(&worker.proxy, caller), tunnel.began());
+    let age = resumed.as_ref().map_or(0, |resumed| resumed.moved.began);
+    let entry = enter(worker, &tunnel, caller, age);
     let can_move = kept.can_move() && !tunnel.upstream.is_tls();
     let mut relay = match resumed {
         None => Relay::new(worker, alarm, (&mut client.socket, ahead), &mut tunnel),
@@ -126,7 +128,7 @@ pub(super) async fn serve_stream<'a>(
     let guard = worker.shard.guard(state(&tunnel));
     let mut stream = Stream::new(to, from);
     let caller = (client.peer, &*client.address);
-    let entry = worker.tunnels.enter(tunnel.about(&worker.proxy, caller), tunnel.began());
+    let entry = enter(worker, &tunnel, caller, 0);
     let parts = (&mut stream, Buffer::default());
     let mut relay = Relay::new(worker, alarm, parts, &mut tunnel);
     let over = poll_fn(|cx| {
@@ -145,6 +147,13 @@ pub(super) async fn serve_stream<'a>(
         _ => stream.reset(),
     }
     Served::tunnel(&worker.proxy, client, passed)
+}
+
+/// Lists a tunnel that began so many milliseconds ago.
+fn enter(worker: &Worker, tunnel: &Tunnel, caller: (Peer, &str), age: u64) -> TunnelEntry {
+    let now = Instant::now();
+    let began = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+    worker.tunnels.enter(tunnel.about(&worker.proxy, caller), began)
 }
 
 fn state(tunnel: &Tunnel) -> ConnectionState {
