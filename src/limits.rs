@@ -400,6 +400,10 @@ pub const NOTICE_RETRY: Duration = Duration::from_millis(50);
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;
 
+/// Octets that Linux writes to a pipe, or to a unix socket, without another writer's in
+/// between (pipe(7)).
+pub const LINES_TOGETHER: usize = 4096;
+
 /// How long workers may take to write down what a third signal ends.
 pub const LAST_MOMENT: Duration = Duration::from_millis(200);
 

@@ -77,15 +77,7 @@ impl Draft {
                     h2_preface: t,
                     h2_ping: t,
                 },
-                limits: Limits {
-                    head_size: 0,
-                    head_count: 0,
-                    streams: 0,
-                    body_size: None,
-                    connections: None,
-                    connections_per_address: None,
-                    connection_age: None,
-                },
+                limits: Limits::default(),
                 forwarding: Forwarding {
                     via: false,
                     forwarded: false,

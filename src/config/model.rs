@@ -200,7 +200,7 @@ pub struct Timeouts {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// The most octets of a request head.
     pub head_size: usize,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use super::start::StartError;
 use super::upgrade::predecessor::Predecessor;
 use crate::admin::{self, AdminListener};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::handoff::{GivenKind, Takeover};
 use crate::net::Listener;
 
@@ -25,10 +25,7 @@ pub(super) fn bind(
         predecessor.as_mut().and_then(|predecessor| predecessor.take(kind, name))
     };
     let mut listeners = Vec::new();
-    let clear = config.listen.iter().map(|listen| (listen, false));
-    let secure = config.tls.listen.iter().map(|listen| (listen, true));
-    let names = Listener::names_of(config.listen.iter().chain(&config.tls.listen));
-    for ((listen, secure), name) in clear.chain(secure).zip(names) {
+    for (listen, secure, name) in named(config) {
         let listener = match take(GivenKind::Listener, &name) {
             Some(fd) => Listener::adopt(listen, secure, fd).map_err(|source| {
                 let what = "adopt a listener of the running process";
@@ -55,4 +52,12 @@ pub(super) fn bind(
         bound.map_err(|source| StartError::Takeover { path: name, source })
     });
     Ok(Bound { listeners, admin: admin.transpose()?, takeover: takeover.transpose()? })
+}
+
+/// Every listener of a configuration, whether its clients speak TLS, and its name.
+pub(super) fn named(config: &Config) -> impl Iterator<Item = (&Listen, bool, String)> {
+    let clear = config.listen.iter().map(|listen| (listen, false));
+    let secure = config.tls.listen.iter().map(|listen| (listen, true));
+    let names = Listener::names_of(config.listen.iter().chain(&config.tls.listen));
+    clear.chain(secure).zip(names).map(|((listen, secure), name)| (listen, secure, name))
 }

@@ -24,10 +24,11 @@ use super::prepare::{Offer, Origin, Prepared, prepare};
 use crate::admin::Progress;
 use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
-use crate::handoff::{launch::program, message::VERSION};
+use crate::handoff::{VERSION, launch::program};
 use crate::lifecycle::Event as Happened;
-use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
+use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLE};
 use crate::net::Listener;
+use crate::server::bind::named;
 use crate::server::control::{Control, Running, done, due};
 use crate::server::door::Request;
 use crate::server::manager::vitals;
@@ -312,6 +313,9 @@ impl Control {
             }
         }
         self.overview.elders.replace(self.elders.states());
+        if self.elders.hold_nothing() && !self.succession.has_let_go() {
+            self.own_doors();
+        }
         None
     }
 
@@ -368,7 +372,9 @@ impl Control {
         let error = "this process is being stopped".to_owned();
         let refused = Message::Refused { error: error.clone() };
         let _gone = prepared.channel.send(&refused, &[], &[]).await;
-        launched_ends(prepared.launched).await;
+        if let Some(launched) = prepared.launched {
+            let _late = tokio::time::timeout(REAP, launched.abort()).await;
+        }
         self.upgrade_failed(&error);
     }
 
@@ -429,12 +435,29 @@ impl Control {
 
     /// Lets the workers accept again, and the admin listener answer.
     pub(in crate::server) fn open_again(&mut self) {
+        self.bind_again();
         let opened = self.workers.as_mut().map(|workers| workers.open(&self.listeners));
         if let Some(Err(error)) = opened {
             let event = Event::new(Level::Error, "accept_failed").with("error", error.to_string());
             self.events.emit(event);
         }
         self.own_doors();
+    }
+
+    /// Listeners that were closed because the successor had no use for them.
+    fn bind_again(&mut self) {
+        for (listen, secure, name) in named(&self.config) {
+            if self.listeners.iter().any(|listener| listener.name() == name) {
+                continue;
+            }
+            match Listener::bind(listen, secure) {
+                Ok(listener) => self.listeners.push(listener.named(name)),
+                Err(error) => {
+                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
+                    self.events.emit(event.with("error", error.to_string()));
+                }
+            }
+        }
     }
 
     async fn look_after_successor(&mut self) -> Option<Happened> {
@@ -447,9 +470,9 @@ impl Control {
         let out = self.succession.outgoing.as_mut()?;
         if out.serving.is_none() && now >= out.began + LETTING_GO {
             // It does not do what it was let to do.
-            // Its channel ends with it.
-            launched_ends(out.launched.take()).await;
             out.began = now;
+            let error = "it does not accept".to_owned();
+            let _gone = out.words.try_send(Message::Refused { error });
             return None;
         }
         if now >= out.reported + ELDER_REPORT {
@@ -505,7 +528,7 @@ impl Control {
         let in_time = serving.is_none()
             || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
         // It may hang: it must not come back.
-        launched_ends(out.launched.take()).await;
+        let why = end(out.launched.take(), why).await;
         let error = format!("the successor (pid {}) is lost: {why}", out.pid);
         let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
         self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
@@ -543,9 +566,16 @@ impl Control {
     }
 }
 
-async fn launched_ends(launched: Option<Launched>) {
-    if let Some(launched) = launched {
-        let _late = tokio::time::timeout(REAP, launched.abort()).await;
+/// Ends what was started, if it has not ended by itself; how it did says more than that
+/// its channel has.
+async fn end(launched: Option<Launched>, why: String) -> String {
+    let Some(mut launched) = launched else { return why };
+    match tokio::time::timeout(LAST_MOMENT, launched.ended()).await {
+        Ok(ended) => format!("it {ended}"),
+        Err(_) => {
+            let _late = tokio::time::timeout(REAP, launched.abort()).await;
+            why
+        }
     }
 }
 

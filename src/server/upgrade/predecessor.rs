@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ledger::Ledger;
 use crate::handoff::{
-    Channel, Given, GivenKind, Message, Received, State, Ticket, Welcome, message::VERSION,
+    Channel, Given, GivenKind, Message, Received, State, Ticket, Welcome, VERSION,
 };
 use crate::limits::HANDOFF_SOCKETS_MAX;
 use crate::tls::{TicketKey, TicketKeys};

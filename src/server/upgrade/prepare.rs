@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::handoff::{
-    Channel, Given, Launched, Message, Received, Welcome, launch, message::VERSION,
+    Channel, Given, Launched, Message, Received, Welcome, launch, VERSION,
 };
 use crate::limits::{HANDOFF_FDS_MAX, REAP};
 
