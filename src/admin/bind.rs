@@ -72,6 +72,7 @@ pub fn bind(listen: &Listen) -> io::Result<AdminListener> {
             listener.set_nonblocking(true)?;
             Kind::Tcp(TcpListener::from_std(listener)?)
         }
+        Listen::Fd(_) => return Err(io::Error::other("systemd has opened no socket of this name")),
         Listen::Unix { path, mode } => bind_unix(path, mode.unwrap_or(MODE))?,
     };
     Ok(AdminListener { kind })

@@ -100,6 +100,7 @@ impl Draft {
                 },
                 event_stream: EventStream::default(),
                 stop: Plan::default(),
+                store: false,
                 log: Log { access: AccessFormat::Off, query: false },
                 routes: Routes::default(),
             },

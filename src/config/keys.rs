@@ -76,7 +76,7 @@ pub static KEYS: &[Key] = &[
         Unset(":8080"),
         Listeners(|d, v| d.config.listen = v),
         "Where clients connect; at least one, here or in tls.listen. HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, \
-         or unix:PATH[,mode=0660].",
+         unix:PATH[,mode=0660], or fd:NAME: what systemd has opened under that name.",
     ),
     key(
         "admin",
@@ -495,6 +495,13 @@ pub static KEYS: &[Key] = &[
         Is("2s"),
         time(NONE, |d, v| d.config.stop.force_timeout = v),
         "How long after total_timeout the watchdog ends the process.",
+    ),
+    key(
+        "systemd.store",
+        Is("false"),
+        Flag(|d, v| d.config.store = v),
+        "Whether systemd keeps copies of the listeners, so that even a crash or a restart refuses \
+         nobody. The unit needs FileDescriptorStoreMax; whoever waits when it is stopped is reset.",
     ),
     key(
         "log.access",

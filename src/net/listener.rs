@@ -25,6 +25,14 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// A socket of the service manager's.
+    #[error("cannot listen on fd:{name}: {why}")]
+    Passed {
+        /// Its name.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// A unix socket.
     #[error("cannot listen on unix:{}", path.display())]
     Unix {
@@ -33,6 +41,15 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl BindError {
+    /// What is opened by the service manager cannot be bound here.
+    pub fn not_passed(name: &str) -> Self {
+        let why = "systemd has opened no socket of this name for this process (in the socket unit: \
+                   FileDescriptorName=)";
+        BindError::Passed { name: name.to_owned(), why: why.to_owned() }
+    }
 }
 
 /// A bound listening socket. Dropping it closes this process's copy at once;
@@ -66,6 +83,7 @@ impl Listener {
             Listen::Tcp(address) => {
                 bind_tcp(*address).map_err(|source| BindError::Tcp { address: *address, source })?
             }
+            Listen::Fd(name) => return Err(BindError::not_passed(name)),
             Listen::Unix { path, mode } => bind_unix(path, *mode)
                 .map_err(|source| BindError::Unix { path: path.clone(), source })?,
         };

@@ -20,6 +20,7 @@ use super::signals::Signals;
 use crate::admin;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
+use crate::lifecycle::orphans;
 use crate::lifecycle::{Plans, State};
 use crate::limits::{
     ACCESS_LOG_QUEUE_MAX, DELIVERIES, DEPARTURES, LAST_WORDS, REPORT_CUT_MAX, REPORTS,
@@ -69,6 +70,9 @@ pub fn run(loaded: Loaded) -> Result<u8, StartError> {
     runtime.block_on(async {
         // Before anything else: a signal during the start must not be lost.
         let signals = Signals::register().map_err(system("register signals"))?;
+        if orphans::is_pid_one() {
+            tokio::task::spawn_local(orphans::reap());
+        }
         let control = start(loaded, signals).await?;
         Ok(control.run().await)
     })
