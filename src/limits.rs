@@ -297,6 +297,21 @@ pub const DEPARTURES: usize = 256;
 /// What a worker has to say: that it has started, and why it ended.
 pub const REPORTS: usize = 2;
 
+/// Octets of a message between an elder and its successor, and descriptors that come
+/// with it: the kernel takes no more at once.
+pub const HANDOFF_MESSAGE_MAX: usize = 128 << 10;
+/// See [`HANDOFF_MESSAGE_MAX`].
+pub const HANDOFF_FDS_MAX: usize = 253;
+
+/// How long sending descriptors waits if too many of this user are on their way.
+pub const HANDOFF_FDS_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long a launcher may take to end when it has been told to.
+pub const LAUNCHER_END: Duration = Duration::from_secs(1);
+
+/// Descriptors that a service manager may hand over.
+pub const LISTEN_FDS_MAX: usize = 1024;
+
 /// How long a full accept queue of a unix upstream is waited for, at first and at most.
 pub const CONNECT_RETRY_MIN: Duration = Duration::from_millis(1);
 /// See [`CONNECT_RETRY_MIN`].

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs};
+use ebbtide::handoff::launch;
 use ebbtide::lifecycle::parent;
 use ebbtide::limits::LAST_WORDS;
 use ebbtide::telemetry::{Event, Events, Level};
@@ -15,6 +16,9 @@ use ebbtide::{admin, config, demo, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if launch::is_launcher() {
+        return launch::launcher();
+    }
     match cli::parse().command {
         Command::Check(args) => cli::check(&args, cli::environment()),
         Command::Run(args) => run(&args),
@@ -52,7 +56,7 @@ fn run(args: &RunArgs) -> ExitCode {
 
 /// Whether an elder has started this process.
 fn is_successor() -> bool {
-    std::env::var_os("EBBTIDE_HANDOFF").is_some()
+    std::env::var_os(launch::HANDOFF).is_some()
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Flag, Listen, Sources};
 use crate::demo;
+use crate::handoff::launch;
 use crate::limits::{DEMO_LOAD, DEMO_LOAD_MAX, DEMO_LOAD_MIN};
 
 pub use check::check;
@@ -173,8 +174,13 @@ pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         // What is not Unicode is no valid name or value: it is shown and refused.
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
-        .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_") && !is_for_tests(name))
+        .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_") && !is_internal(name))
         .collect()
+}
+
+/// What is no key: the way to an elder, and what is for tests.
+fn is_internal(name: &str) -> bool {
+    [launch::HANDOFF, launch::LAUNCH].contains(&name) || is_for_tests(name)
 }
 
 /// What breaks a rule in a test build; to any other build it is an unknown variable.
