@@ -242,7 +242,9 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
             warn("route.path", format!("{route}: nothing is said of it, so it has no effect"));
         }
     }
-    if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_) | Listen::Fd(_))) {
+    if !config.admin_names.is_empty()
+        && !matches!(config.admin, Some(Listen::Tcp(_) | Listen::Fd(_)))
+    {
         warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
     }
     if config.tls.listen.is_empty() && !config.tls.cert.is_empty() {

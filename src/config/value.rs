@@ -193,7 +193,9 @@ pub(super) fn listen(text: &str) -> Parsed<Listen> {
 fn fd_name(text: &str) -> Parsed<String> {
     let fits = |octet: u8| octet.is_ascii_graphic() && octet != b':';
     if text.is_empty() || text.len() > limits::FD_NAME_MAX || !text.bytes().all(fits) {
-        return Err(Refused::because("a socket's name has 1 to 255 visible ASCII letters, no colon"));
+        return Err(Refused::because(
+            "a socket's name has 1 to 255 visible ASCII letters, no colon",
+        ));
     }
     Ok(text.to_owned())
 }
