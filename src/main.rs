@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs};
+use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs, UpgradeArgs};
 use ebbtide::handoff::launch;
 use ebbtide::lifecycle::parent;
 use ebbtide::limits::LAST_WORDS;
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Check(args) => cli::check(&args, cli::environment()),
         Command::Run(args) => run(&args),
         Command::Status(args) => status(&args),
+        Command::Upgrade(args) => upgrade(&args),
         Command::Demo(args) => demo(&args),
     }
 }
@@ -87,6 +88,13 @@ fn refuse(event: &'static str, messages: Vec<String>, code: u8) -> ExitCode {
 
 fn status(args: &StatusArgs) -> ExitCode {
     match admin::client::status(args.admin.as_deref(), args.json, args.watch) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("ebbtide: {error}"), error.exit_code()),
+    }
+}
+
+fn upgrade(args: &UpgradeArgs) -> ExitCode {
+    match admin::upgrade(args.admin.as_deref(), args.binary.as_deref(), args.wait) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("ebbtide: {error}"), error.exit_code()),
     }

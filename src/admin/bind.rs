@@ -1,11 +1,13 @@
 //! Binding the admin listener.
 //!
-//! Owns the listening socket and its path. Does not accept.
+//! Owns the listening socket and its path, which a predecessor may have made. Does not
+//! accept.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use socket2::Type;
+use socket2::{Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
@@ -35,6 +37,59 @@ impl AdminListener {
                 listener.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
             }
             Kind::Unix { file, .. } => format!("unix:{}", file.path().display()),
+        }
+    }
+
+    /// The listener that a predecessor has at this address. A path is not ours until
+    /// [`AdminListener::own`]. Needs a runtime around it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such listener.
+    pub fn adopt(listen: &Listen, fd: OwnedFd) -> io::Result<AdminListener> {
+        let socket = Socket::from(fd);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return Err(io::Error::other("it is no listening socket"));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        let bound = socket.local_addr()?;
+        let kind = match listen {
+            Listen::Tcp(_) if bound.as_socket().is_some() => {
+                Kind::Tcp(TcpListener::from_std(socket.into())?)
+            }
+            Listen::Unix { path, .. } if bound.as_pathname() == Some(path) => {
+                let listener = UnixListener::from_std(socket.into())?;
+                Kind::Unix { listener, file: SocketFile::adopt(path) }
+            }
+            _ => return Err(io::Error::other("it listens at another address")),
+        };
+        Ok(AdminListener { kind })
+    }
+
+    /// Another descriptor of the same socket, for a successor.
+    ///
+    /// # Errors
+    ///
+    /// If there is none left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match &self.kind {
+            Kind::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Kind::Unix { listener, .. } => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+
+    /// The path is ours: it goes with the listener.
+    pub(super) fn own(&mut self) {
+        if let Kind::Unix { file, .. } = &mut self.kind {
+            file.own();
+        }
+    }
+
+    /// The path is another process's: it stays.
+    pub(super) fn leave(&mut self) {
+        if let Kind::Unix { file, .. } = &mut self.kind {
+            file.leave();
         }
     }
 }

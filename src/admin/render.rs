@@ -88,7 +88,7 @@ fn time_left(status: &Status) -> String {
     })
 }
 
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 

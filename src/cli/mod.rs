@@ -54,6 +54,9 @@ pub enum Command {
     /// Ask a running process how it is
     #[command(long_about = help::STATUS)]
     Status(StatusArgs),
+    /// Replace a running process by the program that is now on disk
+    #[command(long_about = help::UPGRADE)]
+    Upgrade(UpgradeArgs),
     /// Watch a proxy being stopped under load, and lose nothing
     #[command(long_about = help::DEMO)]
     Demo(DemoArgs),
@@ -159,6 +162,22 @@ pub struct StatusArgs {
     /// The admin listener to ask; default: EBBTIDE_ADMIN
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<String>,
+}
+
+/// The arguments of `upgrade`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeArgs {
+    /// The unix admin socket to ask, unix:PATH; default: EBBTIDE_ADMIN
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<String>,
+
+    /// Start this program; default: what is now where the running one was started
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+
+    /// Wait until the old process has gone, not only until its successor serves
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// Reads the arguments of this process. Wrong usage ends it with status 2, a

@@ -27,7 +27,6 @@ impl Batch {
     /// # Errors
     ///
     /// The parcel itself.
-    #[expect(clippy::result_large_err, reason = "it is no error but the parcel")]
     pub fn push(&mut self, mut parcel: Parcel) -> Result<(), Parcel> {
         let Ok(octets) = u32::try_from(parcel.octets.len()) else { return Err(parcel) };
         parcel.moved.octets = octets;

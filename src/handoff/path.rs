@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A socket file that is removed on drop, if it is still the one we made.
+/// A socket file that is removed on drop, if it is ours and still the same.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -20,10 +20,10 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// The file of a listener that was handed over to us.
+    /// The file of a listener that was handed over to us. It is not ours yet.
     #[must_use]
     pub fn adopt(path: &Path) -> SocketFile {
-        SocketFile { path: path.to_owned(), identity: identity(path) }
+        SocketFile { path: path.to_owned(), identity: None }
     }
 
     /// Where it is.
@@ -32,14 +32,16 @@ impl SocketFile {
         &self.path
     }
 
-    /// Leaves it behind: it is somebody else's now.
+    /// It is somebody else's: it will be left behind.
     pub fn leave(&mut self) {
         self.identity = None;
     }
 
-    /// Takes it again, as it is now.
-    pub fn take_back(&mut self) {
-        self.identity = identity(&self.path);
+    /// It is ours, as it is now.
+    pub fn own(&mut self) {
+        if self.identity.is_none() {
+            self.identity = identity(&self.path);
+        }
     }
 }
 
@@ -75,7 +77,7 @@ pub fn bind(path: &Path, kind: Type, mode: u32, backlog: i32) -> io::Result<(Soc
         }
         other => other?,
     }
-    let file = SocketFile::adopt(path);
+    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
     // The umask may have taken bits away that the configuration wants.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(backlog)?;

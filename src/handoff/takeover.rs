@@ -20,7 +20,7 @@ const MODE: u32 = 0o600;
 /// More than one successor at a time is refused anyway.
 const BACKLOG: i32 = 8;
 
-/// The listener at which successors ask. Its path goes with it, unless it was handed over.
+/// The listener at which successors ask. Its path goes with it, if it is ours.
 #[derive(Debug)]
 pub struct Takeover {
     socket: AsyncFd<OwnedFd>,
@@ -38,7 +38,7 @@ impl Takeover {
         Ok(Takeover { socket: watch(socket.into(), Interest::READABLE)?, file })
     }
 
-    /// The listener of an elder.
+    /// The listener of an elder, whose the path remains until [`Takeover::own`].
     ///
     /// # Errors
     ///
@@ -63,13 +63,13 @@ impl Takeover {
     }
 
     /// From now on the path is the successor's: dropping this leaves it.
-    pub fn hand_over(&mut self) {
+    pub fn leave(&mut self) {
         self.file.leave();
     }
 
-    /// The path is ours again.
-    pub fn take_back(&mut self) {
-        self.file.take_back();
+    /// From now on the path is ours: dropping this removes it.
+    pub fn own(&mut self) {
+        self.file.own();
     }
 
     /// The next one who may ask. Somebody else's connection is closed; who that was is
@@ -175,17 +175,21 @@ mod tests {
         assert!(Takeover::adopt(&dir.path().join("other"), copy).is_err());
         let copy = listener.as_fd().try_clone_to_owned().unwrap();
         let mut elder = listener;
-        elder.hand_over();
-        let mut successor = Takeover::adopt(&path, copy).unwrap();
+        drop(Takeover::adopt(&path, copy.try_clone().unwrap()).unwrap());
+        assert!(path.exists(), "it was still the elder's");
+        let successor = Takeover::adopt(&path, copy).unwrap();
+        elder.leave();
         drop(elder);
         let _asks = connect(&path).unwrap().unwrap();
         successor.accept(|_| panic!("a stranger")).await.unwrap();
         // As if it had been killed: nobody listens, the file is there.
-        successor.hand_over();
         drop(successor);
         assert!(path.exists());
         assert!(connect(&path).unwrap().is_none());
-        drop(Takeover::listen(&path).unwrap());
+        let mut next = Takeover::listen(&path).unwrap();
+        next.leave();
+        next.own();
+        drop(next);
         assert!(!path.exists());
     }
 

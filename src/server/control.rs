@@ -70,8 +70,19 @@ impl Control {
             let stopped = async {
                 let _dropped = stopped.await;
             };
-            let names = config.admin_names.clone();
-            tokio::task::spawn_local(admin::serve(listener, view, names, events.clone(), stopped));
+            let service = admin::Service {
+                commands: Rc::clone(&view) as Rc<dyn admin::Commands>,
+                view,
+                names: config.admin_names.clone(),
+            };
+            let (_door, door) = tokio::sync::watch::channel(admin::Door::Open);
+            tokio::task::spawn_local(admin::serve(
+                listener,
+                service,
+                events.clone(),
+                door,
+                stopped,
+            ));
             stop
         });
         Ok(Control {

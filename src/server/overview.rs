@@ -1,10 +1,13 @@
 //! What the admin interface shows: read from where it is counted, when asked.
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::admin::{Status, View};
+use tokio::sync::mpsc;
+
+use crate::admin::{Commands, Progress, Refusal, Status, View};
 use crate::drain::{Census, Phase, Scope};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
@@ -102,5 +105,11 @@ impl View for Overview {
             generation: FIRST_GENERATION,
             moved: Default::default(),
         })
+    }
+}
+
+impl Commands for Overview {
+    fn upgrade(&self, _: Option<PathBuf>) -> Result<mpsc::Receiver<Progress>, Refusal> {
+        Err(Refusal("this version cannot be replaced".to_owned()))
     }
 }
