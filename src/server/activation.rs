@@ -4,13 +4,15 @@
 //! The manager goes on holding them: they are left to it when this process stops.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 
 use socket2::SockRef;
 
+use crate::admin::{self, AdminListener};
 use crate::config::Listen;
 use crate::handoff::inherit;
-use crate::net::{BindError, Listener};
+use crate::net::{BindError, Listener, NOT_PASSED};
 use crate::telemetry::{Event, Events, Level};
 
 /// What was passed and is not claimed yet.
@@ -37,9 +39,14 @@ impl Passed {
     }
 
     /// The listeners of one configured address: several where a name stands for several.
-    pub(super) fn open(&mut self, listen: &Listen, secure: bool) -> Result<Vec<Listener>, BindError> {
-        let refused = |error: io::Error| {
-            BindError::Passed { listen: listen.to_string(), why: error.to_string() }
+    pub(super) fn open(
+        &mut self,
+        listen: &Listen,
+        secure: bool,
+    ) -> Result<Vec<Listener>, BindError> {
+        let refused = |error: io::Error| BindError::Passed {
+            listen: listen.to_string(),
+            why: error.to_string(),
         };
         let name = match listen {
             Listen::Fd(name) => name,
@@ -71,16 +78,26 @@ impl Passed {
         self.0.extract_if(.., |offer| offer.name == name).collect()
     }
 
-    /// The socket that is bound there.
+    /// The socket that is bound there, or was stored by this program for that address.
     fn at(&mut self, listen: &Listen) -> Option<OwnedFd> {
-        let at = self.0.iter().position(|offer| {
-            offer.at.as_ref().is_some_and(|at| is_same_place(at, listen))
-        })?;
+        let stored = stored_name(&Listener::name_of(listen));
+        let fits = |offer: &Offer| {
+            offer.name == stored || offer.at.as_ref().is_some_and(|at| is_same_place(at, listen))
+        };
+        let at = self.0.iter().position(fits)?;
         Some(self.0.swap_remove(at).fd)
     }
 
+    /// The admin listener. Needs a runtime around it.
+    pub(super) fn open_admin(&mut self, listen: &Listen) -> io::Result<AdminListener> {
+        let Some((fd, at)) = self.one(listen)? else { return admin::bind(listen) };
+        let mut listener = AdminListener::adopt(&at, fd)?;
+        listener.set_kept();
+        Ok(listener)
+    }
+
     /// The one socket of an admin listener, where its address names or finds one.
-    pub(super) fn one(&mut self, listen: &Listen) -> io::Result<Option<(OwnedFd, Listen)>> {
+    fn one(&mut self, listen: &Listen) -> io::Result<Option<(OwnedFd, Listen)>> {
         let Listen::Fd(name) = listen else {
             return Ok(self.at(listen).map(|fd| (fd, listen.clone())));
         };
@@ -89,13 +106,17 @@ impl Passed {
             (Some(Offer { fd, at: Some(at), .. }), true) => Ok(Some((fd, at))),
             (Some(_), true) => Err(io::Error::other("it has no address")),
             (Some(_), false) => Err(io::Error::other("there are several of this name")),
-            (None, _) => Err(io::Error::other(BindError::not_passed(listen).to_string())),
+            (None, _) => Err(io::Error::other(NOT_PASSED)),
         }
     }
 
     /// Closes what nobody has claimed.
     pub(super) fn close_rest(self, events: &Events) {
         for offer in self.0 {
+            if offer.name.starts_with(STORED) {
+                // The manager forgets what hangs up. Nobody but a socket unit has another.
+                let _gone = SockRef::from(&offer.fd).shutdown(Shutdown::Both);
+            }
             let event = Event::new(Level::Warn, "socket_unclaimed").with("name", offer.name);
             let address = offer.at.map_or_else(|| "none".to_owned(), |at| at.to_string());
             let message = "systemd has passed a socket that no listener is configured for: it is \
@@ -103,6 +124,15 @@ impl Passed {
             events.emit(event.with("addr", address).with("message", message));
         }
     }
+}
+
+/// What names of stored listeners begin with.
+const STORED: &str = "ebbtide/";
+
+/// What a listener is called in the store of the manager, which takes no colon.
+pub(super) fn stored_name(listener: &str) -> String {
+    let fits = |c: char| if c == ':' || !c.is_ascii_graphic() { '=' } else { c };
+    STORED.chars().chain(listener.chars().map(fits)).collect()
 }
 
 fn kept(mut listener: Listener) -> Listener {

@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use super::activation::Passed;
 use super::control::Control;
 use super::descriptors;
 use super::overview::Overview;
@@ -100,7 +101,13 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     let listeners = loaded.config.listen.len() + loaded.config.tls.listen.len();
     let fits = descriptors::connections(loaded.config.workers, listeners);
     let config = Arc::new(loaded.config);
-    let bound = both_tls(&config).and_then(|tls| Ok((tls, bind(&config)?)));
+    let taken = Passed::from_environment().map_err(system("take the sockets of systemd"));
+    let bound = taken.and_then(|mut passed| {
+        let tls = both_tls(&config)?;
+        let bound = bind(&config, &mut passed);
+        passed.close_rest(&events);
+        Ok((tls, bound?))
+    });
     let (tls, (listeners, admin)) = match bound {
         Ok(bound) => bound,
         Err(error) => {
@@ -179,19 +186,20 @@ fn tls_settings(config: &Config) -> Result<Option<tls::Settings>, StartError> {
 
 type Bound = (Vec<Listener>, Option<admin::AdminListener>);
 
-fn bind(config: &Config) -> Result<Bound, StartError> {
-    let clear = config.listen.iter().map(|listen| Listener::bind(listen, false));
-    let secure = config.tls.listen.iter().map(|listen| Listener::bind(listen, true));
-    let listeners = clear.chain(secure).collect::<Result<Vec<_>, _>>()?;
-    let admin = config
-        .admin
-        .as_ref()
-        .map(|listen| {
-            admin::bind(listen)
-                .map_err(|source| StartError::Admin { address: listen.to_string(), source })
-        })
-        .transpose()?;
-    Ok((listeners, admin))
+/// Takes what was passed, and binds the rest.
+fn bind(config: &Config, passed: &mut Passed) -> Result<Bound, StartError> {
+    let mut listeners = Vec::new();
+    for (addresses, secure) in [(&config.listen, false), (&config.tls.listen, true)] {
+        for listen in addresses {
+            listeners.extend(passed.open(listen, secure)?);
+        }
+    }
+    let admin = config.admin.as_ref().map(|listen| {
+        passed
+            .open_admin(listen)
+            .map_err(|source| StartError::Admin { address: listen.to_string(), source })
+    });
+    Ok((listeners, admin.transpose()?))
 }
 
 /// Starts all workers, and waits until each of them has: one that cannot must
