@@ -80,8 +80,8 @@ fn a_drain_that_is_longer_than_the_stop_may_be_gets_its_time() {
 #[test]
 fn a_drain_that_cannot_ask_for_time_is_killed() {
     // What the test above would see if nothing were said.
-    let settings = ["Type=exec", "NotifyAccess=none", "WatchdogSec=0"];
-    let (_service, result, answered) = stop_with_a_long_request(&settings);
+    let silent = ["Type=exec", "NotifyAccess=none", "WatchdogSec=0", "FileDescriptorStoreMax=0"];
+    let (_service, result, answered) = stop_with_a_long_request(&silent);
     assert_eq!((result.as_str(), answered), ("timeout", false));
 }
 
