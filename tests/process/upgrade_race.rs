@@ -249,10 +249,9 @@ impl Run {
         judge: Judge,
         line: &Generations,
     ) -> Vec<String> {
-        let told_is_fine = matches!(
-            self.deed,
-            Deed::TermElder | Deed::TermSuccessor | Deed::UpgradeInStop
-        ) && judge == Judge::Fair;
+        let told_is_fine =
+            matches!(self.deed, Deed::TermElder | Deed::TermSuccessor | Deed::UpgradeInStop)
+                && judge == Judge::Fair;
         let killed = matches!(self.deed, Deed::KillSuccessor | Deed::KillElder);
         let (mut losses, mut taken) = (Vec::new(), 0);
         for fact in facts {

@@ -56,7 +56,8 @@ pub(crate) const PLAIN: &[(Kind, u32)] = &[
 ];
 
 /// Clients of HTTP/2 in clear text.
-const STREAMS: &[(Kind, u32)] = &[(|place, score, n, rng| streams::streaming(place, score, n, rng), 3)];
+const STREAMS: &[(Kind, u32)] =
+    &[(|place, score, n, rng| streams::streaming(place, score, n, rng), 3)];
 
 /// Clients over TLS.
 const OVER_TLS: &[(Kind, u32)] = &[
@@ -299,7 +300,9 @@ fn the_storm_sees_a_restart() {
     let score = Score::new();
     let origin = origin(&score);
     let listen = free_address();
-    let start = || launch(&origin).listen(&listen).stop("idle_grace", "0s").stop("drain_timeout", "2s").start();
+    let start = || {
+        launch(&origin).listen(&listen).stop("idle_grace", "0s").stop("drain_timeout", "2s").start()
+    };
     let first = start();
     let mut storm = Storm::new(&score, 5);
     storm.join(&first.place(), PLAIN);

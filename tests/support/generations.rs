@@ -183,7 +183,8 @@ impl Generations {
     /// What the admin socket answers; none if nobody does.
     pub(crate) fn try_ask(&self, path: &str) -> Option<String> {
         let mut client = Client::try_connect(&self.admin, PATIENCE).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         client.try_send(request).ok()?;
         let response = client.try_response().ok()?;
         (response.status == 200).then(|| response.text())

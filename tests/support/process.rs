@@ -41,7 +41,9 @@ pub(crate) struct Launch {
     env: Vec<(String, String)>,
     listen: bool,
     stdout: Stdout,
-    descriptors: Option<u32>,
+    stdin: Option<OwnedFd>,
+    shell: Vec<String>,
+    under: Vec<String>,
     without: CapabilitySet,
 }
 
@@ -68,7 +70,9 @@ impl Launch {
             env: Vec::new(),
             listen,
             stdout: Stdout::Collected,
-            descriptors: None,
+            stdin: None,
+            shell: Vec::new(),
+            under: Vec::new(),
             without: CapabilitySet::empty(),
         }
     }
@@ -118,9 +122,26 @@ impl Launch {
         self
     }
 
+    /// With this in the place of stdin.
+    pub(crate) fn stdin(mut self, fd: OwnedFd) -> Launch {
+        self.stdin = Some(fd);
+        self
+    }
+
     /// With at most `n` descriptors.
-    pub(crate) fn descriptors(mut self, n: u32) -> Launch {
-        self.descriptors = Some(n);
+    pub(crate) fn descriptors(self, n: u32) -> Launch {
+        self.shell(format!("ulimit -n {n}"))
+    }
+
+    /// By a shell that does this first.
+    pub(crate) fn shell(mut self, command: impl Into<String>) -> Launch {
+        self.shell.push(command.into());
+        self
+    }
+
+    /// By a program that is given the command as its last arguments.
+    pub(crate) fn under(mut self, words: &[&str]) -> Launch {
+        self.under = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -149,16 +170,15 @@ impl Launch {
     }
 
     fn command(&mut self) -> (Command, Option<PipeReader>) {
-        let binary = &self.binary;
-        let mut command = match self.descriptors {
-            None => Command::new(binary),
-            Some(n) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {n}; exec \"$0\" \"$@\"")).arg(binary);
-                shell
-            }
-        };
-        command.args(&self.args).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut words = std::mem::take(&mut self.under);
+        if !self.shell.is_empty() {
+            let script = format!("{}; exec \"$0\" \"$@\"", self.shell.join("; "));
+            words.extend(["sh".to_owned(), "-c".to_owned(), script]);
+        }
+        words.push(self.binary.display().to_string());
+        let mut command = Command::new(&words[0]);
+        let stdin = self.stdin.take().map_or_else(Stdio::null, Stdio::from);
+        command.args(&words[1..]).args(&self.args).stdin(stdin).stderr(Stdio::piped());
         let ours = std::env::vars_os().map(|(name, _)| name);
         for name in ours.filter(|name| name.to_string_lossy().starts_with("EBBTIDE_")) {
             command.env_remove(name);

@@ -61,9 +61,8 @@ impl Line {
     pub(super) fn status(&self) -> Result<Value, Error> {
         let mut stream = UnixStream::connect(self.running.directory().join(ADMIN))?;
         stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(
-            b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        )?;
+        stream
+            .write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
         let body = said.split_once("\r\n\r\n").map_or("", |(_, body)| body);

@@ -22,8 +22,7 @@ const fn nobody() -> Mix {
 
 /// Clients of all kinds over HTTP/1.1: busy ones as in the research that these rows come
 /// from, and as many that are mostly idle.
-const HTTP1: Mix =
-    SHORT.with(Kind::Long, 8).with(Kind::Download, 8).with(Kind::Upload, 8);
+const HTTP1: Mix = SHORT.with(Kind::Long, 8).with(Kind::Download, 8).with(Kind::Upload, 8);
 
 /// The same without what takes long.
 const SHORT: Mix = nobody()

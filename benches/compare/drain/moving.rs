@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::line::{Line, gone, number};
 use super::LIMIT;
+use super::line::{Line, gone, number};
 use crate::field::Field;
 use crate::figures::Summary;
 use crate::program::{Make, Variant};
@@ -44,8 +44,7 @@ pub(crate) fn measure(field: &Field, wanted: usize, times: usize) -> Result<Sect
     );
     let header =
         ["proxy", "ms until it serves", "until it has them all", "until the old one is gone"];
-    let mut section =
-        Section::new(format!("{connections} idle connections move"), method, &header);
+    let mut section = Section::new(format!("{connections} idle connections move"), method, &header);
     let entries = field.entries_of(Make::Ebbtide, Variant::Replaced);
     let entry = *entries.first().ok_or("ebbtide is not there")?;
     let mut all = Vec::new();
@@ -54,9 +53,8 @@ pub(crate) fn measure(field: &Field, wanted: usize, times: usize) -> Result<Sect
         let line = Line::start(field, 0, entry, field.upstream)?;
         all.push(once(&line, connections)?);
     }
-    let median = |figure: fn(&Moved) -> f64| {
-        Summary::of(&all.iter().map(figure).collect::<Vec<_>>()).median
-    };
+    let median =
+        |figure: fn(&Moved) -> f64| Summary::of(&all.iter().map(figure).collect::<Vec<_>>()).median;
     let (serves, has_all, gone) =
         (median(|it| it.serves), median(|it| it.has_all), median(|it| it.gone));
     let cells = [serves, has_all, gone].map(|ms| format!("{ms:.0}"));

@@ -96,12 +96,7 @@ fn outcome(
 }
 
 /// How long each old process stayed.
-fn series(
-    line: &Line,
-    what: &str,
-    entry: Entry<'_>,
-    times: usize,
-) -> Result<Vec<f64>, Error> {
+fn series(line: &Line, what: &str, entry: Entry<'_>, times: usize) -> Result<Vec<f64>, Error> {
     let mut stayed = Vec::new();
     for time in 1..=times {
         progress(what, entry, time, times);

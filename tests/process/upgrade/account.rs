@@ -204,8 +204,7 @@ fn nothing_is_left_behind_by_many_upgrades() {
     let origin = app();
     let line = Generations::start(Launch::before(&origin).arg("--workers").arg("2").tls());
     let mut idle: Vec<Client> = (0..40).map(|_| line.idle_client()).collect();
-    let mut sockets: Vec<Socket> =
-        (0..10).map(|_| Socket::open(line.client(), "/ws")).collect();
+    let mut sockets: Vec<Socket> = (0..10).map(|_| Socket::open(line.client(), "/ws")).collect();
     let mut found = Vec::new();
     for n in 0..many() {
         upgrade_whole(&line);

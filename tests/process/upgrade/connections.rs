@@ -4,8 +4,8 @@
 use super::{LEAVES_WITHIN, app, leaves, start, upgrade_whole};
 use crate::support::client::{Client, End, get, post_head};
 use crate::support::generations::{Generations, sum};
-use crate::support::h2::frame::Code;
 use crate::support::h2::H2;
+use crate::support::h2::frame::Code;
 use crate::support::origin::{HALVES, Next, Origin};
 use crate::support::process::Launch;
 use crate::support::tls::TlsEnd;
@@ -196,7 +196,9 @@ fn octets_that_nobody_takes_yet_go_with_their_tunnel() {
 fn tunnel_of_which_one_side_has_ended_goes_on() {
     let origin = Origin::scripted(|conn, request| {
         assert!(request.head.lists("connection", "upgrade"), "{request:?}");
-        conn.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw\r\nConnection: Upgrade\r\n\r\n")?;
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw\r\nConnection: Upgrade\r\n\r\n",
+        )?;
         let mut came = Vec::new();
         assert_eq!(conn.wire().until_end(&mut came), End::Eof);
         assert_eq!(came, b"to the app");
@@ -278,9 +280,8 @@ fn elder_that_is_told_to_stop_stops_by_its_stop_plan() {
 /// Beyond the most generations that may live, the oldest leaves by its stop plan.
 #[test]
 fn too_many_generations_push_the_oldest_out() {
-    let (origin, line) = start(|launch| {
-        launch.set("upgrade.max_generations", "3").stop("drain_timeout", "300ms")
-    });
+    let (origin, line) =
+        start(|launch| launch.set("upgrade.max_generations", "3").stop("drain_timeout", "300ms"));
     let mut elders = Vec::new();
     let mut clients = Vec::new();
     for n in 1..=3 {

@@ -296,9 +296,8 @@ fn first_process_of_a_container_refuses_and_names_the_other_way() {
     }
     let (origin, shelf) = (app(), Shelf::new());
     let binary = env!("CARGO_BIN_EXE_ebbtide");
-    let script = format!(
-        "#!/bin/sh\nexec /usr/bin/unshare -pf --kill-child --mount-proc {binary} \"$@\"\n"
-    );
+    let script =
+        format!("#!/bin/sh\nexec /usr/bin/unshare -pf --kill-child --mount-proc {binary} \"$@\"\n");
     shelf.put_script(&script, 0o755);
     let line = Generations::start(Launch::before(&origin).binary(&shelf.path()));
     assert_eq!(line.status()["pid"], 1);

@@ -150,7 +150,11 @@ fn keep(stage: &Stage, who: &str, mut rng: Rng, step: Step) -> Vec<Fact> {
             let sent = client.try_send(ws::upgrade("/ws"));
             let opened = client.wire.head();
             if !opened.as_ref().is_ok_and(|head| head.start.contains("101")) {
-                facts.push(fact.ended(stage, How::Broken, format!("no tunnel: {opened:?}, sent {sent:?}")));
+                facts.push(fact.ended(
+                    stage,
+                    How::Broken,
+                    format!("no tunnel: {opened:?}, sent {sent:?}"),
+                ));
                 continue;
             }
         }
