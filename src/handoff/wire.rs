@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_message_comes_back_as_it_was() {
-        let counted = [(1, [("requests".to_owned(), u64::MAX)].into())].into();
+        let counted = vec![(1, [("requests".to_owned(), u64::MAX)].into())];
         let tickets = vec![Ticket { name: [7; 16], secret: [255; 32], since: 1 << 40 }];
         let given = Given { kind: GivenKind::Listener, name: "127.0.0.1:0".to_owned() };
         let names = vec!["unix:/run/\u{e4}.sock".to_owned()];

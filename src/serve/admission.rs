@@ -53,6 +53,17 @@ impl Admission {
         let mut permit = Permit { admission: Arc::clone(self), ip: None };
         if permit.count_for(ip) { Ok(permit) } else { Err(permit) }
     }
+
+    /// Counts a connection in that was let in by another process, however many there are.
+    pub(super) fn readmit(self: &Arc<Self>, ip: Option<IpAddr>) -> Permit {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let (Some(ip), Some(per_address)) = (ip, &self.per_address) {
+            let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(ip).or_default() += 1;
+        }
+        let ip = ip.filter(|_| self.per_address.is_some());
+        Permit { admission: Arc::clone(self), ip }
+    }
 }
 
 /// A connection's place; given back when it is dropped.
@@ -115,6 +126,19 @@ mod tests {
         assert!(admission.enter(ip("192.0.2.2")).is_ok());
         drop((first, second));
         assert!(admission.enter(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn who_was_let_in_by_another_process_is_counted_however_many_there_are() {
+        let admission = Admission::new(2, Some(1));
+        let ip = Some("192.0.2.1".parse().unwrap());
+        let moved = [0; 3].map(|_| admission.readmit(ip));
+        assert!(admission.is_full() && admission.enter(ip).is_err());
+        let [first, second, third] = moved;
+        drop((first, second));
+        assert!(admission.enter(ip).is_err());
+        drop(third);
+        assert!(!admission.is_full() && admission.enter(ip).is_ok());
     }
 
     #[test]
