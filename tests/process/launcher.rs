@@ -1,6 +1,7 @@
 //! The process between an elder and its successor: what it passes on, and when it leaves.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ebbtide::handoff::{Channel, Launched, launch};
@@ -36,19 +37,38 @@ impl Case {
         Case::new(&["run", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1"])
     }
 
-    /// The number of the successor.
-    fn successor(&self) -> u32 {
+    /// The successor, once it runs.
+    fn successor(&self) -> Successor {
         let launcher = self.launched.pid();
-        within(PATIENCE, "the successor to run", || {
+        let number = within(PATIENCE, "the successor to run", || {
             let all = std::fs::read_dir("/proc").unwrap();
             let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
             pids.into_iter().find(|pid| parent(*pid) == Some(launcher) && named(*pid))
-        })
+        });
+        Successor { number, pidfd: pidfd_open(pid(number), PidfdFlags::empty()).unwrap() }
     }
 
     fn ended(&mut self) -> String {
         let ended = async { tokio::time::timeout(PATIENCE, self.launched.ended()).await };
         self.runtime.block_on(ended).expect("the launcher ends in time")
+    }
+}
+
+/// A process that does not outlive its test.
+struct Successor {
+    number: u32,
+    pidfd: OwnedFd,
+}
+
+impl Successor {
+    fn signal(&self, signal: Signal) {
+        pidfd_send_signal(&self.pidfd, signal).unwrap();
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _gone = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
 
@@ -93,8 +113,8 @@ fn a_signal_ends_the_successor_and_not_the_launcher() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP, Signal::USR2] {
         kill_process(pid(case.launched.pid()), signal).unwrap();
     }
-    assert_eq!(parent(successor), Some(case.launched.pid()));
-    kill_process(pid(successor), Signal::ABORT).unwrap();
+    assert_eq!(parent(successor.number), Some(case.launched.pid()));
+    successor.signal(Signal::ABORT);
     assert_eq!(case.ended(), "was killed by SIGABRT");
 }
 
@@ -103,7 +123,7 @@ fn a_successor_that_is_not_wanted_is_killed() {
     let case = Case::of_server();
     let (launcher, successor) = (case.launched.pid(), case.successor());
     case.runtime.block_on(case.launched.abort());
-    is_gone(successor);
+    is_gone(successor.number);
     assert_eq!(parent(launcher), None);
 }
 
@@ -112,7 +132,6 @@ fn a_successor_that_serves_is_nobodys_child() {
     for commits in [true, false] {
         let case = Case::of_server();
         let (launcher, successor) = (case.launched.pid(), case.successor());
-        let pidfd = pidfd_open(pid(successor), PidfdFlags::empty()).unwrap();
         if commits {
             case.runtime.block_on(case.launched.commit());
         } else {
@@ -120,9 +139,7 @@ fn a_successor_that_serves_is_nobodys_child() {
             drop(case.launched);
         }
         is_gone(launcher);
-        let foster = parent(successor).expect("the successor goes on");
+        let foster = parent(successor.number).expect("the successor goes on");
         assert_ne!(foster, launcher);
-        pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
-        is_gone(successor);
     }
 }
