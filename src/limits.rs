@@ -397,6 +397,9 @@ pub const NOTICES_MAX: usize = 16;
 /// How soon it is tried again.
 pub const NOTICE_RETRY: Duration = Duration::from_millis(50);
 
+/// Octets of the name that a service manager gives a descriptor.
+pub const FD_NAME_MAX: usize = 255;
+
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;
 

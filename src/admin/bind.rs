@@ -21,6 +21,8 @@ const BACKLOG: i32 = 128;
 #[derive(Debug)]
 pub struct AdminListener {
     pub(super) kind: Kind,
+    /// A service manager holds the same socket.
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl AdminListener {
             }
             _ => return Err(io::Error::other("it listens at another address")),
         };
-        Ok(AdminListener { kind })
+        Ok(AdminListener { kind, kept: false })
     }
 
     /// Another descriptor of the same socket, for a successor.
@@ -79,9 +81,24 @@ impl AdminListener {
         }
     }
 
+    /// A service manager holds the same socket, whatever becomes of us and of those after
+    /// us, who have to be told. Its path is never ours.
+    pub fn set_kept(&mut self) {
+        self.leave();
+        self.kept = true;
+    }
+
+    /// Whether a service manager holds the same socket.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// The path is ours: it goes with the listener.
     pub(super) fn own(&mut self) {
-        if let Kind::Unix { file, .. } = &mut self.kind {
+        if let Kind::Unix { file, .. } = &mut self.kind
+            && !self.kept
+        {
             file.own();
         }
     }
@@ -102,9 +119,10 @@ pub fn bind(listen: &Listen) -> io::Result<AdminListener> {
             listener.set_nonblocking(true)?;
             Kind::Tcp(TcpListener::from_std(listener)?)
         }
+        Listen::Fd(_) => return Err(io::Error::other("only systemd can open it")),
         Listen::Unix { path, mode } => bind_unix(path, mode.unwrap_or(MODE))?,
     };
-    Ok(AdminListener { kind })
+    Ok(AdminListener { kind, kept: false })
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Kind> {

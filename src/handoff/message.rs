@@ -158,6 +158,9 @@ pub struct Given {
     pub kind: GivenKind,
     /// A listener by its address as configured; an elder by its generation.
     pub name: String,
+    /// A service manager holds it, too, and goes on when the last generation has ended.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// What a socket that is handed over is.

@@ -188,6 +188,14 @@ pub(super) mod tests {
             passed: 4,
             pinged: 3,
             half: Some(2),
+            request: MovedRequest {
+                token: "websocket".to_owned(),
+                texts: [None; 7],
+                began: 6,
+                wall: 1 << 40,
+                first_byte: None,
+                attempts: 1,
+            },
         };
         Moved { tunnel: Some(Box::new(tunnel)), ..connection(up + down) }
     }

@@ -20,6 +20,8 @@ use crate::telemetry::Events;
 pub(super) struct Admin {
     /// For a successor.
     pub(super) copy: OwnedFd,
+    /// The service manager has a copy, too.
+    pub(super) kept: bool,
     door: watch::Sender<Door>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -57,7 +59,7 @@ impl Admin {
         events: &Events,
         shared: bool,
     ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
-        let copy = listener.share()?;
+        let (copy, kept) = (listener.share()?, listener.is_kept());
         let (asks, requests) = mpsc::channel(REQUESTS);
         let desk = Desk { overview: Rc::clone(overview), requests: asks };
         let service = Service {
@@ -72,7 +74,7 @@ impl Admin {
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
-        Ok((Admin { copy, door, stop, serving }, requests))
+        Ok((Admin { copy, kept, door, stop, serving }, requests))
     }
 
     /// Ends it. Whoever `watches` may still have to be told the last.

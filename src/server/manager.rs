@@ -1,14 +1,17 @@
 //! What the control thread tells the service manager: how many there are, and that
 //! every thread still turns.
 
+use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
+use super::activation::stored_name;
 use super::overview::Overview;
 use crate::drain::Deadline;
 use crate::lifecycle::notify::{Environment, Notifier, Vitals};
+use crate::net::Listener;
 use crate::serve::Delivery;
 use crate::telemetry::{Event, Events, Level};
 
@@ -49,6 +52,23 @@ impl Manager {
     pub(super) fn beat(&mut self, overview: &Overview, workers: &[mpsc::Sender<Delivery>]) {
         let turns = self.ask(workers);
         self.notifier.beat(vitals(overview), turns);
+    }
+
+    /// Gives the manager copies of the listeners that it has not, if it is to have them
+    /// (`systemd.store`). To be called when the process serves and at each beat: a successor
+    /// is not listened to before it is the main process.
+    pub(super) fn store(&mut self, wanted: bool, listeners: &mut [Listener]) {
+        for listener in listeners.iter_mut().filter(|listener| wanted && !listener.is_kept()) {
+            if self.notifier.store(&stored_name(listener.name()), listener.as_fd()) {
+                listener.set_kept();
+            }
+        }
+    }
+
+    /// Has the manager close its copy of a listener that is no longer configured, which
+    /// its elder has stored.
+    pub(super) fn forget(&mut self, listener: &str) {
+        self.notifier.forget(&stored_name(listener));
     }
 
     /// Asks every worker that has answered the last question, and says whether none

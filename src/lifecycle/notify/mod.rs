@@ -162,12 +162,17 @@ impl Notifier {
         tell
     }
 
-    /// Gives the manager a copy of a listener, which a process that it starts anew gets.
-    pub fn store(&mut self, name: &str, fd: BorrowedFd<'_>) {
-        let Some(socket) = self.socket.as_ref().filter(|_| self.policy.speaks()) else { return };
-        if let Err(error) = socket.send(&format!("FDSTORE=1\nFDNAME={name}"), &[fd]) {
-            self.fails(&error);
+    /// Gives the manager a copy of a listener, which a process that it starts anew gets;
+    /// says whether it was sent. Whether there is room for it only the manager knows.
+    pub fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> bool {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.policy.speaks()) else {
+            return false;
+        };
+        let sent = socket.send(&format!("FDSTORE=1\nFDNAME={name}"), &[fd]);
+        if let Err(error) = &sent {
+            self.fails(error);
         }
+        sent.is_ok()
     }
 
     /// Has the manager close what it was given under this name.
@@ -178,10 +183,10 @@ impl Notifier {
     }
 
     /// Before the process ends: tries to say what is still to be said.
-    pub fn flush(&mut self, until: Instant) {
+    pub async fn flush(&mut self, until: Instant) {
         self.try_again();
         while !self.waiting.is_empty() && Instant::now() < until {
-            std::thread::sleep(NOTICE_RETRY / 10);
+            tokio::time::sleep(NOTICE_RETRY / 10).await;
             self.try_again();
         }
     }
