@@ -59,6 +59,15 @@ pub const ADMIN_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Octets of an admin answer that the client reads.
 pub const ADMIN_ANSWER_MAX: usize = 1 << 20;
 
+/// Octets of the body of an admin request.
+pub const ADMIN_BODY_MAX: usize = 8 << 10;
+
+/// Octets of an answer that goes on, between two ends of lines.
+pub const ADMIN_LINE_MAX: usize = 64 << 10;
+
+/// News of an upgrade on their way to whoever asked for it.
+pub const PROGRESS: usize = 64;
+
 /// How long the admin client waits for an answer.
 pub const ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -304,11 +313,63 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
 
+/// How long a successor may take to accept once it may, and to take a batch of
+/// connections over. It has shown before that it works.
+pub const LETTING_GO: Duration = Duration::from_secs(5);
+/// See [`LETTING_GO`].
+pub const HANDOFF_ACK: Duration = Duration::from_secs(5);
+
+/// Connections that are put into one packet at once, and packets on their way.
+pub const HANDOFF_BATCH: usize = 64;
+/// See [`HANDOFF_BATCH`].
+pub const HANDOFF_WINDOW: usize = 4;
+
+/// Words between the control thread and the channel to another generation.
+pub const HANDOFF_WORDS: usize = 64;
+
+/// Upgrades that are asked for at once, and what whoever asks may not have read yet.
+pub const REQUESTS: usize = 4;
+/// See [`REQUESTS`].
+pub const UPGRADE_NEWS: usize = 64;
+
+/// Sockets that a successor is given before it serves.
+pub const HANDOFF_SOCKETS_MAX: usize = 4096;
+
+/// How long a process that was started may take to end when it is told to.
+pub const REAP: Duration = Duration::from_secs(2);
+
+/// How often an elder says how it is.
+pub const ELDER_REPORT: Duration = Duration::from_millis(200);
+
+/// How long an elder that is empty stays, in case its successor dies at once.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long elders may take to close their copies of listeners.
+pub const RELEASE: Duration = Duration::from_secs(1);
+
+/// How long a worker may take to answer a request of the process's own.
+pub const PROBE: Duration = Duration::from_secs(5);
+
 /// Connections on their way from the workers to a successor.
 pub const DEPARTURES: usize = 256;
 
 /// What a worker has to say: that it has started, and why it ended.
 pub const REPORTS: usize = 2;
+
+/// Octets of a message between an elder and its successor, and descriptors that come
+/// with it: the kernel takes no more at once.
+pub const HANDOFF_MESSAGE_MAX: usize = 128 << 10;
+/// See [`HANDOFF_MESSAGE_MAX`].
+pub const HANDOFF_FDS_MAX: usize = 253;
+
+/// How long sending descriptors waits if too many of this user are on their way.
+pub const HANDOFF_FDS_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long a launcher may take to end when it has been told to.
+pub const LAUNCHER_END: Duration = Duration::from_secs(1);
+
+/// Descriptors that a service manager may hand over.
+pub const LISTEN_FDS_MAX: usize = 1024;
 
 /// How long a full accept queue of a unix upstream is waited for, at first and at most.
 pub const CONNECT_RETRY_MIN: Duration = Duration::from_millis(1);
@@ -320,6 +381,21 @@ pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 
 /// How often the control thread looks after its logs.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How often the service manager hears how the process is, if that has changed.
+pub const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a drain asks the service manager for more time, and for how much.
+pub const EXTEND_EVERY: Duration = Duration::from_secs(1);
+/// See [`EXTEND_EVERY`]. Several times as much: a control thread that is busy for a
+/// moment loses nothing.
+pub const EXTEND_BY: Duration = Duration::from_secs(5);
+
+/// How many messages wait for a service manager that does not listen at the moment.
+pub const NOTICES_MAX: usize = 16;
+
+/// How soon it is tried again.
+pub const NOTICE_RETRY: Duration = Duration::from_millis(50);
 
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;

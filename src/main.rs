@@ -5,7 +5,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs};
+use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs, UpgradeArgs};
+use ebbtide::handoff::launch;
 use ebbtide::limits::LAST_WORDS;
 use ebbtide::telemetry::{Event, Events, Level};
 use ebbtide::{admin, config, demo, server};
@@ -14,15 +15,26 @@ use ebbtide::{admin, config, demo, server};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if launch::is_launcher() {
+        return launch::launcher();
+    }
     match cli::parse().command {
         Command::Check(args) => cli::check(&args, cli::environment()),
         Command::Run(args) => run(&args),
         Command::Status(args) => status(&args),
+        Command::Upgrade(args) => upgrade(&args),
         Command::Demo(args) => demo(&args),
     }
 }
 
 fn run(args: &RunArgs) -> ExitCode {
+    let inherited = match launch::predecessor() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            let text = format!("what this process was started with is no handoff: {error}");
+            return refuse("start_failed", vec![text], cli::EXIT_FAILED);
+        }
+    };
     if let Some(parent) = args.stop_with_parent
         && let Err(error) = stop_with_parent(parent)
     {
@@ -35,17 +47,16 @@ fn run(args: &RunArgs) -> ExitCode {
     let loaded = match config::load(&args.sources(cli::environment())) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            let lines = errors.0.iter().map(ToString::to_string).collect();
+            let lines: Vec<_> = errors.0.iter().map(ToString::to_string).collect();
+            if let Some(elder) = inherited {
+                server::decline(elder, &lines.join("\n"));
+            }
             return refuse("config_error", lines, cli::EXIT_USAGE);
         }
     };
-    match server::run(loaded) {
+    match server::run(loaded, inherited) {
         Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            let cause = std::error::Error::source(&error);
-            let text = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            refuse("start_failed", vec![format!("{error}{text}")], cli::EXIT_FAILED)
-        }
+        Err(error) => refuse("start_failed", vec![error.whole()], cli::EXIT_FAILED),
     }
 }
 
@@ -89,6 +100,13 @@ fn refuse(event: &'static str, messages: Vec<String>, code: u8) -> ExitCode {
 
 fn status(args: &StatusArgs) -> ExitCode {
     match admin::client::status(args.admin.as_deref(), args.json, args.watch) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("ebbtide: {error}"), error.exit_code()),
+    }
+}
+
+fn upgrade(args: &UpgradeArgs) -> ExitCode {
+    match admin::upgrade(args.admin.as_deref(), args.binary.as_deref(), args.wait) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("ebbtide: {error}"), error.exit_code()),
     }

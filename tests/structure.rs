@@ -53,7 +53,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("admin", &["handoff", "lifecycle", "upstream", "drain", "telemetry", "config", "limits"]),
     ("demo", &["admin", "http1", "drain", "telemetry", "limits"]),
     ("server", &["*"]),
-    ("cli", &["config", "drain", "demo", "server", "admin", "telemetry", "limits"]),
+    ("cli", &["config", "drain", "demo", "handoff", "server", "admin", "telemetry", "limits"]),
     ("main", &["*"]),
 ];
 

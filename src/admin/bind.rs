@@ -1,20 +1,17 @@
 //! Binding the admin listener.
 //!
-//! Owns the listening socket and its path. Promises that a unix socket is never
-//! open to others, not even for a moment, that a socket file somebody listens
-//! on is never taken away, and that our own is removed with the listener. Does
-//! not accept.
+//! Owns the listening socket and its path, which a predecessor may have made. Does not
+//! accept.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{Mode, fchmod};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
+use crate::handoff::path::{self, SocketFile};
 
 /// The permission bits of the socket, unless the configuration gives others.
 const MODE: u32 = 0o600;
@@ -39,29 +36,62 @@ impl AdminListener {
             Kind::Tcp(listener) => {
                 listener.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
             }
-            Kind::Unix { file, .. } => format!("unix:{}", file.path.display()),
+            Kind::Unix { file, .. } => format!("unix:{}", file.path().display()),
         }
     }
-}
 
-/// A socket file that is removed on drop, if it is still the one we made.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    identity: Option<(u64, u64)>,
-}
+    /// The listener that a predecessor has at this address. A path is not ours until
+    /// [`AdminListener::own`]. Needs a runtime around it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such listener.
+    pub fn adopt(listen: &Listen, fd: OwnedFd) -> io::Result<AdminListener> {
+        let socket = Socket::from(fd);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return Err(io::Error::other("it is no listening socket"));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        let bound = socket.local_addr()?;
+        let kind = match listen {
+            Listen::Tcp(_) if bound.as_socket().is_some() => {
+                Kind::Tcp(TcpListener::from_std(socket.into())?)
+            }
+            Listen::Unix { path, .. } if bound.as_pathname() == Some(path) => {
+                let listener = UnixListener::from_std(socket.into())?;
+                Kind::Unix { listener, file: SocketFile::adopt(path) }
+            }
+            _ => return Err(io::Error::other("it listens at another address")),
+        };
+        Ok(AdminListener { kind })
+    }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            // It stays behind where the directory is no longer ours to write.
-            let _ = fs::remove_file(&self.path);
+    /// Another descriptor of the same socket, for a successor.
+    ///
+    /// # Errors
+    ///
+    /// If there is none left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match &self.kind {
+            Kind::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Kind::Unix { listener, .. } => listener.as_fd().try_clone_to_owned(),
         }
     }
-}
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    /// The path is ours: it goes with the listener.
+    pub(super) fn own(&mut self) {
+        if let Kind::Unix { file, .. } = &mut self.kind {
+            file.own();
+        }
+    }
+
+    /// The path is another process's: it stays.
+    pub(super) fn leave(&mut self) {
+        if let Kind::Unix { file, .. } = &mut self.kind {
+            file.leave();
+        }
+    }
 }
 
 /// Binds and listens. Needs a runtime around it.
@@ -78,53 +108,16 @@ pub fn bind(listen: &Listen) -> io::Result<AdminListener> {
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Kind> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Linux takes the mode of the file from that of the socket, so that there is
-    // no moment between bind and chmod in which others could connect.
-    fchmod(&socket, Mode::from_raw_mode(mode))?;
-    let address = SockAddr::unix(path)?;
-    match socket.bind(&address) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-            remove_stale(path)?;
-            socket.bind(&address)?;
-        }
-        other => other?,
-    }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
-    // The umask may have taken bits away that the configuration wants.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
+    let (socket, file) = path::bind(path, Type::STREAM, mode, BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
     Ok(Kind::Unix { listener, file })
 }
 
-/// Removes a socket file nobody listens on; an error for anything else.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let found = fs::symlink_metadata(path)?;
-    if !found.file_type().is_socket() {
-        let message = "the path exists and is not a socket";
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-    }
-    let before = identity(path);
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A full accept queue would make a blocking connect wait.
-    probe.set_nonblocking(true)?;
-    match probe.connect(&SockAddr::unix(path)?) {
-        // Another starter may have replaced it since: look again.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && identity(path) == before => {
-            fs::remove_file(path)
-        }
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
-        _ => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "a running process listens on this socket",
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn bound(path: &Path) -> io::Result<AdminListener> {

@@ -1,11 +1,12 @@
 //! `ebbtide status`: asks a running process how it is.
 //!
-//! Owns the address to ask, the request, and the repetition of `--watch`.
+//! Owns the address to ask, for other commands too, the request, and the repetition of
+//! `--watch`.
 //! Promises an error that says what was tried and what to do. Does not end the
 //! process: [`ClientError::exit_code`] says how it should.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,6 +65,25 @@ pub enum ClientError {
         /// The status code.
         status: StatusCode,
     },
+    /// The answer was a refusal, with a reason.
+    #[error("{admin} answered {status}: {reason}")]
+    Declined {
+        /// The address asked.
+        admin: String,
+        /// The status code.
+        status: StatusCode,
+        /// Why.
+        reason: String,
+    },
+    /// What is asked for over the unix socket only.
+    #[error("{0} is no unix socket: this is asked for over --admin unix:PATH only")]
+    NoUnix(String),
+    /// There is no successor.
+    #[error("the upgrade failed, and the old process goes on: {error}")]
+    Upgrade {
+        /// Why, in the successor's own words.
+        error: String,
+    },
     /// Something of our own failed.
     #[error("{doing}: {cause}")]
     Local {
@@ -78,7 +98,7 @@ impl ClientError {
     /// The exit status of the command: 2 for wrong usage, else 1.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::NoAddress | Self::Address(_) => 2,
+            Self::NoAddress | Self::Address(_) | Self::NoUnix(_) => 2,
             _ => 1,
         }
     }
@@ -125,11 +145,7 @@ impl Address {
 /// for a person, or as the JSON document; once, or each 500 ms until the process
 /// is gone. Runs its own runtime.
 pub fn status(admin: Option<&str>, json: bool, watch: bool) -> Result<(), ClientError> {
-    let admin = match admin {
-        Some(admin) => admin.to_owned(),
-        None => std::env::var(ADMIN_VARIABLE).map_err(|_| ClientError::NoAddress)?,
-    };
-    let client = Client::new(admin)?;
+    let client = Client::of(admin)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -172,6 +188,14 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// The one at `admin`, or at what the environment says.
+    pub(super) fn of(admin: Option<&str>) -> Result<Self, ClientError> {
+        Self::new(match admin {
+            Some(admin) => admin.to_owned(),
+            None => std::env::var(ADMIN_VARIABLE).map_err(|_| ClientError::NoAddress)?,
+        })
+    }
+
     pub(super) fn new(admin: String) -> Result<Self, ClientError> {
         let address = Address::parse(&admin)?;
         Ok(Self { admin, address })
@@ -223,7 +247,7 @@ impl Client {
     }
 
     async fn connect_and_ask(&self) -> Result<String, ClientError> {
-        let unconnected = |cause| ClientError::Connect { admin: self.admin.clone(), cause };
+        let unconnected = |cause| self.unconnected(cause);
         match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unconnected)?;
@@ -269,7 +293,23 @@ impl Client {
         }
     }
 
-    fn failed(&self, reason: impl ToString) -> ClientError {
+    /// The path of the unix socket.
+    pub(super) fn path(&self) -> Result<&Path, ClientError> {
+        match &self.address {
+            Address::Unix(path) => Ok(path),
+            Address::Tcp(_) => Err(ClientError::NoUnix(self.admin.clone())),
+        }
+    }
+
+    pub(super) fn unconnected(&self, cause: io::Error) -> ClientError {
+        ClientError::Connect { admin: self.admin.clone(), cause }
+    }
+
+    pub(super) fn declined(&self, status: StatusCode, reason: String) -> ClientError {
+        ClientError::Declined { admin: self.admin.clone(), status, reason }
+    }
+
+    pub(super) fn failed(&self, reason: impl ToString) -> ClientError {
         ClientError::Exchange { admin: self.admin.clone(), reason: reason.to_string() }
     }
 }
@@ -279,7 +319,7 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset)
 }
 
-fn print(out: &mut impl Write, text: &str) -> Result<(), ClientError> {
+pub(super) fn print(out: &mut impl Write, text: &str) -> Result<(), ClientError> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|cause| ClientError::Local { doing: "cannot write to stdout", cause })

@@ -6,6 +6,7 @@
 
 pub mod bind;
 pub mod client;
+pub mod commands;
 pub mod server;
 pub mod status;
 
@@ -13,7 +14,10 @@ mod render;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use bind::{AdminListener, bind};
-pub use server::{View, serve};
+pub use commands::{Commands, Progress, Refusal};
+pub use server::{Door, Service, View, serve};
 pub use status::Status;
+pub use upgrade::upgrade;

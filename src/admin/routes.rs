@@ -1,20 +1,27 @@
 //! What is answered to an admin request.
 //!
 //! Owns the paths, and the rules for whoever asks over TCP. Promises to answer
-//! at once, from facts that are given. Does not read sockets.
+//! at once, from facts that are given, whoever does not ask to be told what happens.
+//! Does not read sockets.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
+use hyper::body::Body;
+use tokio::sync::mpsc;
 
-use super::server::View;
+use super::commands::{Progress, Refusal, Told, Upgrade};
+use super::server::{Activity, Service, View};
 use crate::telemetry::metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const LINES: &str = "application/jsonl";
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
@@ -28,29 +35,67 @@ pub(super) enum Origin {
 type Answer = Response<Full<Bytes>>;
 
 /// Answers one request.
-pub(super) fn answer<B>(
-    request: &Request<B>,
+pub(super) async fn answer<B>(
+    request: Request<B>,
     origin: Origin,
-    view: &dyn View,
-    names: &[String],
-) -> Answer {
+    service: &Service,
+    activity: &Rc<Cell<Activity>>,
+) -> Response<Either<Full<Bytes>, Told>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     if let Origin::Tcp(local) = origin
-        && let Err(status) = check_host(request, local, names)
+        && let Err(status) = check_host(&request, local, &service.names)
     {
-        return plain(status, "");
+        return plain(status, "").map(Either::Left);
     }
+    if !matches!((origin, request.uri().path()), (Origin::Unix, "/upgrade")) {
+        return look(&request, origin, &*service.view).map(Either::Left);
+    }
+    match upgrade(request, service).await {
+        Ok(news) => {
+            let told = Told::new(news, Rc::clone(activity));
+            with_type(StatusCode::OK, String::new(), LINES).map(|_| Either::Right(told))
+        }
+        Err(answer) => answer.map(Either::Left),
+    }
+}
+
+/// Begins an upgrade.
+async fn upgrade<B>(
+    request: Request<B>,
+    service: &Service,
+) -> Result<mpsc::Receiver<Progress>, Answer>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.method() != Method::POST {
+        return Err(only("POST"));
+    }
+    let asked = Upgrade::read(request.into_body()).await;
+    let asked = asked.map_err(|(status, why)| plain(status, &why))?;
+    let begun = service.commands.upgrade(asked.binary);
+    begun.map_err(|Refusal(why)| plain(StatusCode::CONFLICT, &why))
+}
+
+/// Answers from what is there.
+fn look<B>(request: &Request<B>, origin: Origin, view: &dyn View) -> Answer {
     let known = matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics" | "/status");
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match (origin, known, reads) {
         (_, true, true) => document(request.uri().path(), origin, view),
         (Origin::Tcp(_), _, _) => plain(StatusCode::FORBIDDEN, ""),
         (Origin::Unix, false, _) => plain(StatusCode::NOT_FOUND, ""),
-        (Origin::Unix, true, false) => {
-            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            answer
-        }
+        (Origin::Unix, true, false) => only("GET, HEAD"),
     }
+}
+
+fn only(methods: &'static str) -> Answer {
+    let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
 }
 
 fn document(path: &str, origin: Origin, view: &dyn View) -> Answer {

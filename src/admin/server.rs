@@ -3,7 +3,7 @@
 //! Owns its connections: how many, how long, and who may have one. Promises
 //! that no peer can keep others out: when all places are taken the connection
 //! that has been waiting longest gives its place up. Does not decide what is
-//! answered (see `routes`), nor when the listener ends: it is told.
+//! answered (see `routes`), nor when the listener is shut or ends: it is told.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -25,6 +25,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::bind::{AdminListener, Kind};
+use super::commands::Commands;
 use super::routes::{Origin, answer};
 use super::status::Status;
 use crate::limits::{
@@ -48,32 +49,69 @@ pub trait View {
     fn metrics(&self) -> String;
 }
 
+/// Whom one may ask.
+pub struct Service {
+    /// How the process is.
+    pub view: Rc<dyn View>,
+    /// Who does what is asked for.
+    pub commands: Rc<dyn Commands>,
+    /// The host names, besides our own, under which TCP peers may ask.
+    pub names: Vec<String>,
+}
+
+/// Whose the listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Ours alone: its path goes with it.
+    Open,
+    /// Ours, and a predecessor still has it: its path stays.
+    Shared,
+    /// A successor's. Nobody is let in any more, who is in leaves with his answer, and
+    /// its path stays. An answer that goes on does so. It may be opened again.
+    HandedOver,
+}
+
+impl Door {
+    fn apply(self, listener: &mut AdminListener, stopping: &watch::Sender<bool>) {
+        match self {
+            Door::Open => listener.own(),
+            Door::Shared | Door::HandedOver => listener.leave(),
+        }
+        stopping.send_replace(self == Door::HandedOver);
+    }
+}
+
 /// Serves until `stop` is done, then lets answers under way finish for a moment.
-/// `names` are the host names, besides our own, under which TCP peers may ask.
 /// Runs on a local runtime: connections are local tasks.
 pub async fn serve(
-    listener: AdminListener,
-    view: Rc<dyn View>,
-    names: Vec<String>,
+    mut listener: AdminListener,
+    service: Service,
     events: Events,
+    mut door: watch::Receiver<Door>,
     stop: impl Future<Output = ()>,
 ) {
     let (stopping, stopped) = watch::channel(false);
-    let names: Rc<[String]> = names.into();
+    let service = Rc::new(service);
     let mut tasks = JoinSet::new();
     let mut places = Places::default();
     let mut stop = std::pin::pin!(stop);
+    let mut moves = true;
     loop {
+        let state = *door.borrow_and_update();
+        state.apply(&mut listener, &stopping);
         let accepted = tokio::select! {
             () = &mut stop => break,
+            changed = door.changed(), if moves => {
+                moves = changed.is_ok();
+                continue;
+            }
             Some(_) = tasks.join_next() => continue,
-            accepted = accept(&listener, &events) => accepted,
+            accepted = accept(&listener, &events), if state != Door::HandedOver => accepted,
         };
         let activity = Rc::new(Cell::new(Activity::Head(Instant::now())));
         let connection = Connection {
             activity: Rc::clone(&activity),
-            view: Rc::clone(&view),
-            names: Rc::clone(&names),
+            service: Rc::clone(&service),
             stopped: stopped.clone(),
         };
         let task = match accepted {
@@ -82,6 +120,8 @@ pub async fn serve(
         };
         places.take(Place { activity, task });
     }
+    let last = *door.borrow();
+    last.apply(&mut listener, &stopping);
     drop(listener);
     stopping.send_replace(true);
     let finish = async { while tasks.join_next().await.is_some() {} };
@@ -146,27 +186,31 @@ pub(super) fn may_ask(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-/// What a connection waits for, and since when. It never waits for us: answers
-/// are made at once.
+/// What a connection waits for, and since when. It waits for us only where it has asked
+/// to be told what happens: other answers are made at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Activity {
     /// The rest of a request.
     Head(Instant),
     /// The next request, or that the last answer is taken.
     Idle(Instant),
+    /// What happens next.
+    Told,
 }
 
 impl Activity {
-    fn since(self) -> Instant {
+    fn since(self) -> Option<Instant> {
         match self {
-            Self::Head(since) | Self::Idle(since) => since,
+            Self::Head(since) | Self::Idle(since) => Some(since),
+            Self::Told => None,
         }
     }
 
-    fn deadline(self) -> Instant {
+    fn deadline(self) -> Option<Instant> {
         match self {
-            Self::Head(since) => since + ADMIN_HEAD_TIMEOUT,
-            Self::Idle(since) => since + ADMIN_IDLE_TIMEOUT,
+            Self::Head(since) => Some(since + ADMIN_HEAD_TIMEOUT),
+            Self::Idle(since) => Some(since + ADMIN_IDLE_TIMEOUT),
+            Self::Told => None,
         }
     }
 }
@@ -187,8 +231,9 @@ impl Places {
     fn take(&mut self, place: Place) {
         self.taken.retain(|place| !place.task.is_finished());
         if self.taken.len() >= ADMIN_CONNECTIONS_MAX {
-            let oldest =
-                (0..self.taken.len()).min_by_key(|&i| self.taken[i].activity.get().since());
+            let since = |i: &usize| self.taken[*i].activity.get().since();
+            // Who is told what happens goes last.
+            let oldest = (0..self.taken.len()).min_by_key(|i| (since(i).is_none(), since(i)));
             if let Some(oldest) = oldest {
                 self.taken.swap_remove(oldest).task.abort();
             }
@@ -199,8 +244,7 @@ impl Places {
 
 pub(super) struct Connection {
     pub(super) activity: Rc<Cell<Activity>>,
-    pub(super) view: Rc<dyn View>,
-    pub(super) names: Rc<[String]>,
+    pub(super) service: Rc<Service>,
     pub(super) stopped: watch::Receiver<bool>,
 }
 
@@ -211,12 +255,17 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let Self { activity, view, names, mut stopped } = self;
+        let Self { activity, service, mut stopped } = self;
         let answered = Rc::clone(&activity);
         let service = service_fn(|request: Request<Incoming>| {
-            let response = answer(&request, origin, &*view, &names);
-            answered.set(Activity::Idle(Instant::now()));
-            async move { Ok::<_, Infallible>(response) }
+            let (service, activity) = (Rc::clone(&service), Rc::clone(&answered));
+            async move {
+                let response = answer(request, origin, &service, &activity).await;
+                if !matches!(activity.get(), Activity::Told) {
+                    activity.set(Activity::Idle(Instant::now()));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let stream = Watched { stream, activity: Rc::clone(&activity) };
         // Our own timeouts tell a slow head from an idle connection; hyper's does not.
@@ -225,10 +274,10 @@ impl Connection {
             .max_buf_size(ADMIN_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
         let mut served = std::pin::pin!(served);
-        let mut timer = std::pin::pin!(tokio::time::sleep_until(activity.get().deadline()));
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(Instant::now()));
         // Polled after `served`, so that it sees what that has just read or answered.
         let mut expired = std::future::poll_fn(move |cx| {
-            let deadline = activity.get().deadline();
+            let Some(deadline) = activity.get().deadline() else { return Poll::Pending };
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }

@@ -19,7 +19,8 @@ const SIGNALS: &str = "\
 Signals:
   SIGTERM, SIGINT and SIGQUIT all begin a drain. Signals within 1s of the first
   count as the same one; a later one cuts what is left; one after that ends the
-  process at once. SIGHUP, SIGUSR1 and SIGUSR2 never end it.";
+  process at once. SIGUSR2 replaces the process by the program that is now on
+  disk, as `ebbtide upgrade` does. SIGHUP and SIGUSR1 never end it.";
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -38,6 +39,7 @@ Examples:
   ebbtide run --config ebbtide.toml --drain-timeout 50s
   ebbtide check --config ebbtide.toml
   ebbtide status --admin unix:/run/ebbtide/admin.sock
+  ebbtide upgrade --admin unix:/run/ebbtide/admin.sock
   ebbtide demo
 
 {EXIT_STATUS}
@@ -106,6 +108,16 @@ and key; then the exit status is 2.";
 pub(super) const STATUS: &str = "\
 Ask the admin listener of a running process for its phase, its connections and, while it drains, \
 its deadline. The exit status is 1 if it does not answer.";
+
+/// About `upgrade`.
+pub(super) const UPGRADE: &str = "\
+Replace a running process by the program that is now on disk, with the same arguments, and lose \
+nothing: its listeners and plaintext connections go over to the successor, what cannot go over \
+is served to its end by the old process. SIGUSR2 does the same.
+
+Prints what happens. The exit status is 0 when the successor serves (with --wait: when the old \
+process has gone), else 1, with the reason: then the old process goes on as if nothing had \
+happened. As PID 1 of a container a process cannot be replaced.";
 
 /// About `demo`.
 pub(super) const DEMO: &str = "\

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Flag, Listen, Sources};
 use crate::demo;
+use crate::handoff::launch;
 use crate::limits::{DEMO_LOAD, DEMO_LOAD_MAX, DEMO_LOAD_MIN};
 
 pub use check::check;
@@ -53,6 +54,9 @@ pub enum Command {
     /// Ask a running process how it is
     #[command(long_about = help::STATUS)]
     Status(StatusArgs),
+    /// Replace a running process by the program that is now on disk
+    #[command(long_about = help::UPGRADE)]
+    Upgrade(UpgradeArgs),
     /// Watch a proxy being stopped under load, and lose nothing
     #[command(long_about = help::DEMO)]
     Demo(DemoArgs),
@@ -164,6 +168,22 @@ pub struct StatusArgs {
     pub admin: Option<String>,
 }
 
+/// The arguments of `upgrade`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpgradeArgs {
+    /// The unix admin socket to ask, unix:PATH; default: EBBTIDE_ADMIN
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<String>,
+
+    /// Start this program; default: what is now where the running one was started
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+
+    /// Wait until the old process has gone, not only until its successor serves
+    #[arg(long)]
+    pub wait: bool,
+}
+
 /// Reads the arguments of this process. Wrong usage ends it with status 2, a
 /// question for help or version with 0.
 #[must_use]
@@ -177,8 +197,13 @@ pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         // What is not Unicode is no valid name or value: it is shown and refused.
         .map(|(name, value)| (name.to_string_lossy().into(), value.to_string_lossy().into()))
-        .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_") && !is_for_tests(name))
+        .filter(|(name, _): &(String, String)| name.starts_with("EBBTIDE_") && !is_internal(name))
         .collect()
+}
+
+/// What is no key: the way to an elder, and what is for tests.
+fn is_internal(name: &str) -> bool {
+    [launch::HANDOFF, launch::LAUNCH].contains(&name) || is_for_tests(name)
 }
 
 /// What breaks a rule in a test build; to any other build it is an unknown variable.

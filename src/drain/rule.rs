@@ -29,11 +29,13 @@ pub enum Rule {
     ControlGoesOn,
     /// A worker does not die at its first connection.
     WorkerLives,
+    /// A worker does not get stuck at its first connection.
+    WorkerTurns,
 }
 
 impl Rule {
     /// Every rule with the name that `EBBTIDE_SABOTAGE` takes.
-    pub const NAMES: [(&'static str, Rule); 10] = [
+    pub const NAMES: [(&'static str, Rule); 11] = [
         ("last-look", Rule::LastLook),
         ("first-request-grace", Rule::FirstRequestGrace),
         ("empty-accept-queue", Rule::EmptyAcceptQueue),
@@ -44,6 +46,7 @@ impl Rule {
         ("goaway-grace", Rule::GoawayGrace),
         ("control-goes-on", Rule::ControlGoesOn),
         ("worker-lives", Rule::WorkerLives),
+        ("worker-turns", Rule::WorkerTurns),
     ];
 }
 

@@ -20,8 +20,22 @@
 //! its own. Acknowledgements that a dying successor has sent are read before its end,
 //! so there is never a doubt whose a connection is.
 
+pub mod batch;
+pub mod channel;
+pub mod fuzz;
+pub mod inherit;
+pub mod launch;
 pub mod message;
 pub mod moved;
+pub mod path;
+pub mod takeover;
+mod watch;
+pub mod wire;
 
-pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, VERSION, Welcome};
+pub use batch::{Batch, parcels};
+pub use channel::{Broken, Channel, Received};
+pub use launch::{Launched, launch};
+pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, Welcome};
 pub use moved::{Moved, MovedFrames, MovedRequest, MovedTunnel, MovedWay, Parcel, Transport};
+pub use takeover::Takeover;
+pub use watch::watch;

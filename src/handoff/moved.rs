@@ -51,7 +51,7 @@ pub struct Moved {
     pub accepted: u64,
     /// Since when it has been waiting.
     pub since: u64,
-    /// How many octets come with it.
+    /// How many octets come with it; of a tunnel [`MovedTunnel::octets`].
     pub octets: u32,
     /// What it has become, if it is no HTTP any more.
     pub tunnel: Option<Box<MovedTunnel>>,
@@ -132,4 +132,82 @@ pub struct MovedFrames {
     pub closing: bool,
     /// A whole Close has passed.
     pub closed: bool,
+}
+
+impl MovedTunnel {
+    /// How many octets come with it: what both directions hold, and the request's texts.
+    /// None if that cannot be.
+    #[must_use]
+    pub fn octets(&self) -> Option<u32> {
+        let texts = self.request.texts.iter().flatten();
+        let held = [self.up.held, self.down.held];
+        held.iter().chain(texts).try_fold(0_u32, |sum, length| sum.checked_add(*length))
+    }
+}
+
+impl Moved {
+    /// How many descriptors come with it.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        1 + usize::from(self.tunnel.is_some())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A connection with so many octets.
+    pub(crate) fn connection(octets: u32) -> Moved {
+        Moved {
+            transport: Transport::Tcp,
+            peer: Some(SocketAddr::from(([192, 0, 2, 1], 40_000))),
+            trusted: false,
+            may_announce: false,
+            half_line: false,
+            port: 80,
+            fresh: false,
+            accepted: 1000,
+            since: 10,
+            octets,
+            tunnel: None,
+        }
+    }
+
+    /// A tunnel that holds so many octets.
+    pub(crate) fn tunnel(up: u32, down: u32) -> Moved {
+        let way = |held| MovedWay {
+            frames: Some(MovedFrames {
+                header: vec![0x82],
+                payload: 0,
+                opaque: false,
+                closing: false,
+                closed: false,
+            }),
+            held,
+            passed: u64::MAX,
+            delivered: 1,
+            ended: false,
+            finished: false,
+        };
+        let tunnel = MovedTunnel {
+            transport: Transport::Unix,
+            upstream: "unix:/run/app.sock".to_owned(),
+            up: way(up),
+            down: way(down),
+            began: 5,
+            passed: 4,
+            pinged: 3,
+            half: Some(2),
+            request: MovedRequest {
+                token: "websocket".to_owned(),
+                texts: [Some(0), Some(0), Some(0), Some(0), None, None, None],
+                began: 6,
+                wall: 1_700_000_000_000,
+                first_byte: Some(5),
+                attempts: 1,
+            },
+        };
+        Moved { tunnel: Some(Box::new(tunnel)), ..connection(up + down) }
+    }
 }

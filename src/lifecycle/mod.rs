@@ -2,8 +2,9 @@
 //!
 //! [`state`] is a pure function: `step(state, event, now)` gives the next state
 //! and what is to be done; all I/O happens around it, in [`crate::server`].
-//! [`watchdog`] ends the process when even that is stuck.
+//! [`notify`] tells the service manager, [`watchdog`] ends the process when even that is stuck.
 
+pub mod notify;
 pub mod state;
 pub mod watchdog;
 

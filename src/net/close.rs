@@ -27,6 +27,8 @@ pub enum Way {
     BacklogOnly,
     /// The path of a unix socket was removed.
     Unlinked,
+    /// Nobody was kept out: another process holds the socket, and its queue.
+    Shared,
 }
 
 impl Way {
@@ -37,6 +39,7 @@ impl Way {
             Way::BacklogPlug => "backlog-plug",
             Way::BacklogOnly => "backlog-only",
             Way::Unlinked => "unlinked",
+            Way::Shared => "shared",
         }
     }
 }
@@ -54,8 +57,12 @@ pub struct Closed {
 
 /// Closes `listener`, which nobody else accepts from any more, and delivers
 /// what was in its queue. Takes a second at most, unless there is no room for
-/// those who wait: then until `patience` is over.
+/// those who wait: then until `patience` is over. What another process holds, too
+/// ([`Listener::is_held`]), is closed at once and its queue left to that one.
 pub async fn close(mut listener: Listener, taker: impl Taker, patience: Deadline) -> Closed {
+    if listener.held {
+        return Closed { way: Way::Shared, accepted: 0, reset: 0 };
+    }
     let mut spare = match &mut listener.kind {
         Kind::Tcp { spare, .. } => spare.take(),
         Kind::Unix { .. } => None,

@@ -40,7 +40,11 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Listener {
     pub(super) kind: Kind,
-    secure: bool,
+    /// What a successor finds it by.
+    pub(super) name: String,
+    pub(super) secure: bool,
+    /// Another process holds the same socket.
+    pub(super) held: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,7 @@ impl Listener {
             Listen::Unix { path, mode } => bind_unix(path, *mode)
                 .map_err(|source| BindError::Unix { path: path.clone(), source })?,
         };
-        Ok(Listener { kind, secure })
+        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: false })
     }
 
     /// Another descriptor of the same open socket, for the runtime of the
@@ -91,7 +95,7 @@ impl Listener {
                 Kind::Unix { socket: socket.try_clone()?, path: path.clone(), identity: None }
             }
         };
-        Ok(Listener { kind, secure: self.secure })
+        Ok(Listener { kind, name: self.name.clone(), secure: self.secure, held: self.held })
     }
 
     /// Whether its clients speak TLS.
@@ -132,21 +136,26 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Kind> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Accepted sockets inherit it: one system call less for each of them.
-    socket.set_tcp_nodelay(true)?;
-    // The same: a client whose machine has gone without a word is noticed even where
-    // nothing is ever sent to it.
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY)
-        .with_retries(KEEPALIVE_TIMES);
-    socket.set_tcp_keepalive(&keepalive)?;
+    inheritable(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let socket = TcpListener::from(socket);
     let address = socket.local_addr()?;
     let spare = Some(Spare::new(&socket, address)?);
     Ok(Kind::Tcp { socket, address, spare })
+}
+
+/// Sets what accepted sockets inherit.
+pub(super) fn inheritable(socket: &RawSocket) -> io::Result<()> {
+    // One system call less for each of them.
+    socket.set_tcp_nodelay(true)?;
+    // A client whose machine has gone without a word is noticed even where nothing is
+    // ever sent to it.
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TIMES);
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Kind> {

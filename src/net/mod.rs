@@ -8,6 +8,7 @@
 //! member of a group resets what waits in its queue.
 
 mod accept;
+mod adopt;
 mod alarm;
 mod close;
 mod connect;

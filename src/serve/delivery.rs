@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::drain::Hold;
 use crate::handoff::Parcel;
@@ -31,6 +31,8 @@ pub enum Delivery {
         /// Keeps the drain open while the connection travels.
         hold: Hold<ConnectionState>,
     },
+    /// Whether the worker still turns: it answers.
+    Question(oneshot::Sender<()>),
     /// A connection that an elder has served, or that could not go to a successor.
     Arrival {
         /// The connection.

@@ -207,6 +207,10 @@ impl Worker {
                         drop(accepting);
                     });
                 }
+                Some(Delivery::Question(answer)) => {
+                    // Whoever asked may have stopped listening.
+                    let _unheard = answer.send(());
+                }
                 Some(Delivery::Connection { fd, peer, port, secure, hold }) => {
                     let door = Door { port, secure };
                     if let Ok(socket) = Socket::adopt(fd, peer.transport(), None) {
@@ -483,6 +487,9 @@ impl Worker {
             self.resting.set(false);
             let dies = !kept(Rule::WorkerLives) && !self.seats.borrow().is_empty();
             assert!(!dies, "told to die");
+            while !kept(Rule::WorkerTurns) && !self.seats.borrow().is_empty() {
+                std::thread::park();
+            }
             self.proxy.clock.refresh();
             let now = self.proxy.clock.now();
             for (_, alarm) in self.seats.borrow().iter() {

@@ -5,13 +5,18 @@
 //! admin interface, the phases of a stop. What follows what is decided by
 //! [`crate::lifecycle`]; here it is done.
 
+mod bind;
 mod close;
 mod control;
 mod descriptors;
+mod door;
+mod manager;
 mod overview;
 mod platform;
 mod signals;
 mod start;
 mod stop;
+mod upgrade;
+mod workers;
 
-pub use start::{StartError, run};
+pub use start::{StartError, decline, run};

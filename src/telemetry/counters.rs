@@ -243,7 +243,7 @@ impl Default for Totals {
 
 impl Totals {
     /// Adds up the workers' counters.
-    pub fn sum(workers: &[Arc<Counters>]) -> Self {
+    pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<Counters>>) -> Self {
         let mut totals = Self::default();
         for worker in workers {
             for (sum, counter) in totals.codes.iter_mut().zip(&worker.codes) {

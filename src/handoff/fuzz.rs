@@ -1,0 +1,36 @@
+//! The body of the fuzz target, here so that it cannot rot.
+
+use super::wire::{decode, encode};
+
+/// Any octets as a packet, the first as the number of its descriptors: never a panic,
+/// and what is understood means the same when it is said again.
+pub fn message(octets: &[u8]) {
+    let Some((&fds, packet)) = octets.split_first() else { return };
+    let fds = usize::from(fds);
+    let Ok((message, at)) = decode(packet, fds) else { return };
+    let octets = &packet[at..];
+    // Ours may be the longer form of the same.
+    let Ok(mut again) = encode(&message, fds, octets.len()) else { return };
+    again.extend_from_slice(octets);
+    assert_eq!(decode(&again, fds), Ok((message, again.len() - octets.len())));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_fuzz_body_holds_on_its_seeds() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/handoff_message");
+        let mut understood = 0;
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            let octets = std::fs::read(seed.unwrap().path()).unwrap();
+            super::message(&octets);
+            let packet = octets.split_first().map(|(fds, rest)| (usize::from(*fds), rest));
+            understood +=
+                usize::from(packet.is_some_and(|(fds, rest)| super::decode(rest, fds).is_ok()));
+        }
+        assert!(understood >= 5, "{understood} seeds are messages");
+        super::message(b"");
+    }
+}

@@ -1,0 +1,104 @@
+//! What the control thread tells the service manager: how many there are, and that
+//! every thread still turns.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use super::overview::Overview;
+use crate::drain::Deadline;
+use crate::lifecycle::notify::{Environment, Notifier, Vitals};
+use crate::serve::Delivery;
+use crate::telemetry::{Event, Events, Level};
+
+/// The service manager as the control thread sees it.
+pub(super) struct Manager {
+    /// What it is told of upgrades is up to whoever does them.
+    pub(super) notifier: Notifier,
+    questions: Vec<Question>,
+    events: Events,
+}
+
+/// What a worker was asked last.
+#[derive(Default)]
+struct Question {
+    /// Since when there is no answer.
+    open: Option<(Instant, Option<oneshot::Receiver<()>>)>,
+    named: bool,
+}
+
+impl Manager {
+    /// There may be none: then all of this is idle.
+    pub(super) fn new(is_successor: bool, workers: usize, events: &Events) -> Self {
+        let environment = Environment::read();
+        Manager {
+            notifier: Notifier::new(&environment, is_successor, events.clone()),
+            questions: std::iter::repeat_with(Question::default).take(workers).collect(),
+            events: events.clone(),
+        }
+    }
+
+    /// When [`Manager::beat`] is due.
+    pub(super) fn due(&self) -> Deadline {
+        self.notifier.due()
+    }
+
+    /// Tells the manager what it has to hear from time to time. The workers are asked
+    /// only where somebody wants to know; those that have ended well are not.
+    pub(super) fn beat(&mut self, overview: &Overview, workers: &[mpsc::Sender<Delivery>]) {
+        let turns = self.ask(workers);
+        self.notifier.beat(vitals(overview), turns);
+    }
+
+    /// Asks every worker that has answered the last question, and says whether none
+    /// has left one open for a quarter of the time that the manager gives us.
+    fn ask(&mut self, workers: &[mpsc::Sender<Delivery>]) -> bool {
+        let Some(patience) = self.notifier.watchdog() else { return true };
+        let now = Instant::now();
+        let mut turns = true;
+        for (index, (worker, question)) in workers.iter().zip(&mut self.questions).enumerate() {
+            question.look();
+            let (since, answer) = question.open.get_or_insert((now, None));
+            if answer.is_none() {
+                let (answers, asked) = oneshot::channel();
+                // One whose deliveries are full is asked later, and is late meanwhile.
+                if worker.try_send(Delivery::Question(answers)).is_ok() {
+                    *answer = Some(asked);
+                }
+            }
+            let silent = now.saturating_duration_since(*since);
+            if silent >= patience / 4 {
+                turns = false;
+                if !std::mem::replace(&mut question.named, true) {
+                    let event = Event::new(Level::Error, "worker_stuck").with("worker", index);
+                    let event = event.with("silent_ms", silent.as_millis() as u64);
+                    let message = "the service manager hears nothing of us until it turns again";
+                    self.events.emit(event.with("message", message));
+                }
+            }
+        }
+        turns
+    }
+}
+
+impl Question {
+    fn look(&mut self) {
+        let Some((_, Some(answer))) = &mut self.open else { return };
+        // One that has ended is not stuck, and is seen to end elsewhere.
+        if !matches!(answer.try_recv(), Err(TryRecvError::Empty)) {
+            *self = Question::default();
+        }
+    }
+}
+
+/// How the process is.
+pub(super) fn vitals(overview: &Overview) -> Vitals {
+    let state = overview.state.borrow();
+    Vitals {
+        connections: overview.connections().total(),
+        in_flight: overview.totals().in_flight.iter().sum(),
+        left: state.hard_deadline().and_then(|deadline| deadline.left(Instant::now())),
+        outgoing: state.is_outgoing(),
+    }
+}
