@@ -271,6 +271,7 @@ pub const POOL_IDLE_MAX: usize = 256;
 
 const _: () = assert!(H2_TURN / 10 * 256 <= H2_DATA_OVERHEAD / 2);
 const _: () = assert!(H2_WINDOW_STREAM as usize / 32 * (256 - 32) <= H2_DATA_OVERHEAD);
+const _: () = assert!(BUFFER <= READ_AHEAD_MAX && READ_AHEAD_MAX <= MOVED_OCTETS_MAX);
 const _: () = assert!(BUFFER >= TRAILER_MAX && TRAILER_MAX > CHUNK_LINE_MAX);
 const _: () = assert!(BULK_BUFFER > H2_TRAILER_MAX && RESPONSE_HEAD_MAX > H2_TRAILER_MAX);
 const _: () = assert!(16 + PROXY_HEADER_MAX < BUFFER);
@@ -282,6 +283,18 @@ pub const CLOSING: Duration = Duration::from_secs(1);
 /// The longest finite duration that may be configured. An instant plus a few
 /// of these can never overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The most processes that `upgrade.max_generations` may allow at once.
+pub const GENERATIONS_MAX: usize = 64;
+
+/// Octets of requests that may be read ahead of being served, while one is.
+pub const READ_AHEAD_MAX: usize = 64 << 10;
+
+/// Octets that may move with a connection. Who has more here is served on until it is less.
+pub const MOVED_OCTETS_MAX: usize = 96 << 10;
+
+/// How many parked connections move before others get their turn.
+pub const MOVED_AT_ONCE: u32 = 64;
 
 /// The most worker threads.
 pub const WORKERS_MAX: usize = 1024;
@@ -299,6 +312,43 @@ pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// Connections on their way from a closing listener to a worker.
 pub const DELIVERIES: usize = 8192;
+
+/// How long a successor may take to accept once it may, and to take a batch of
+/// connections over. It has shown before that it works.
+pub const LETTING_GO: Duration = Duration::from_secs(5);
+/// See [`LETTING_GO`].
+pub const HANDOFF_ACK: Duration = Duration::from_secs(5);
+
+/// Connections that are put into one packet at once, and packets on their way.
+pub const HANDOFF_BATCH: usize = 64;
+/// See [`HANDOFF_BATCH`].
+pub const HANDOFF_WINDOW: usize = 4;
+
+/// Words between the control thread and the channel to another generation.
+pub const HANDOFF_WORDS: usize = 64;
+
+/// Upgrades that are asked for at once, and what whoever asks may not have read yet.
+pub const REQUESTS: usize = 4;
+/// See [`REQUESTS`].
+pub const UPGRADE_NEWS: usize = 64;
+
+/// Sockets that a successor is given before it serves.
+pub const HANDOFF_SOCKETS_MAX: usize = 4096;
+
+/// How long a process that was started may take to end when it is told to.
+pub const REAP: Duration = Duration::from_secs(2);
+
+/// How often an elder says how it is.
+pub const ELDER_REPORT: Duration = Duration::from_millis(200);
+
+/// How long an elder that is empty stays, in case its successor dies at once.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long elders may take to close their copies of listeners.
+pub const RELEASE: Duration = Duration::from_secs(1);
+
+/// How long a worker may take to answer a request of the process's own.
+pub const PROBE: Duration = Duration::from_secs(5);
 
 /// Connections on their way from the workers to a successor.
 pub const DEPARTURES: usize = 256;

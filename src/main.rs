@@ -29,6 +29,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> ExitCode {
+    let inherited = match launch::predecessor() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            let text = format!("what this process was started with is no handoff: {error}");
+            return refuse("start_failed", vec![text], cli::EXIT_FAILED);
+        }
+    };
     if let Some(parent) = args.stop_with_parent
         && let Err(error) = parent::stop_with(parent, is_successor())
     {
@@ -41,17 +48,16 @@ fn run(args: &RunArgs) -> ExitCode {
     let loaded = match config::load(&args.sources(cli::environment())) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            let lines = errors.0.iter().map(ToString::to_string).collect();
+            let lines: Vec<_> = errors.0.iter().map(ToString::to_string).collect();
+            if let Some(elder) = inherited {
+                server::decline(elder, &lines.join("\n"));
+            }
             return refuse("config_error", lines, cli::EXIT_USAGE);
         }
     };
-    match server::run(loaded) {
+    match server::run(loaded, inherited) {
         Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            let cause = std::error::Error::source(&error);
-            let text = cause.map_or_else(String::new, |cause| format!(": {cause}"));
-            refuse("start_failed", vec![format!("{error}{text}")], cli::EXIT_FAILED)
-        }
+        Err(error) => refuse("start_failed", vec![error.whole()], cli::EXIT_FAILED),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns the texts of `ebbtide status`. Promises that nothing the other side
 //! says can steer the terminal.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::status::Status;
@@ -15,7 +16,8 @@ const STATES: [&str; 7] = ["fresh", "reading", "active", "idle", "closing", "web
 /// Several lines, with the connections as a table.
 pub(super) fn page(status: &Status) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "phase       {}{}", printable(&status.phase), time_left(status));
+    let _ =
+        writeln!(out, "phase       {}{}", printable(&status.phase), time_left(status.deadline_ms));
     let _ = writeln!(
         out,
         "process     pid {}, generation {}, version {}",
@@ -47,6 +49,19 @@ pub(super) fn page(status: &Status) -> String {
         }
         out.push('\n');
     }
+    if !status.moved.is_empty() {
+        let _ = writeln!(out, "\nmoved       {}", counts(&status.moved));
+    }
+    for elder in &status.elders {
+        let left = time_left(elder.deadline_ms);
+        let (pid, generation) = (elder.pid, elder.generation);
+        let phase = printable(&elder.phase);
+        let _ = writeln!(out, "\nreplaced    generation {generation}, pid {pid}: {phase}{left}");
+        let _ = writeln!(out, "  moved     {}", counts(&elder.moved));
+        for (why, count) in &elder.waiting {
+            let _ = writeln!(out, "  waits for {} ({count})", printable(why));
+        }
+    }
     if !status.tunnels.is_empty() {
         out.push_str("\ntunnels          age         in        out  client, target, app server\n");
     }
@@ -68,11 +83,15 @@ pub(super) fn page(status: &Status) -> String {
 
 /// One line, for a log of what happens.
 pub(super) fn line(status: &Status) -> String {
-    let mut out = format!("{}{}", printable(&status.phase), time_left(status));
+    let mut out = format!("{}{}", printable(&status.phase), time_left(status.deadline_ms));
     for (protocol, state, count) in status.connections.rows() {
         if count > 0 {
             let _ = write!(out, "; {protocol} {state} {count}");
         }
+    }
+    for elder in &status.elders {
+        let left: u64 = elder.connections.values().sum();
+        let _ = write!(out, "; generation {} has {left} left", elder.generation);
     }
     if status.endless > 0 {
         let _ = write!(out, "; endless {}", status.endless);
@@ -82,8 +101,18 @@ pub(super) fn line(status: &Status) -> String {
     out
 }
 
-fn time_left(status: &Status) -> String {
-    status.deadline_ms.map_or_else(String::new, |left| {
+/// What there is of each name: `3 h1_idle, 1 websocket`.
+fn counts(all: &BTreeMap<String, u64>) -> String {
+    let each: Vec<_> = all
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| format!("{count} {}", printable(name)))
+        .collect();
+    if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
+}
+
+fn time_left(deadline_ms: Option<u64>) -> String {
+    deadline_ms.map_or_else(String::new, |left| {
         format!(", {}.{} s to the hard deadline", left / 1000, left % 1000 / 100)
     })
 }
@@ -95,7 +124,7 @@ pub(super) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::example;
+    use crate::admin::status::{ElderStatus, example};
 
     #[test]
     fn a_page_says_where_the_process_stands() {
@@ -111,6 +140,30 @@ mod tests {
              h2                 -        -        0        0        0          -        -\n\
              tunnel             -        -        -        -        -          0        0\n"
         );
+    }
+
+    #[test]
+    fn a_page_says_what_was_handed_over_and_what_a_replaced_process_waits_for() {
+        let count = |name: &str, count| (name.to_owned(), count);
+        let elder = ElderStatus {
+            generation: 1,
+            pid: 17,
+            phase: "draining".into(),
+            deadline_ms: Some(3_599_900),
+            connections: [count("h1_active", 2)].into(),
+            moved: [count("h1_idle", 12), count("websocket", 0)].into(),
+            waiting: [count("the end of a response", 2)].into(),
+        };
+        let status = Status { elders: vec![elder], ..example() };
+        let page = page(&status);
+        assert!(
+            page.ends_with(
+                "\nreplaced    generation 1, pid 17: draining, 3599.9 s to the hard deadline\n  \
+                 moved     12 h1_idle\n  waits for the end of a response (2)\n"
+            ),
+            "{page}"
+        );
+        assert!(line(&status).contains("; generation 1 has 2 left;"));
     }
 
     #[test]

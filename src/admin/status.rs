@@ -2,8 +2,11 @@
 //!
 //! Owns its shape, for the server that writes it and the client that reads it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::handoff::State;
 use crate::telemetry::{ConnectionCounts, TunnelStatus};
 
 /// What `/status` says.
@@ -33,9 +36,41 @@ pub struct Status {
     /// Endless responses that a drain has ended where they may end.
     #[serde(default)]
     pub told: u64,
+    /// What this generation has handed over to its successor, by kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moved: BTreeMap<String, u64>,
+    /// Processes that this one has replaced and that are still there, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elders: Vec<ElderStatus>,
     /// The oldest of the tunnels; over the unix socket only, since they name clients.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<TunnelStatus>,
+}
+
+/// A process that was replaced and is still there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElderStatus {
+    /// Which process it is, counted across upgrades.
+    pub generation: u32,
+    /// Its number.
+    pub pid: u32,
+    /// The name of its phase.
+    pub phase: String,
+    /// Milliseconds left to its hard deadline, if there is one.
+    pub deadline_ms: Option<u64>,
+    /// Its connections, by state.
+    pub connections: BTreeMap<String, u64>,
+    /// What it has handed over, by kind.
+    pub moved: BTreeMap<String, u64>,
+    /// What it still waits for, and how many times.
+    pub waiting: BTreeMap<String, u64>,
+}
+
+impl From<State> for ElderStatus {
+    fn from(state: State) -> Self {
+        let State { generation, pid, phase, deadline_ms, connections, moved, waiting, .. } = state;
+        ElderStatus { generation, pid, phase, deadline_ms, connections, moved, waiting }
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +90,8 @@ pub(super) fn example() -> Status {
         cut: 0,
         endless: 2,
         told: 5,
+        moved: BTreeMap::new(),
+        elders: Vec::new(),
         tunnels: Vec::new(),
     }
 }

@@ -89,6 +89,15 @@ HOST:PORT, [::1]:PORT or unix:PATH; with TLS https://HOST:PORT; for HTTP/2 h2c:/
 h2c:unix:PATH or, with TLS, h2://HOST:PORT. One that cannot be reached does not stop \
 the start. Replaces the list of any other source.";
 
+/// About `--takeover`.
+pub(super) const TAKEOVER: &str = "\
+Take over from the process that listens here, and listen here [key: upgrade.takeover]
+
+A unix socket. If another ebbtide listens there, this one takes its listeners and connections over \
+as soon as it can serve, and the other one leaves without losing a request. Then, and if nobody is \
+there, this one listens for its own successor. For successors that the old process cannot start \
+itself: in another container, or as another unit.";
+
 /// About `check`.
 pub(super) const CHECK: &str = "\
 Check the configuration that the same arguments would give `run`, and say how long a stop may \

@@ -121,6 +121,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<String>,
 
+    /// Take over from the process that listens here, and listen here [key: upgrade.takeover]
+    #[arg(long, value_name = "PATH", long_help = help::TAKEOVER)]
+    pub takeover: Option<String>,
+
     /// Stop, as on SIGTERM, when the process with this number ends, which started this one
     ///
     /// It is an error if the parent is another process by now; a successor, which takes over
@@ -225,6 +229,7 @@ impl RunArgs {
             ("--workers", "workers", one(&self.workers)),
             ("--access-log", "log.access", one(&self.access_log)),
             ("--report", "report", one(&self.report)),
+            ("--takeover", "upgrade.takeover", one(&self.takeover)),
         ];
         let flags = flags
             .into_iter()
@@ -291,10 +296,11 @@ mod tests {
             workers: text(),
             access_log: text(),
             report: text(),
+            takeover: text(),
             stop_with_parent: Some(1),
         };
         let flags = args.sources(Vec::new()).flags;
-        assert_eq!(flags.len(), 11);
+        assert_eq!(flags.len(), 12);
         for flag in flags {
             assert!(config::find(flag.key).is_some(), "{}", flag.key);
         }

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use super::draft::Draft;
 use super::error::{Error, Origin, Problem, Warning};
 use super::load::Builder;
 use super::model::{Address, Config, INFINITY, Listen, RouteDrain};
@@ -28,7 +29,7 @@ pub(super) fn errors(builder: &mut Builder) {
     pairs(builder);
     certificates(builder);
     authorities(builder);
-    total(builder);
+    totals(builder);
 }
 
 /// Someone must be listened to, and someone must answer.
@@ -164,29 +165,40 @@ fn authorities(builder: &mut Builder) {
 }
 
 /// A total below the sum of its phases would cut a phase short unsaid.
-fn total(builder: &mut Builder) {
-    const KEY: &str = "drain.stop.total_timeout";
-    const PARTS: [&str; 4] = [
-        "drain.stop.lame_duck",
-        "drain.stop.drain_timeout",
-        "drain.stop.cut_timeout",
-        "drain.stop.finish_timeout",
+fn totals(builder: &mut Builder) {
+    let Draft { config, stop_total, upgrade_total, .. } = &builder.draft;
+    let leave = &config.upgrade.plan;
+    let sums = [
+        (
+            "drain.stop",
+            *stop_total,
+            config.stop.sum(),
+            "lame_duck + 1s closing + ",
+            &["lame_duck", "drain_timeout", "cut_timeout", "finish_timeout"][..],
+        ),
+        (
+            "drain.upgrade",
+            *upgrade_total,
+            leave.rest(),
+            "",
+            &["drain_timeout", "cut_timeout", "finish_timeout"][..],
+        ),
     ];
-    let Some(total) = builder.draft.total_timeout else {
-        return;
-    };
-    let sum = builder.draft.config.stop.sum();
-    if total >= sum || PARTS.iter().any(|key| refused(&builder.errors, key)) {
-        return;
+    for (section, total, sum, before, parts) in sums {
+        let unknown = |part: &&str| refused(&builder.errors, &format!("{section}.{part}"));
+        let Some(total) = total.filter(|total| *total < sum && !parts.iter().any(unknown)) else {
+            continue;
+        };
+        let text = format!(
+            "{} is less than the phases take together, {} ({before}drain_timeout + \
+             cut_timeout + finish_timeout); raise it or leave it out",
+            Span(total),
+            Span(sum),
+        );
+        let key = format!("{section}.total_timeout");
+        let origin = builder.origins.get(&*key).cloned().unwrap_or(Origin::Whole);
+        builder.error(origin, &key, Problem::Conflict(text));
     }
-    let text = format!(
-        "{} is less than the phases take together, {} (lame_duck + 1s closing + drain_timeout + \
-         cut_timeout + finish_timeout); raise it or leave it out",
-        Span(total),
-        Span(sum),
-    );
-    let origin = builder.origins.get(KEY).cloned().unwrap_or(Origin::Whole);
-    builder.error(origin, KEY, Problem::Conflict(text));
 }
 
 fn refused(errors: &[Error], key: &str) -> bool {
@@ -198,31 +210,34 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut warn = |key, text| warnings.push(Warning { key, text });
     let stop = &config.stop;
+    let leave = &config.upgrade.plan;
+    let (ends, goes) = ("drain.stop.drain_timeout", "drain.upgrade.drain_timeout");
     let first_byte = config.upstream.first_byte_timeout;
-    if stop.drain_timeout < first_byte {
-        let waits = match first_byte {
-            INFINITY => "for ever".to_owned(),
-            time => Span(time).to_string(),
-        };
-        warn(
-            "drain.stop.drain_timeout",
-            format!(
-                "{} is less than upstream.first_byte_timeout: a request that may wait {waits} for \
-                 its response is cut after {} of a stop",
-                Span(stop.drain_timeout),
-                Span(stop.drain_timeout),
-            ),
-        );
+    for (key, plan, drain) in [(ends, stop, "a stop"), (goes, leave, "an upgrade")] {
+        if plan.drain_timeout < first_byte {
+            let waits = match first_byte {
+                INFINITY => "for ever".to_owned(),
+                time => Span(time).to_string(),
+            };
+            let end = Span(plan.drain_timeout);
+            let text = format!(
+                "{end} is less than upstream.first_byte_timeout: a request that may wait {waits} \
+                 for its response is cut after {end} of {drain}"
+            );
+            warn(key, text);
+        }
     }
     let graces = [
-        ("drain.stop.first_request_grace", stop.first_request_grace),
-        ("drain.stop.idle_grace", stop.idle_grace),
-        ("drain.stop.goaway_grace", stop.goaway_grace),
+        ("drain.stop.first_request_grace", stop.first_request_grace, ends, stop),
+        ("drain.stop.idle_grace", stop.idle_grace, ends, stop),
+        ("drain.stop.goaway_grace", stop.goaway_grace, ends, stop),
+        ("drain.upgrade.first_request_grace", leave.first_request_grace, goes, leave),
+        ("drain.upgrade.idle_grace", leave.idle_grace, goes, leave),
+        ("drain.upgrade.goaway_grace", leave.goaway_grace, goes, leave),
     ];
-    for (key, grace) in graces {
-        if grace > stop.drain_timeout {
-            let text = format!("{} is longer than drain.stop.drain_timeout", Span(grace));
-            warn(key, format!("{text}, which ends it"));
+    for (key, grace, end, plan) in graces {
+        if grace > plan.drain_timeout {
+            warn(key, format!("{} is longer than {end}, which ends it", Span(grace)));
         }
     }
     let limits = &config.limits;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::keys::{KEYS, Preset};
 use super::model::{
     AccessFormat, Config, EventStream, Forwarding, Limits, Log, OnDrain, Plan, ProxyProtocol,
-    Retry, Route, Routes, Timeouts, Tls, Trusted, Underscores, Upstream, WebSocket,
+    Retry, Route, Routes, Timeouts, Tls, Trusted, Underscores, Upgrade, Upstream, WebSocket,
 };
 use crate::limits;
 
@@ -15,7 +15,11 @@ pub(super) struct Draft {
     /// What has been said so far.
     pub(super) config: Config,
     /// `drain.stop.total_timeout`, if it was given: without it, the sum.
-    pub(super) total_timeout: Option<Duration>,
+    pub(super) stop_total: Option<Duration>,
+    /// `drain.upgrade.total_timeout`, likewise.
+    pub(super) upgrade_total: Option<Duration>,
+    /// `drain.upgrade.idle_grace`, if it was given: without it, `timeouts.idle`.
+    pub(super) upgrade_idle_grace: Option<Duration>,
     /// The route that is being read.
     pub(super) route: Route,
 }
@@ -101,10 +105,13 @@ impl Draft {
                 event_stream: EventStream::default(),
                 stop: Plan::default(),
                 store: false,
+                upgrade: Upgrade::default(),
                 log: Log { access: AccessFormat::Off, query: false },
                 routes: Routes::default(),
             },
-            total_timeout: None,
+            stop_total: None,
+            upgrade_total: None,
+            upgrade_idle_grace: None,
             route: Route::default(),
         }
     }
@@ -112,7 +119,10 @@ impl Draft {
     /// The configuration, with what follows from the rest filled in.
     pub(super) fn finish(self) -> Config {
         let mut config = self.config;
-        config.stop.total_timeout = self.total_timeout.unwrap_or_else(|| config.stop.sum());
+        config.stop.total_timeout = self.stop_total.unwrap_or_else(|| config.stop.sum());
+        let leave = &mut config.upgrade.plan;
+        leave.idle_grace = self.upgrade_idle_grace.unwrap_or(config.timeouts.idle);
+        leave.total_timeout = self.upgrade_total.unwrap_or_else(|| leave.rest());
         config
     }
 }

@@ -21,7 +21,7 @@ type Set<T> = fn(&mut Draft, T);
 type Meaning = (&'static str, fn(&mut Draft));
 
 /// The form of a key's value and its place.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
     /// One or more listeners.
     Listeners(Set<Vec<Listen>>),

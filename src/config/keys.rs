@@ -2,8 +2,8 @@
 //!
 //! Owns every name and every default. The file, the environment, `--set`, the
 //! flags, the help text, the suggestions and the reference file are all driven
-//! by [`KEYS`]: a key is added here and nowhere else. What follows from
-//! several keys together is checked in `check`, not here.
+//! by [`KEYS`]: a key is added here, or in `plans` if it is one of a drain, and nowhere
+//! else. What follows from several keys together is checked in `check`, not here.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::form::Form::{
     Name, Names, Networks, Rate, Reason, Size, SizeOrOff, Time, TimeOrOff, Tokens, Word,
 };
 use super::model::{AccessFormat, OnDrain, ProxyProtocol, Retry, Underscores};
+use super::plans::PLANS;
 use crate::limits;
 
 /// One configuration key.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// The dotted name, `timeouts.head`.
     pub name: &'static str,
@@ -41,21 +42,21 @@ pub enum Preset {
 use Preset::{Default as Is, Unset};
 
 /// At least this, since the wait would end before it began.
-const SOME: Duration = Duration::from_millis(1);
+pub(super) const SOME: Duration = Duration::from_millis(1);
 /// Nothing at all is fine too.
-const NONE: Duration = Duration::ZERO;
+pub(super) const NONE: Duration = Duration::ZERO;
 
-const fn key(name: &'static str, default: Preset, form: Form, doc: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, default: Preset, form: Form, doc: &'static str) -> Key {
     Key { name, default, doc, form }
 }
 
 /// A duration that must end.
-const fn time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
+pub(super) const fn time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
     Time { least, infinity: false, set }
 }
 
 /// A duration that may be `infinity`.
-const fn open_time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
+pub(super) const fn open_time(least: Duration, set: fn(&mut Draft, Duration)) -> Form {
     Time { least, infinity: true, set }
 }
 
@@ -70,7 +71,20 @@ macro_rules! switch {
 }
 
 /// Every key, in the order in which people are shown them.
-pub static KEYS: &[Key] = &[
+pub static KEYS: &[Key] = &joined();
+
+const fn joined() -> [Key; GENERAL.len() + PLANS.len()] {
+    let mut all = [GENERAL[0]; GENERAL.len() + PLANS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < GENERAL.len() { GENERAL[at] } else { PLANS[at - GENERAL.len()] };
+        at += 1;
+    }
+    all
+}
+
+/// All but those of drains.
+const GENERAL: &[Key] = &[
     key(
         "listen",
         Unset(":8080"),
@@ -414,87 +428,6 @@ pub static KEYS: &[Key] = &[
         TimeOrOff { least: SOME, set: |d, v| d.config.event_stream.retry = v },
         "The least time that clients of an event stream are asked to wait, by a last retry line, \
          when a stop ends it; each is told a time up to twice that. Or off.",
-    ),
-    key(
-        "drain.stop.lame_duck",
-        Is("0s"),
-        time(NONE, |d, v| d.config.stop.lame_duck = v),
-        "How long readiness fails before the listeners close.",
-    ),
-    key(
-        "drain.stop.first_request_grace",
-        Is("2s"),
-        time(NONE, |d, v| d.config.stop.first_request_grace = v),
-        "How long a fresh connection may take to send its first byte.",
-    ),
-    key(
-        "drain.stop.idle_grace",
-        Is("1s"),
-        time(NONE, |d, v| d.config.stop.idle_grace = v),
-        "How long an idle connection may be used once more; 0 closes it at once.",
-    ),
-    key(
-        "drain.stop.goaway_grace",
-        Is("200ms"),
-        time(NONE, |d, v| d.config.stop.goaway_grace = v),
-        "How long an HTTP/2 client may still open streams after the first GOAWAY, at least.",
-    ),
-    key(
-        "drain.stop.stream_close_after",
-        Is("0s"),
-        time(NONE, |d, v| d.config.stop.stream_close_after = v),
-        "How long WebSockets and other endless streams go on after listeners close.",
-    ),
-    key(
-        "drain.stop.spread",
-        Is("2s"),
-        time(NONE, |d, v| d.config.stop.spread = v),
-        "Over how long their ends are spread, so that clients do not all come back at once.",
-    ),
-    key(
-        "drain.stop.close_timeout",
-        Is("5s"),
-        time(NONE, |d, v| d.config.stop.close_timeout = v),
-        "How long a WebSocket client may take to answer a Close; none is told later than this \
-         before the hard deadline.",
-    ),
-    key(
-        "drain.stop.linger",
-        Is("1s"),
-        time(NONE, |d, v| d.config.stop.linger = v),
-        "How long a connection is still read after we closed our side.",
-    ),
-    key(
-        "drain.stop.drain_timeout",
-        Is("20s"),
-        open_time(NONE, |d, v| d.config.stop.drain_timeout = v),
-        "How long requests may take to end once listeners close; then they are cut. May be \
-         infinity.",
-    ),
-    key(
-        "drain.stop.cut_timeout",
-        Is("2s"),
-        time(NONE, |d, v| d.config.stop.cut_timeout = v),
-        "How long cutting may take.",
-    ),
-    key(
-        "drain.stop.finish_timeout",
-        Is("3s"),
-        time(NONE, |d, v| d.config.stop.finish_timeout = v),
-        "How long finishing (logs, report) may take.",
-    ),
-    key(
-        "drain.stop.total_timeout",
-        Unset("26s"),
-        time(NONE, |d, v| d.total_timeout = Some(v)),
-        "Bounds all phases; if not set, their sum: lame_duck + 1s closing + drain_timeout + \
-         cut_timeout + finish_timeout. May not be less.",
-    ),
-    key(
-        "drain.stop.force_timeout",
-        Is("2s"),
-        time(NONE, |d, v| d.config.stop.force_timeout = v),
-        "How long after total_timeout the watchdog ends the process.",
     ),
     key(
         "systemd.store",

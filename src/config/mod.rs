@@ -7,7 +7,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | `model` | what a checked configuration says |
-//! | `keys`, `draft` | the table of keys that drives everything else, and the defaults in place |
+//! | `keys`, `plans`, `draft` | the table of keys that drives everything else, and the defaults in place |
 //! | `form`, `value` | from text to a value in its place |
 //! | `file`, `load` | the sources and their precedence |
 //! | `trust` | networks whose word is taken |
@@ -24,6 +24,7 @@ pub mod fuzz;
 mod keys;
 mod load;
 mod model;
+mod plans;
 mod route;
 mod show;
 mod suggest;

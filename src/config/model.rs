@@ -45,6 +45,8 @@ pub struct Config {
     pub stop: Plan,
     /// Whether the service manager keeps copies of the listeners (`systemd.store`).
     pub store: bool,
+    /// `[upgrade]` and `[drain.upgrade]`
+    pub upgrade: Upgrade,
     /// `[log]`
     pub log: Log,
     /// `[[route]]`
@@ -290,7 +292,24 @@ pub struct EventStream {
     pub retry: Option<Duration>,
 }
 
-/// The plan of a drain (`[drain.stop]`).
+/// `[upgrade]`: replacing the binary.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Upgrade {
+    /// The plan of the process that is replaced (`[drain.upgrade]`); it has no lame duck.
+    pub plan: Plan,
+    /// How long a successor may take until it is ready.
+    pub timeout: Duration,
+    /// How long the old process can take everything back.
+    pub take_back: Duration,
+    /// How long a successor has served before it is the service manager's main process.
+    pub commit_after: Duration,
+    /// The most processes at once, at least two.
+    pub max_generations: usize,
+    /// Where successors that others start ask (`takeover`).
+    pub takeover: Option<PathBuf>,
+}
+
+/// The plan of a drain (`[drain.stop]`, `[drain.upgrade]`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Readiness fails this long before listeners close.

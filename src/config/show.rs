@@ -76,7 +76,13 @@ impl Plan {
     /// and the least it may be. [`INFINITY`] if `drain_timeout` is.
     #[must_use]
     pub fn sum(&self) -> Duration {
-        let parts = [self.lame_duck, limits::CLOSING, self.cut_timeout, self.finish_timeout];
+        self.rest().saturating_add(self.lame_duck).saturating_add(limits::CLOSING)
+    }
+
+    /// The same of a drain that closes no listener, since a successor has them.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        let parts = [self.cut_timeout, self.finish_timeout];
         parts.iter().fold(self.drain_timeout, |sum, part| sum.saturating_add(*part))
     }
 

@@ -50,6 +50,21 @@ fn defaults_are_those_of_the_public_interface() {
     assert_eq!(config.stop.drain_timeout, secs(20));
     assert_eq!(config.stop.total_timeout, secs(26));
     assert_eq!(config.stop.longest(), secs(28));
+    let Upgrade { plan, timeout, take_back, commit_after, max_generations, takeover } =
+        config.upgrade;
+    assert_eq!((timeout, take_back, commit_after), (secs(30), secs(30), secs(5)));
+    assert_eq!((max_generations, takeover), (4, None));
+    assert_eq!((plan.lame_duck, plan.first_request_grace), (secs(0), secs(5)));
+    assert_eq!((plan.idle_grace, plan.goaway_grace), (secs(75), secs(1)));
+    assert_eq!((plan.stream_close_after, plan.spread), (secs(600), secs(30)));
+    assert_eq!((plan.drain_timeout, plan.total_timeout), (secs(3600), secs(3605)));
+}
+
+#[test]
+fn the_grace_of_what_cannot_move_is_that_of_idle_connections_unless_said() {
+    let grace = |set: &[&str]| loaded(set).config.upgrade.plan.idle_grace;
+    assert_eq!(grace(&["timeouts.idle=9s"]), Duration::from_secs(9));
+    assert_eq!(grace(&["timeouts.idle=9s", "drain.upgrade.idle_grace=2s"]), Duration::from_secs(2));
 }
 
 #[test]
@@ -104,6 +119,7 @@ fn infinity_is_taken_only_where_a_wait_may_never_end() {
         "upstream.first_byte_timeout",
         "upstream.between_bytes_timeout",
         "drain.stop.drain_timeout",
+        "drain.upgrade.drain_timeout",
     ] {
         assert!(load(&minimal(&[&format!("{key}=infinity")])).is_ok(), "{key}");
     }
@@ -145,6 +161,11 @@ fn a_total_below_the_sum_is_refused_and_one_above_is_kept() {
         "--set: drain.stop.total_timeout: 25s is less than the phases take together, 26s \
          (lame_duck + 1s closing + drain_timeout + cut_timeout + finish_timeout); raise it or \
          leave it out"
+    );
+    assert_eq!(
+        refused(&minimal(&["drain.upgrade.total_timeout=1h"])),
+        "--set: drain.upgrade.total_timeout: 1h is less than the phases take together, 1h5s \
+         (drain_timeout + cut_timeout + finish_timeout); raise it or leave it out"
     );
     let stop = loaded(&["drain.stop.total_timeout=40s"]).config.stop;
     assert_eq!(stop.total_timeout, Duration::from_secs(40));

@@ -25,6 +25,11 @@ impl<K: Kind> Shard<K> {
         Guard { shard: Rc::clone(self), kind: Cell::new(kind) }
     }
 
+    /// Keeps the scope from being empty while something leaves this thread.
+    pub fn hold(&self) -> Hold<K> {
+        Hold::new(Arc::clone(&self.shared))
+    }
+
     /// How many guards of this thread are alive.
     pub fn alive(&self) -> usize {
         self.counts.alive()

@@ -84,6 +84,32 @@ pub enum Message {
     Bye(State),
 }
 
+impl Message {
+    /// What kind of message it is.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Message::Hello { .. } => "hello",
+            Message::Welcome(_) => "welcome",
+            Message::Sockets { .. } => "sockets",
+            Message::Begin => "begin",
+            Message::Ack { .. } => "ack",
+            Message::Ready { .. } => "ready",
+            Message::Failed { .. } => "failed",
+            Message::Go => "go",
+            Message::Refused { .. } => "refused",
+            Message::Serving => "serving",
+            Message::Connections { .. } => "connections",
+            Message::Release { .. } => "release",
+            Message::Released { .. } => "released",
+            Message::Leave => "leave",
+            Message::Main => "main",
+            Message::State(_) => "state",
+            Message::Bye(_) => "bye",
+        }
+    }
+}
+
 /// What a successor needs besides sockets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,7 +123,7 @@ pub struct Welcome {
     /// The keys of session tickets, the current one first.
     pub tickets: Vec<Ticket>,
     /// What each generation has counted since it began; 0 stands for those that are gone.
-    pub counted: BTreeMap<u32, Tally>,
+    pub counted: Vec<(u32, Tally)>,
 }
 
 /// The key of session tickets.
@@ -132,9 +158,19 @@ pub struct Given {
     pub kind: GivenKind,
     /// A listener by its address as configured; an elder by its generation.
     pub name: String,
-    /// A service manager holds it, too, and goes on when the last generation has ended.
+    /// Who holds it, too, and goes on when the last generation has ended.
     #[serde(default)]
-    pub kept: bool,
+    pub keeper: Option<Keeper>,
+}
+
+/// How a service manager holds a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeper {
+    /// For a socket unit, which has opened it.
+    Unit,
+    /// In the descriptor store, where we have put it and can take it out.
+    Store,
 }
 
 /// What a socket that is handed over is.

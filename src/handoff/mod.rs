@@ -35,6 +35,7 @@ pub mod wire;
 pub use batch::{Batch, parcels};
 pub use channel::{Broken, Channel, Received};
 pub use launch::{Launched, launch};
-pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, VERSION, Welcome};
+pub use message::{Gauge, Given, GivenKind, Keeper, Message, State, Tally, Ticket, Welcome};
 pub use moved::{Moved, MovedFrames, MovedTunnel, MovedWay, Parcel, Transport};
+pub use takeover::Takeover;
 pub use watch::watch;

@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 
 use crate::limits::TICK;
 
-/// A worker's clock: milliseconds since it began, as of its last turn.
+/// What a clock shows when it begins: what is older than its process, a connection that has
+/// moved, has its time on it too.
+const BEGINNING: u64 = 2 * 365 * 24 * 3600 * 1000;
+
+/// A worker's clock: milliseconds, as of its last turn.
 #[derive(Debug)]
 pub struct Clock {
     epoch: Instant,
@@ -21,14 +25,14 @@ pub struct Clock {
 impl Clock {
     /// A clock that begins now.
     pub fn new() -> Rc<Self> {
-        Rc::new(Clock { epoch: Instant::now(), now: Cell::new(0) })
+        Rc::new(Clock { epoch: Instant::now(), now: Cell::new(BEGINNING) })
     }
 
     /// Moves the clock to the present and returns that.
     pub fn refresh(&self) -> Instant {
         let now = Instant::now();
         // Rounded down, as instants are rounded up: nothing is due early.
-        self.now.set(millis(now.saturating_duration_since(self.epoch)));
+        self.now.set(BEGINNING + millis(now.saturating_duration_since(self.epoch)));
         now
     }
 
@@ -38,10 +42,10 @@ impl Clock {
         self.now.get()
     }
 
-    /// An instant on this clock, rounded up.
+    /// An instant on this clock, rounded up; what was before it began is when it began.
     pub fn millis(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.epoch);
-        millis(since + Duration::from_micros(999))
+        BEGINNING + millis(since + Duration::from_micros(999))
     }
 }
 

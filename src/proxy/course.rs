@@ -88,9 +88,9 @@ impl<'p> Course<'p> {
         let config = &self.proxy.config;
         let after = match on_drain {
             _ if !has_places => return None,
-            Some(RouteDrain::CloseAfter(time)) => time,
+            Some(RouteDrain::CloseAfter(time)) => Some(time),
             Some(RouteDrain::Cancel) => return None,
-            None if is_endless => config.stop.stream_close_after,
+            None if is_endless => None,
             Some(RouteDrain::Finish) | None if is_call => {
                 self.end = End::Last;
                 return Some(Flow::messages());

@@ -40,8 +40,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use crate::config::Config;
-use crate::drain::{Orders, Stage};
+use crate::config::{Config, Plan};
+use crate::drain::{self, Orders, Stage};
 use crate::net::Clock;
 use crate::telemetry::{AccessLog, Counters, CutRequest, Events};
 use crate::upstream::{Pool, Spare};
@@ -88,6 +88,22 @@ impl Proxy {
     pub fn rules<'a>(&'a self, origin: Origin<'a>) -> Rules<'a> {
         let Config { forwarding, trusted, upgrade_tokens, .. } = &*self.config;
         Rules { origin, forwarding, trusted, upgrades: upgrade_tokens, ids: &self.ids }
+    }
+
+    /// The plan by which we leave, or would leave if we were told to stop.
+    pub fn plan(&self) -> &Plan {
+        let Orders { stage, plan, .. } = self.orders.get();
+        if stage >= Stage::Draining && plan == drain::Plan::Upgrade {
+            &self.config.upgrade.plan
+        } else {
+            &self.config.stop
+        }
+    }
+
+    /// Whether whoever can go on in a successor goes there.
+    pub fn moves(&self) -> bool {
+        let Orders { stage, moves, .. } = self.orders.get();
+        moves && stage == Stage::Draining
     }
 
     /// What is asked now.

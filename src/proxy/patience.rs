@@ -4,8 +4,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Failure, Request};
-use crate::config::Config;
+use super::{Failure, Proxy, Request};
 use crate::limits::HALF_CLOSE_GRACE;
 use crate::net::Alarm;
 
@@ -31,7 +30,7 @@ pub(super) enum Wait {
 /// One alarm for all the waits of an exchange, one after the other.
 pub(super) struct Patience<'a> {
     pub(super) alarm: Rc<Alarm>,
-    config: &'a Config,
+    proxy: &'a Proxy,
     wait: Wait,
     /// Octets that moved in any direction.
     pub(super) moved: u64,
@@ -46,12 +45,12 @@ pub(super) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(alarm: &Rc<Alarm>, config: &'a Config, request: &Request) -> Self {
+    pub(super) fn new(alarm: &Rc<Alarm>, proxy: &'a Proxy, request: &Request) -> Self {
         let limit =
             request.grpc.as_deref().and_then(|call| request.began.checked_add(call.timeout?));
         Patience {
             alarm: Rc::clone(alarm),
-            config,
+            proxy,
             wait: Wait::Nothing,
             moved: 0,
             seen: 0,
@@ -118,7 +117,7 @@ impl<'a> Patience<'a> {
     }
 
     fn bound(&self, wait: Wait) -> Duration {
-        let config = self.config;
+        let config = &self.proxy.config;
         match wait {
             Wait::ClientBody | Wait::UpstreamTakes | Wait::BetweenBytes | Wait::EitherSide
                 if self.calm =>
@@ -129,7 +128,7 @@ impl<'a> Patience<'a> {
             Wait::FirstByte => config.upstream.first_byte_timeout,
             Wait::UpstreamTakes | Wait::BetweenBytes => config.upstream.between_bytes_timeout,
             Wait::EitherSide => config.upstream.between_bytes_timeout.min(config.timeouts.body),
-            Wait::Leftover => config.stop.linger,
+            Wait::Leftover => self.proxy.plan().linger,
             Wait::ClientTakes => config.timeouts.send,
             Wait::HalfClosed => HALF_CLOSE_GRACE,
             Wait::Nothing | Wait::Endless => Duration::MAX,

@@ -23,8 +23,8 @@ pub struct Tellings {
 
 /// A stream's place in the row.
 struct Place {
-    /// How long after draining has begun it may be told.
-    after: Duration,
+    /// How long after draining has begun it may be told; none: as the plan says.
+    after: Option<Duration>,
     /// When it is told, by the worker's clock.
     due: Cell<u64>,
 }
@@ -37,25 +37,35 @@ pub struct Telling<'a> {
 }
 
 impl Tellings {
-    /// A place for a stream that is told so long after draining has begun. One that comes
-    /// while the process drains is told as soon as that has passed.
-    pub fn enter(&self, proxy: &Proxy, after: Duration) -> Telling<'_> {
+    /// A place for a stream that is told so long after draining has begun, or after
+    /// `stream_close_after`. One that comes while the process drains is told as soon as
+    /// that has passed.
+    pub fn enter(&self, proxy: &Proxy, after: Option<Duration>) -> Telling<'_> {
         let draining = proxy.stage() >= Stage::Draining;
-        let due = if draining { first(proxy, after).min(last(proxy)) } else { NEVER };
+        let after_all = after.unwrap_or(proxy.plan().stream_close_after);
+        let due = if draining { first(proxy, after_all).min(last(proxy)) } else { NEVER };
         let place = Rc::new(Place { after, due: Cell::new(due) });
         let key = self.streams.borrow_mut().insert(Rc::clone(&place));
         Telling { tellings: self, key, place }
     }
 
-    /// Gives each stream its time: the first at once, the others evenly over
-    /// `drain.stop.spread`, none later than `close_timeout` before the hard deadline.
+    /// Gives each stream its time: the first at once, the others evenly over `spread`,
+    /// none later than `close_timeout` before the hard deadline. If that has been done for
+    /// an upgrade and is now for a stop, the nearer time holds; if nothing drains any more,
+    /// none does.
     pub fn spread(&self, proxy: &Proxy) {
         let streams = self.streams.borrow();
-        let pause = pause(proxy.config.stop.spread, streams.len());
+        if proxy.stage() < Stage::Draining {
+            streams.iter().for_each(|(_, place)| place.due.set(NEVER));
+            return;
+        }
+        let plan = proxy.plan();
+        let pause = pause(plan.spread, streams.len());
         let last = last(proxy);
         for (number, (_, place)) in streams.iter().enumerate() {
             let wait = pause.saturating_mul(u32::try_from(number).unwrap_or(u32::MAX));
-            let due = first(proxy, place.after.saturating_add(wait));
+            let after = place.after.unwrap_or(plan.stream_close_after);
+            let due = first(proxy, after.saturating_add(wait));
             place.due.set(place.due.get().min(due).min(last));
         }
     }
@@ -71,7 +81,7 @@ fn first(proxy: &Proxy, after: Duration) -> u64 {
 /// an event stream in time to end the event that is under way.
 pub fn last(proxy: &Proxy) -> u64 {
     let Orders { deadline, .. } = proxy.orders.get();
-    let answer = millis(proxy.config.stop.close_timeout);
+    let answer = millis(proxy.plan().close_timeout);
     deadline.instant().map_or(NEVER, |at| proxy.clock.millis(at).saturating_sub(answer))
 }
 

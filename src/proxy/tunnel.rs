@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::Proxy;
 use super::downstream::Caller;
 use super::failure::Failure;
 use super::record::{Summary, address_of, lossy, record, shown_target};
 use super::request::{Request, Upgrade};
+use super::{Proxy, Telling};
 use crate::config::{OnDrain, RouteDrain};
 use crate::net::{Peer, Socket};
 use crate::telemetry::About;
@@ -38,16 +38,17 @@ impl Tunnel {
         self.request.upgrade.as_deref().is_some_and(Upgrade::is_websocket)
     }
 
-    /// How long after draining began it is told to end, if it is: its route comes first.
-    pub fn told_after(&self, proxy: &Proxy) -> Option<Duration> {
+    /// Its place among what a drain tells to end, if it is told: its route comes first.
+    pub fn telling<'a>(&self, proxy: &'a Proxy) -> Option<Telling<'a>> {
         let config = &proxy.config;
         let route = config.routes.of(self.request.target());
-        match (route.and_then(|route| route.on_drain), config.websocket.on_drain) {
+        let after = match (route.and_then(|route| route.on_drain), config.websocket.on_drain) {
             (Some(RouteDrain::CloseAfter(time)), _) => Some(time),
             (Some(RouteDrain::Cancel), _) => Some(Duration::ZERO),
-            (Some(RouteDrain::Finish), _) | (None, OnDrain::Leave) => None,
-            (None, OnDrain::Close) => Some(config.stop.stream_close_after),
-        }
+            (Some(RouteDrain::Finish), _) | (None, OnDrain::Leave) => return None,
+            (None, OnDrain::Close) => None,
+        };
+        Some(proxy.tellings.enter(proxy, after))
     }
 
     /// Who and what it is, for the status.

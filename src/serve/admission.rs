@@ -53,6 +53,17 @@ impl Admission {
         let mut permit = Permit { admission: Arc::clone(self), ip: None };
         if permit.count_for(ip) { Ok(permit) } else { Err(permit) }
     }
+
+    /// Counts a connection in that was let in by another process, however many there are.
+    pub(super) fn readmit(self: &Arc<Self>, ip: Option<IpAddr>) -> Permit {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let (Some(ip), Some(per_address)) = (ip, &self.per_address) {
+            let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(ip).or_default() += 1;
+        }
+        let ip = ip.filter(|_| self.per_address.is_some());
+        Permit { admission: Arc::clone(self), ip }
+    }
 }
 
 /// A connection's place; given back when it is dropped.

@@ -8,6 +8,7 @@ use tokio::task::spawn_local;
 use super::kept::{Door, Kept};
 use super::session::End;
 use super::worker::Worker;
+use crate::http1::Buffer;
 use crate::net::{Alarm, Peer, Socket};
 use crate::proxy::h1::{self, Client};
 use crate::proxy::{Ended, Failure};
@@ -36,7 +37,11 @@ impl Worker {
             guard,
             permit,
         };
-        if admitted { self.serve(socket, kept, false) } else { self.refuse(socket, kept) }
+        if admitted {
+            self.serve(socket, kept, Buffer::default(), false)
+        } else {
+            self.refuse(socket, kept)
+        }
     }
 
     /// Whether a peer is in `trusted_proxies`.

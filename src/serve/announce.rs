@@ -24,7 +24,7 @@ use crate::drain::Stage;
 use crate::limits::{BUFFER, PARK_AFTER, PROXY_HEADER_EVENTS};
 use crate::net::{Alarm, Announced, Found, Peer, find_proxy_header};
 use crate::proxy::h1::Client;
-use crate::telemetry::{CloseReason, ConnectionState, Event, Level};
+use crate::telemetry::{CloseReason, Event, Level};
 
 /// A connection that may begin with a header.
 pub(super) struct Hearing<'a> {
@@ -65,6 +65,9 @@ impl Hearing<'_> {
         self.alarm.set(PARK_AFTER);
         poll_fn(|cx| {
             self.alarm.attach(cx);
+            if worker.may_leave(self.kept.door.secure, 0) {
+                return Poll::Ready(Err(End::Park));
+            }
             let room = &mut worker.scratch.borrow_mut()[..BUFFER];
             match self.client.socket.poll_read(cx, room) {
                 Poll::Ready(Ok(0)) => Poll::Ready(Err(End::Drop(CloseReason::Client))),
@@ -118,7 +121,7 @@ impl Hearing<'_> {
         let mut due = bound;
         // A request that has begun has the time of a head in a drain too.
         if stage >= Stage::Draining && octets != b"P" && octets != b"PR" {
-            due = due.min(worker.patience(ConnectionState::H1Fresh, kept.accepted, kept.since));
+            due = due.min(worker.patience_of(kept));
         }
         if stage < Stage::Cut && worker.proxy.clock.now() < due {
             self.alarm.set_at(due);

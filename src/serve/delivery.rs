@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::drain::Hold;
 use crate::handoff::Parcel;
 use crate::net::{Listener, Peer};
-use crate::telemetry::ConnectionState;
+use crate::telemetry::{ConnectionState, MovedKind};
 
 /// What a worker is given while it works. It ends when nothing can come any more.
 pub enum Delivery {
@@ -44,6 +44,8 @@ pub enum Delivery {
 
 /// A connection that leaves a worker for the successor, while orders say that they move.
 pub struct Departure {
+    /// What it is counted as when the successor has it: only then it has moved.
+    pub kind: MovedKind,
     /// The connection.
     pub parcel: Parcel,
     /// Keeps the drain open until the successor has it.

@@ -128,7 +128,7 @@ impl Session<'_> {
             return (0, CloseReason::Drain);
         }
         let from = waits.saturating_add(1).max(proxy.clock.millis(since));
-        let grace = from.saturating_add(millis(proxy.config.stop.first_request_grace));
+        let grace = from.saturating_add(millis(proxy.plan().first_request_grace));
         if grace < timeout { (grace, CloseReason::Drain) } else { (timeout, CloseReason::Timeout) }
     }
 

@@ -37,6 +37,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Whether it can go to a successor: what TLS has agreed on stays here.
+    pub(super) fn can_move(&self) -> bool {
+        !self.door.secure && !self.guard.kind().is_closing()
+    }
+
     /// Its address without port, as text; empty for a unix socket.
     pub(super) fn address(&self) -> Box<str> {
         self.peer.ip().map_or_else(String::new, |ip| ip.to_string()).into()

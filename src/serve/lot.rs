@@ -184,6 +184,22 @@ impl Lot {
         keys.into_iter().map(|key| self.take(key)).collect()
     }
 
+    /// Takes the next one out for which `leaves` says so, from the place `at` on.
+    pub(super) fn take_next(
+        &mut self,
+        at: &mut usize,
+        leaves: impl Fn(&Parked) -> bool,
+    ) -> Option<Parked> {
+        while *at < self.entries.capacity() {
+            let key = *at;
+            *at += 1;
+            if self.entries.get(key).is_some_and(&leaves) {
+                return Some(self.take(key));
+            }
+        }
+        None
+    }
+
     /// The one that will be missed least: idle longest, or else silent since
     /// before `silent_since` without ever having sent anything.
     pub(super) fn least_missed(&mut self, silent_since: u64) -> Option<&mut Parked> {

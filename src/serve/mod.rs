@@ -17,7 +17,8 @@
 //! HTTP/1, `h2` those of HTTP/2, from whose preface on a connection stays in its
 //! task. `worker` moves connections between the two, lets its clock tick, and does
 //! what the drain asks; `accept` and `admit` let new ones in, within the limits
-//! that `admission` keeps.
+//! that `admission` keeps. Who moves to a successor goes by `departure`, and who comes from
+//! an elder by `arrival`.
 
 mod accept;
 mod admission;
@@ -25,6 +26,7 @@ mod admit;
 mod announce;
 mod arrival;
 mod delivery;
+mod departure;
 mod h2;
 mod handshake;
 mod hung;

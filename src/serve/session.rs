@@ -29,7 +29,8 @@ use crate::telemetry::{CloseReason, ConnectionState};
 /// How a session ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum End {
-    /// Nothing is under way: the connection can be parked.
+    /// Nothing is under way: the connection can be parked, or go to a successor, with
+    /// octets of further requests.
     Park,
     /// The last response is out: FIN, and linger.
     Linger(CloseReason),
@@ -59,6 +60,8 @@ pub(super) struct Session<'a> {
     /// It was parked and octets woke it. The runtime has still to see them for
     /// itself, so the first look in vain is no reason to park it again.
     pub(super) woken: bool,
+    /// It has served a request.
+    pub(super) served: bool,
     /// What it has become.
     pub(super) tunnel: Option<Box<Tunnel>>,
 }
@@ -83,6 +86,9 @@ impl Session<'_> {
             }
         }
         loop {
+            if self.leaves() {
+                return End::Park;
+            }
             if let Some(end) = self.wait().await {
                 return end;
             }
@@ -115,6 +121,7 @@ impl Session<'_> {
             match ended {
                 Ended::Keep => {
                     self.guard.shift(ConnectionState::H1Idle);
+                    self.served = true;
                     proxy.clock.refresh();
                     self.since = proxy.clock.now();
                 }
@@ -143,6 +150,9 @@ impl Session<'_> {
         poll_fn(|cx| {
             self.alarm.attach(cx);
             loop {
+                if self.leaves() {
+                    return Poll::Ready(Some(End::Park));
+                }
                 let mut scratch = self.worker.scratch.borrow_mut();
                 let room = &mut scratch[..BUFFER - 1];
                 match self.client.socket.poll_read(cx, room) {
@@ -185,6 +195,12 @@ impl Session<'_> {
             }
         })
         .await
+    }
+
+    /// Whether it goes to a successor now, where nothing is under way.
+    fn leaves(&self) -> bool {
+        let Client { buffer, ended, .. } = &*self.client;
+        self.worker.may_leave(self.secure, buffer.len()) && !(*ended && buffer.is_empty())
     }
 
     /// Whether it has been woken in vain until its time was over. A first look in

@@ -25,7 +25,7 @@ use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
 use super::tunnel;
 use crate::config::{AccessFormat, Address, Config};
-use crate::drain::{Branch, Orders, Rule, Shard, Stage, Watch, kept};
+use crate::drain::{Branch, Orders, Plan, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
 use crate::limits::{CUT_SEND, DRAIN_TICK, EVENT_INTERVAL, POOL_SWEEP, RETIRE_LINGER, TICK};
 use crate::net::{Alarm, Clock, Socket};
@@ -108,11 +108,13 @@ pub struct Worker {
     pub(super) tunnels: Tunnels,
     /// HTTP/2 connections that could make room.
     pub(super) idlers: h2::Idlers,
-    lot: RefCell<Lot>,
+    pub(super) lot: RefCell<Lot>,
     /// What is read before anybody knows whether it is worth a buffer.
     pub(super) scratch: RefCell<Box<[u8]>>,
     /// Where connections go that move to a successor.
     pub(super) departures: mpsc::Sender<Departure>,
+    /// Wakes whoever sends parked connections there.
+    pub(super) leaving: Notify,
     /// Wakes the tick: there is something to look after again, or it has become urgent.
     stir: Notify,
     resting: Cell<bool>,
@@ -160,6 +162,7 @@ async fn run(start: Start) -> io::Result<()> {
         lot: RefCell::new(Lot::new()?),
         scratch: RefCell::new(vec![0; 16 * 1024].into()),
         departures: start.departures,
+        leaving: Notify::new(),
         stir: Notify::new(),
         resting: Cell::new(false),
     });
@@ -167,6 +170,7 @@ async fn run(start: Start) -> io::Result<()> {
     tasks.spawn_local(Rc::clone(&worker).follow(watch.clone()));
     tasks.spawn_local(Rc::clone(&worker).tick());
     tasks.spawn_local(Rc::clone(&worker).look_after_lot());
+    tasks.spawn_local(Rc::clone(&worker).send_parked_away());
     let _nobody_asks = start.reports.try_send(Ok(()));
     let ended = worker.receive(&mut deliveries, tasks, &watch).await;
     worker.proxy.pool.close().await;
@@ -223,12 +227,19 @@ impl Worker {
         }
     }
 
-    /// Serves a connection in a task of its own until it is parked or closed.
+    /// Serves a connection, of which octets may have been read ahead, in a task of its own
+    /// until it is parked or closed, or leaves.
     /// What the task owns is captured, not passed: a waiting connection costs
     /// what its task holds.
-    pub(super) fn serve(self: &Rc<Self>, socket: Socket, mut kept: Kept, mut woken: bool) {
+    pub(super) fn serve(
+        self: &Rc<Self>,
+        socket: Socket,
+        mut kept: Kept,
+        ahead: Buffer,
+        mut woken: bool,
+    ) {
         let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
-        let mut client = self.client(socket, &kept);
+        let mut client = Client { buffer: ahead, ..self.client(socket, &kept) };
         spawn_local(async move {
             let mut unheard = None;
             if kept.may_announce {
@@ -247,13 +258,15 @@ impl Worker {
                 since: kept.since,
                 asks_head: false,
                 woken,
+                served: false,
                 tunnel: None,
             };
             let end = match unheard {
                 Some(end) => end,
                 None => session.run().await,
             };
-            let (since, tunnel) = (session.since, session.tunnel.take());
+            let (since, served) = (session.since, session.served);
+            let tunnel = session.tunnel.take();
             let kept = Kept { since, ..kept };
             if let End::Multiplex = end {
                 // Boxed, so that a connection of HTTP/1 does not carry it.
@@ -274,7 +287,10 @@ impl Worker {
                     None => end,
                 };
                 let end = worker.end(&alarm, &mut client, end).await;
-                worker.after(client, kept, end);
+                match end {
+                    End::Park => worker.pause(client, kept, served),
+                    _ => worker.after(client, kept, end),
+                }
             }
             worker.seats.borrow_mut().remove(key);
         });
@@ -338,12 +354,12 @@ impl Worker {
                 self.proxy.counters.closed(reason);
                 if crate::drain::kept(Rule::Linger) {
                     kept.guard.shift(kept.guard.kind().closing());
-                    let until = now.saturating_add(millis(self.proxy.config.stop.linger));
+                    let until = now.saturating_add(millis(self.proxy.plan().linger));
                     self.park(socket, Kept { since: now, ..kept }, until);
                 }
             }
             End::Park => {
-                let until = self.patience(kept.guard.kind(), kept.accepted, kept.since);
+                let until = self.patience_of(&kept);
                 self.park(socket, kept, until);
             }
         }
@@ -353,7 +369,14 @@ impl Worker {
         let Ok((fd, tls)) = socket.release() else { return };
         // After the end nothing is said or understood any more.
         let tls = tls.filter(|_| !kept.guard.kind().is_closing());
-        let parked = Parked { fd, tls, kept, until, retired: false };
+        self.put_down(Parked { fd, tls, kept, until, retired: false });
+    }
+
+    /// Puts a connection into the lot.
+    pub(super) fn put_down(&self, parked: Parked) {
+        if self.proxy.moves() {
+            self.leaving.notify_one();
+        }
         if self.lot.borrow_mut().park(parked).is_err() {
             self.proxy.counters.closed(CloseReason::Error);
         }
@@ -367,23 +390,36 @@ impl Worker {
         alarm.is_due() || (draining && !woken)
     }
 
+    /// How long this one may go on waiting, by the clock: one that moves as long as ever.
+    pub(super) fn patience_of(&self, kept: &Kept) -> u64 {
+        let Kept { accepted, since, .. } = *kept;
+        if self.proxy.moves() && kept.can_move() {
+            return self.lasting_patience(accepted, since);
+        }
+        self.patience(kept.guard.kind(), accepted, since)
+    }
+
     /// How long a connection of this state may go on waiting, by the clock.
     pub(super) fn patience(&self, state: ConnectionState, accepted: u64, since: u64) -> u64 {
-        let config = &self.proxy.config;
         let Orders { stage, since: began, .. } = self.proxy.orders.get();
         if stage == Stage::Cut {
             return since;
         }
         if stage >= Stage::Draining {
-            let began = self.proxy.clock.millis(began);
+            let (plan, began) = (self.proxy.plan(), self.proxy.clock.millis(began));
             let (from, grace) = match state {
                 ConnectionState::H1Fresh if !kept(Rule::FirstRequestGrace) => (0, Duration::ZERO),
-                ConnectionState::H1Fresh => (since, config.stop.first_request_grace),
-                _ => (since, config.stop.idle_grace),
+                ConnectionState::H1Fresh => (since, plan.first_request_grace),
+                _ => (since, plan.idle_grace),
             };
             // What the clock has noted is rounded down: a millisecond more is never less.
             return from.saturating_add(1).max(began).saturating_add(millis(grace));
         }
+        self.lasting_patience(accepted, since)
+    }
+
+    fn lasting_patience(&self, accepted: u64, since: u64) -> u64 {
+        let config = &self.proxy.config;
         let idle = since.saturating_add(millis(config.timeouts.idle));
         let age = config.limits.connection_age.map_or(u64::MAX, millis);
         idle.min(accepted.saturating_add(age).max(since))
@@ -394,12 +430,13 @@ impl Worker {
         let mut orders = self.proxy.orders.get();
         loop {
             orders = watch.changed_from(orders).await;
-            let stage = orders.stage;
             self.proxy.clock.refresh();
             self.proxy.orders.set(orders);
-            if stage >= Stage::Draining {
-                self.proxy.tellings.spread(&self.proxy);
-                self.retime();
+            // Also when nothing drains any more: what was to end goes on.
+            self.proxy.tellings.spread(&self.proxy);
+            self.retime();
+            if self.proxy.moves() {
+                self.leaving.notify_one();
             }
             for (_, alarm) in self.seats.borrow().iter() {
                 alarm.ring();
@@ -413,8 +450,7 @@ impl Worker {
         let cut = self.proxy.stage() == Stage::Cut;
         let leaving = self.lot.borrow_mut().extract(|parked| {
             if !parked.state().is_closing() {
-                let Kept { accepted, since, .. } = parked.kept;
-                parked.until = self.patience(parked.state(), accepted, since);
+                parked.until = self.patience_of(&parked.kept);
             }
             cut
         });
@@ -434,7 +470,7 @@ impl Worker {
     fn unpark(self: &Rc<Self>, parked: Parked) {
         let Parked { fd, tls, kept, .. } = parked;
         match Socket::adopt(fd, kept.transport, tls) {
-            Ok(socket) => self.serve(socket, kept, true),
+            Ok(socket) => self.serve(socket, kept, Buffer::default(), true),
             Err(_) => self.proxy.counters.closed(CloseReason::Error),
         }
     }
@@ -444,12 +480,14 @@ impl Worker {
         let mut swept = 0;
         let mut pooled = false;
         loop {
-            let draining = self.proxy.stage() >= Stage::Draining;
+            let Orders { stage, plan, .. } = self.proxy.orders.get();
             if self.seats.borrow().is_empty() && self.lot.borrow().len() == 0 && !pooled {
                 self.resting.set(true);
                 self.stir.notified().await;
             } else {
-                let pause = if draining { DRAIN_TICK } else { TICK };
+                // With a successor nobody waits for us to be gone.
+                let hurries = stage >= Stage::Draining && plan == Plan::Stop;
+                let pause = if hurries { DRAIN_TICK } else { TICK };
                 let _stirred = tokio::time::timeout(pause, self.stir.notified()).await;
             }
             self.resting.set(false);
@@ -515,7 +553,7 @@ impl Worker {
     /// Retires whoever has been idle longest, to make room for a newcomer.
     pub(super) fn make_room(&self) {
         let now = self.proxy.clock.now();
-        let grace = millis(self.proxy.config.stop.first_request_grace);
+        let grace = millis(self.proxy.plan().first_request_grace);
         if let Some(parked) = self.lot.borrow_mut().least_missed(now.saturating_sub(grace)) {
             parked.until = now;
             self.stir.notify_one();

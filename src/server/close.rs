@@ -26,13 +26,15 @@ pub(super) struct Deliverer {
 }
 
 /// Closes all listeners side by side, and says what went wrong. The workers
-/// have been told; `accepting` ends when the last of them has stopped.
+/// have been told; each of `accepting` ends when the last of them has stopped.
 pub(super) async fn close(
     listeners: Vec<Listener>,
-    mut accepting: mpsc::Receiver<()>,
+    accepting: Vec<mpsc::Receiver<()>>,
     deliverer: Rc<Deliverer>,
 ) -> Vec<String> {
-    while accepting.recv().await.is_some() {}
+    for mut accepting in accepting {
+        while accepting.recv().await.is_some() {}
+    }
     let mut closing = JoinSet::new();
     for listener in listeners {
         closing.spawn_local(close_one(listener, Rc::clone(&deliverer)));

@@ -7,41 +7,61 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::close::{Deliverer, close};
+use super::door::{Admin, Request};
 use super::manager::{Manager, vitals};
 use super::overview::Overview;
 use super::signals::{Asked, Signals};
-use super::start::Workers;
 use super::stop::{self, Remains, Stopping};
-use crate::admin::{self, AdminListener};
+use super::upgrade::elder::{Program, Succession};
+use super::upgrade::elders::Elders;
+use super::workers::Workers;
+use crate::admin::Progress;
 use crate::config::Config;
 use crate::drain::{Deadline, Orders, Phase, Plan, Rule, Stage, kept};
+use crate::handoff::{Channel, Takeover};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
 use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT};
 use crate::net::Listener;
+use crate::serve::{Delivery, Departure};
 use crate::telemetry::{Event, Events, Level};
+use crate::tls::Tickets;
 
-type Running<T> = Pin<Box<dyn Future<Output = T>>>;
+pub(super) type Running<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// What the control thread holds.
 pub(super) struct Control {
-    config: Arc<Config>,
-    overview: Rc<Overview>,
-    events: Events,
+    pub(super) config: Arc<Config>,
+    pub(super) overview: Rc<Overview>,
+    pub(super) events: Events,
     signals: Signals,
-    listeners: Vec<Listener>,
-    workers: Option<Workers>,
+    pub(super) program: Program,
+    /// Its copies: also after the workers have closed theirs, as long as a successor may
+    /// be lost.
+    pub(super) listeners: Vec<Listener>,
+    pub(super) workers: Option<Workers>,
+    /// Connections that leave for a successor; taken while there is one.
+    pub(super) departures: Option<mpsc::Receiver<Departure>>,
+    /// Connections that did not get there.
+    pub(super) returned: Vec<Departure>,
     watchdog: Watchdog,
-    manager: Manager,
-    stopping: Stopping,
+    pub(super) manager: Manager,
+    pub(super) stopping: Stopping,
     /// Closing the listeners, while it is under way; tells what went wrong.
     closing: Option<Running<Vec<String>>>,
     /// Stopping the workers, while it is under way.
     finishing: Option<Running<()>>,
-    admin: Option<oneshot::Sender<()>>,
+    pub(super) admin: Option<Admin>,
+    requests: mpsc::Receiver<Request>,
+    pub(super) takeover: Option<Takeover>,
+    pub(super) tickets: Option<Arc<Tickets>>,
+    pub(super) elders: Elders,
+    pub(super) succession: Succession,
+    /// Who wants to know how a replacement goes on.
+    pub(super) watchers: Vec<mpsc::Sender<Progress>>,
     signals_seen: u32,
     exit: Option<Exit>,
 }
@@ -54,50 +74,48 @@ enum Exit {
     Aborted,
 }
 
+/// What a process that is about to serve is made of.
+pub(super) struct Parts {
+    pub(super) config: Arc<Config>,
+    pub(super) overview: Rc<Overview>,
+    pub(super) workers: Workers,
+    pub(super) departures: mpsc::Receiver<Departure>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) admin: Option<(Admin, mpsc::Receiver<Request>)>,
+    pub(super) takeover: Option<Takeover>,
+    pub(super) tickets: Option<Arc<Tickets>>,
+    pub(super) elders: Elders,
+    pub(super) program: Program,
+    pub(super) signals: Signals,
+    pub(super) events: Events,
+}
+
 impl Control {
-    pub(super) fn new(
-        config: Arc<Config>,
-        overview: Rc<Overview>,
-        workers: Workers,
-        listeners: Vec<Listener>,
-        admin: Option<AdminListener>,
-        signals: Signals,
-        events: Events,
-    ) -> io::Result<Self> {
-        let admin = admin.map(|listener| {
-            let (stop, stopped) = oneshot::channel::<()>();
-            let view = Rc::clone(&overview);
-            let stopped = async {
-                let _dropped = stopped.await;
-            };
-            let service = admin::Service {
-                commands: Rc::clone(&view) as Rc<dyn admin::Commands>,
-                view,
-                names: config.admin_names.clone(),
-            };
-            let (_door, door) = tokio::sync::watch::channel(admin::Door::Open);
-            tokio::task::spawn_local(admin::serve(
-                listener,
-                service,
-                events.clone(),
-                door,
-                stopped,
-            ));
-            stop
-        });
+    pub(super) fn new(parts: Parts) -> io::Result<Self> {
+        let (admin, requests) = parts.admin.unzip();
         Ok(Control {
             watchdog: Watchdog::start(stop::expire)?,
-            manager: Manager::new(false, config.workers, &events),
-            config,
-            overview,
-            events,
-            signals,
-            listeners,
-            workers: Some(workers),
-            stopping: Stopping::default(),
+            manager: Manager::new(parts.elders.are_there(), parts.config.workers, &parts.events),
+            config: parts.config,
+            stopping: Stopping::new(parts.overview.generation),
+            overview: parts.overview,
+            events: parts.events,
+            signals: parts.signals,
+            program: parts.program,
+            listeners: parts.listeners,
+            workers: Some(parts.workers),
+            departures: Some(parts.departures),
+            returned: Vec::new(),
             closing: None,
             finishing: None,
             admin,
+            // Without an admin listener nobody asks.
+            requests: requests.unwrap_or_else(|| mpsc::channel(1).1),
+            takeover: parts.takeover,
+            tickets: parts.tickets,
+            elders: parts.elders,
+            succession: Succession::default(),
+            watchers: Vec::new(),
             signals_seen: 0,
             exit: None,
         })
@@ -108,11 +126,21 @@ impl Control {
         self.happened(Happened::Ready);
         self.manager.store(self.config.store, &mut self.listeners);
         self.events.emit(Event::ready());
+        if !self.elders.are_there() {
+            self.own_doors();
+        }
+        self.elders.resume();
+        let others = self.config.upgrade.max_generations.saturating_sub(1);
+        for generation in self.elders.limit(others).await {
+            let event = Event::new(Level::Warn, "generation_told_to_leave");
+            self.events.emit(event.with("generation", generation));
+        }
         let exit = loop {
             let event = self.next().await;
             if let Some(event) = event {
                 self.happened(event);
             }
+            self.redeliver().await;
             if let Some(exit) = self.exit {
                 break exit;
             }
@@ -127,9 +155,13 @@ impl Control {
             aborted: exit == Exit::Aborted,
         };
         let status = self.stopping.conclude(&remains).await;
+        self.bid_farewell().await;
         self.manager.notifier.flush(Instant::now() + LAST_MOMENT);
         // Last of all: whoever watches has seen every phase.
-        drop(self.admin.take());
+        let watches = !std::mem::take(&mut self.watchers).is_empty();
+        if let Some(admin) = self.admin.take() {
+            admin.end(watches).await;
+        }
         status
     }
 
@@ -156,7 +188,11 @@ impl Control {
             (state.phase, state.next_tick())
         };
         // What is in the queue of a closing listener is not alive yet, but will be.
-        let emptying = matches!(phase, Phase::Draining | Phase::Cutting) && self.closing.is_none();
+        let emptying = matches!(phase, Phase::Draining | Phase::Cutting)
+            && self.closing.is_none()
+            && self.succession.is_settled(Instant::now());
+        let let_go = self.succession.has_let_go();
+        let step = self.succession.next(self.take_back_until(), self.config.upgrade.commit_after);
         tokio::select! {
             biased;
             asked = self.signals.next() => self.asked(asked),
@@ -166,6 +202,20 @@ impl Control {
             }
             () = done(&mut self.finishing) => Some(Happened::Finished),
             (index, why) = Workers::lost(&mut self.workers) => Some(self.lost(index, &why)),
+            step = step => self.step(step).await,
+            (generation, word) = self.elders.next() => self.heard(generation, word).await,
+            departure = stray(&mut self.departures) => {
+                self.returned.push(departure);
+                None
+            }
+            asked = successor(&self.takeover), if !let_go => {
+                self.asked_for(asked);
+                None
+            }
+            Some(request) = self.requests.recv() => {
+                self.requested(request);
+                None
+            }
             () = self.overview.scope.empty(), if emptying => Some(Happened::Empty),
             () = due(tick) => Some(Happened::Tick),
             () = due(self.manager.due()) => {
@@ -182,6 +232,16 @@ impl Control {
         }
     }
 
+    /// Connections that did not get to a successor go on here.
+    async fn redeliver(&mut self) {
+        let Some(workers) = &self.workers else { return };
+        for (turn, Departure { parcel, hold, .. }) in self.returned.drain(..).enumerate() {
+            let worker = &workers.deliveries[turn % workers.deliveries.len()];
+            // A worker that is gone has lost more than this.
+            let _lost = worker.send(Delivery::Arrival { parcel, hold }).await;
+        }
+    }
+
     fn asked(&mut self, asked: Asked) -> Option<Happened> {
         match asked {
             Asked::Stop(name) => {
@@ -190,6 +250,10 @@ impl Control {
                 let event = Event::new(Level::Info, "signal").with("signal", name);
                 self.events.emit(event.with("count", self.signals_seen));
                 Some(Happened::Signal)
+            }
+            Asked::Upgrade => {
+                self.signalled();
+                None
             }
             Asked::Nothing(name) => {
                 let event = Event::new(Level::Warn, "signal_ignored").with("signal", name);
@@ -246,7 +310,10 @@ impl Control {
             Action::TellDraining(plan, deadline) => {
                 self.tell(Stage::Draining, plan, now, deadline);
             }
-            Action::TellOpen => self.tell(Stage::Open, Plan::Stop, now, Deadline::NEVER),
+            Action::TellOpen => {
+                self.tell(Stage::Open, Plan::Stop, now, Deadline::NEVER);
+                self.open_again();
+            }
             Action::TellCut => self.tell(Stage::Cut, Plan::Stop, now, Deadline::at(now)),
             Action::CloseListeners => self.close_listeners(),
             Action::Finish => self.finishing = Some(self.finish()),
@@ -255,14 +322,27 @@ impl Control {
         }
     }
 
-    fn tell(&self, stage: Stage, plan: Plan, now: Instant, deadline: Deadline) {
+    fn tell(&mut self, stage: Stage, plan: Plan, now: Instant, deadline: Deadline) {
         // A cut does not begin the drain anew.
         let since = match stage {
             Stage::Cut => self.stopping.since.get().unwrap_or(now),
             _ => now,
         };
         self.stopping.since.set(Some(since));
-        self.overview.scope.tell(Orders { stage, plan, moves: false, since, deadline });
+        let moves = self.succession.moves();
+        self.overview.scope.tell(Orders { stage, plan, moves, since, deadline });
+        if stage == Stage::Draining {
+            self.close_released();
+        }
+    }
+
+    /// There is nobody any more to whom connections could go.
+    pub(super) fn tell_to_stay(&self) {
+        let Some(stop) = self.overview.state.borrow().stop else { return };
+        let (stage, since) = (Stage::Draining, self.stopping.since.get());
+        let since = since.unwrap_or_else(Instant::now);
+        let deadline = stop.hard_deadline;
+        self.overview.scope.tell(Orders { stage, plan: stop.by, moves: false, since, deadline });
     }
 
     fn overrun(&mut self, phase: Phase) {
@@ -280,13 +360,35 @@ impl Control {
     }
 
     fn close_listeners(&mut self) {
+        let listeners = std::mem::take(&mut self.listeners);
+        let names = listeners.iter().map(|listener| listener.name().to_owned()).collect();
+        if self.succession.has_let_go() {
+            // They are the successor's.
+            return self.close_some(listeners, std::future::ready(false));
+        }
+        let called_off = self.succession.call_off();
+        let released = self.elders.release(names);
+        self.close_some(listeners, async {
+            if let Some(ended) = called_off {
+                let _ended = ended.await;
+            }
+            released.await
+        });
+    }
+
+    /// Closes listeners without a reset, once the workers have been told and `released`
+    /// says which of them nobody else holds.
+    pub(super) fn close_some(
+        &mut self,
+        mut listeners: Vec<Listener>,
+        released: impl Future<Output = bool> + 'static,
+    ) {
         let Some(workers) = &mut self.workers else {
             return;
         };
         let now = Instant::now();
         let hard = self.overview.state.borrow().hard_deadline().unwrap_or(Deadline::NEVER);
-        let (_closed, nobody) = tokio::sync::mpsc::channel(1);
-        let accepting = std::mem::replace(&mut workers.accepting, nobody);
+        let accepting = std::mem::take(&mut workers.accepting);
         let deliverer = Deliverer {
             overview: Rc::clone(&self.overview),
             workers: workers.deliveries.clone(),
@@ -294,8 +396,19 @@ impl Control {
             patience: Deadline::after(hard.instant().unwrap_or(now).max(now), CLOSING),
             events: self.events.clone(),
         };
-        let listeners = std::mem::take(&mut self.listeners);
-        self.closing = Some(Box::pin(close(listeners, accepting, Rc::new(deliverer))));
+        let before = self.closing.take();
+        self.closing = Some(Box::pin(async move {
+            let mut errors = match before {
+                Some(closing) => closing.await,
+                None => Vec::new(),
+            };
+            let ours = released.await;
+            for listener in &mut listeners {
+                listener.set_held(!ours);
+            }
+            errors.extend(close(listeners, accepting, Rc::new(deliverer)).await);
+            errors
+        }));
     }
 
     /// Takes over what went wrong while listeners were closed.
@@ -322,6 +435,7 @@ impl Control {
         };
         let Workers { deliveries, threads, cuts, .. } = workers;
         drop(deliveries);
+        self.elders.leave();
         while !kept(Rule::ControlGoesOn) {
             std::thread::park();
         }
@@ -331,7 +445,7 @@ impl Control {
 }
 
 /// Ends when what is under way is done; never if nothing is.
-async fn done<T>(running: &mut Option<Running<T>>) -> T {
+pub(super) async fn done<T>(running: &mut Option<Running<T>>) -> T {
     match running {
         Some(future) => {
             let outcome = future.await;
@@ -342,7 +456,26 @@ async fn done<T>(running: &mut Option<Running<T>>) -> T {
     }
 }
 
-async fn due(deadline: Deadline) {
+/// A connection that leaves while there is nobody to take it.
+async fn stray(departures: &mut Option<mpsc::Receiver<Departure>>) -> Departure {
+    match departures {
+        Some(departures) => match departures.recv().await {
+            Some(departure) => departure,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Somebody who asks to be our successor.
+async fn successor(takeover: &Option<Takeover>) -> io::Result<Channel> {
+    match takeover {
+        Some(takeover) => takeover.accept(|_| {}).await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn due(deadline: Deadline) {
     match deadline.instant() {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

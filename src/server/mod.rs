@@ -6,14 +6,18 @@
 //! [`crate::lifecycle`]; here it is done.
 
 mod activation;
+mod bind;
 mod close;
 mod control;
 mod descriptors;
+mod door;
 mod manager;
 mod overview;
 mod platform;
 mod signals;
 mod start;
 mod stop;
+mod upgrade;
+mod workers;
 
-pub use start::{StartError, run};
+pub use start::{StartError, decline, run};

@@ -1,14 +1,13 @@
 //! What the admin interface shows: read from where it is counted, when asked.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::mpsc;
-
-use crate::admin::{Commands, Progress, Refusal, Status, View};
+use super::upgrade::ledger::Ledger;
+use crate::admin::{Status, View};
 use crate::drain::{Census, Phase, Scope};
+use crate::handoff::{Gauge, State as Elder, Tally};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
 use crate::telemetry::{
@@ -21,10 +20,21 @@ pub(super) const FIRST_GENERATION: u32 = 1;
 /// The state of the whole process, as far as anybody may ask.
 pub(super) struct Overview {
     pub(super) scope: Scope<ConnectionState>,
+    /// Those of the workers.
     pub(super) counters: Vec<Arc<Counters>>,
+    /// Those of the control thread.
+    pub(super) counted_here: Arc<Counters>,
     pub(super) access: Sink,
     pub(super) tunnels: Tunnels,
     pub(super) state: RefCell<State>,
+    /// Which process this is, counted across upgrades.
+    pub(super) generation: u32,
+    /// What the other generations have counted.
+    pub(super) ledger: RefCell<Ledger>,
+    /// How the elders are.
+    pub(super) elders: RefCell<Vec<Elder>>,
+    /// Why this process cannot be replaced, if something else is the reason than its phase.
+    pub(super) succession: Cell<Option<&'static str>>,
     pub(super) shutdown_start: Cell<Option<SystemTime>>,
     pub(super) errors: RefCell<[u64; Phase::ALL.len()]>,
 }
@@ -40,9 +50,52 @@ impl Overview {
         ConnectionCounts::from(self.states())
     }
 
-    /// What the workers have counted.
+    /// What this process has counted.
+    pub(super) fn own_totals(&self) -> Totals {
+        Totals::sum(self.counters.iter().chain([&self.counted_here]))
+    }
+
+    /// The same, with what the other generations have counted.
     pub(super) fn totals(&self) -> Totals {
-        Totals::sum(&self.counters)
+        let mut totals = self.own_totals();
+        totals.add(&self.ledger.borrow().sum());
+        totals
+    }
+
+    /// Whether this process can be replaced now; else why not. `starts`: it would have to
+    /// start its successor.
+    pub(super) fn may_be_replaced(&self, starts: bool) -> Result<(), String> {
+        if let Some(why) = self.succession.get() {
+            return Err(why.to_owned());
+        }
+        match self.phase() {
+            Phase::Serving if starts && rustix::process::getpid().is_init() => {
+                Err(PID_ONE.to_owned())
+            }
+            Phase::Serving => Ok(()),
+            Phase::Starting => Err("this process is starting".to_owned()),
+            phase => Err(format!("this process is being stopped ({phase})")),
+        }
+    }
+
+    /// How this process is, for its successor.
+    pub(super) fn elder_state(&self) -> Elder {
+        let state = self.state.borrow();
+        let left = state.hard_deadline().and_then(|deadline| deadline.left(Instant::now()));
+        let totals = self.own_totals();
+        let connections = self.states();
+        Elder {
+            generation: self.generation,
+            pid: std::process::id(),
+            phase: state.phase.to_string(),
+            deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            connections: counted(&connections, |state| {
+                format!("{}_{}", state.protocol(), state.state())
+            }),
+            waiting: counted(&connections, |state| waits_for(state).to_owned()),
+            moved: moved(&totals),
+            counted: totals.tally(),
+        }
     }
 
     /// The phase.
@@ -56,6 +109,43 @@ impl Overview {
         if let Some(at) = Phase::ALL.iter().position(|known| *known == phase) {
             errors[at] += 1;
         }
+    }
+}
+
+const PID_ONE: &str = "this process is PID 1 of a container, which ends with it: start the \
+    successor in a second container and let it take over, by `ebbtide run --takeover PATH` with \
+    a PATH on a volume that both share";
+
+/// How many there are of each name.
+fn counted(connections: &StateCounts, name: impl Fn(ConnectionState) -> String) -> Gauge {
+    let mut gauge = Gauge::new();
+    for (state, count) in ConnectionState::ALL.into_iter().zip(connections) {
+        if *count > 0 {
+            *gauge.entry(name(state)).or_default() += *count as u64;
+        }
+    }
+    gauge
+}
+
+/// What this process has handed over, by kind.
+fn moved(totals: &Totals) -> Tally {
+    let kinds = totals.by_kind().filter(|(_, count)| *count > 0);
+    kinds.map(|(kind, count)| (kind.name().to_owned(), count)).collect()
+}
+
+/// Why a connection is still with an elder.
+fn waits_for(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::H1Fresh => "a first request over TLS",
+        ConnectionState::H1Reading => "the rest of a request head",
+        ConnectionState::H1Active => "the end of a response",
+        ConnectionState::H1Idle => "one more request over TLS",
+        ConnectionState::H1Closing => "the client's end of a connection",
+        ConnectionState::H2Active => "the end of HTTP/2 streams",
+        ConnectionState::H2Idle => "the end of an HTTP/2 connection",
+        ConnectionState::H2Closing => "the client's end of an HTTP/2 connection",
+        ConnectionState::TunnelWebSocket => "the end of a WebSocket over TLS or HTTP/2",
+        ConnectionState::TunnelOpaque => "the end of a tunnel over TLS or HTTP/2",
     }
 }
 
@@ -79,7 +169,7 @@ impl View for Overview {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            generation: FIRST_GENERATION,
+            generation: self.generation,
             phase: state.phase.to_string(),
             deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             connections: self.connections(),
@@ -88,6 +178,8 @@ impl View for Overview {
             cut: totals.cut,
             endless: totals.endless.iter().sum(),
             told: totals.told,
+            moved: moved(&self.own_totals()),
+            elders: self.elders.borrow().iter().cloned().map(Into::into).collect(),
             tunnels: self.tunnels.oldest(),
         }
     }
@@ -102,14 +194,7 @@ impl View for Overview {
             shutdown_duration: state.stop.map(|stop| stop.began.elapsed()),
             shutdown_errors: *self.errors.borrow(),
             access_log_dropped: self.access.dropped(),
-            generation: FIRST_GENERATION,
-            moved: Default::default(),
+            generation: self.generation,
         })
-    }
-}
-
-impl Commands for Overview {
-    fn upgrade(&self, _: Option<PathBuf>) -> Result<mpsc::Receiver<Progress>, Refusal> {
-        Err(Refusal("this version cannot be replaced".to_owned()))
     }
 }

@@ -9,7 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) enum Asked {
     /// SIGTERM, SIGINT, SIGQUIT: stop.
     Stop(&'static str),
-    /// SIGHUP, SIGUSR1, SIGUSR2: nothing yet, and never the end of the process.
+    /// SIGUSR2: go over to the binary that is on disk now.
+    Upgrade,
+    /// SIGHUP, SIGUSR1: nothing yet, and never the end of the process.
     Nothing(&'static str),
 }
 
@@ -25,7 +27,7 @@ impl Signals {
             (SignalKind::quit(), Asked::Stop("SIGQUIT")),
             (SignalKind::hangup(), Asked::Nothing("SIGHUP")),
             (SignalKind::user_defined1(), Asked::Nothing("SIGUSR1")),
-            (SignalKind::user_defined2(), Asked::Nothing("SIGUSR2")),
+            (SignalKind::user_defined2(), Asked::Upgrade),
         ];
         all.into_iter()
             .map(|(kind, asked)| Ok((signal(kind)?, asked)))

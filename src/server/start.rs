@@ -2,33 +2,33 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use super::activation::Passed;
-use super::control::Control;
+use super::bind::{Bound, bind};
+use super::control::{Control, Parts};
 use super::descriptors;
-use super::overview::Overview;
+use super::door::Admin;
+use super::overview::{FIRST_GENERATION, Overview};
 use super::platform;
 use super::signals::Signals;
-use crate::admin;
+use super::upgrade::elder::Program;
+use super::upgrade::elders::{Elders, Port};
+use super::upgrade::predecessor::{Inheritance, Predecessor, Refusal};
+use super::upgrade::probe::probe;
+use super::workers::start_workers;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
-use crate::lifecycle::orphans;
-use crate::lifecycle::{Plans, State};
-use crate::limits::{
-    ACCESS_LOG_QUEUE_MAX, DELIVERIES, DEPARTURES, LAST_WORDS, REPORT_CUT_MAX, REPORTS,
-};
-use crate::net::{BindError, Listener};
-use crate::serve::{self, Admission, Delivery, Departure, Start};
-use crate::telemetry::{Counters, CutRequest, Event, Events, Level, Sink, Tunnels};
+use crate::handoff::{Channel, Message, takeover};
+use crate::lifecycle::{Plans, State, orphans};
+use crate::limits::{ACCESS_LOG_QUEUE_MAX, LAST_WORDS};
+use crate::net::BindError;
+use crate::telemetry::{Counters, Event, Events, Level, Sink, Tunnels};
 use crate::tls::{self, certs};
 
 /// Why the process could not start.
@@ -48,6 +48,17 @@ pub enum StartError {
     /// Certificates that were good when the configuration was checked.
     #[error("{0}")]
     Certificates(String),
+    /// What the takeover listener needs.
+    #[error("cannot listen for successors on {path}")]
+    Takeover {
+        /// Where.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is a process to take over from, and it does not hand over.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A thread, a runtime, a signal handler.
     #[error("cannot {what}")]
     System {
@@ -58,86 +69,126 @@ pub enum StartError {
     },
 }
 
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+impl StartError {
+    /// With its cause, as a person is told.
+    pub fn whole(&self) -> String {
+        let cause = std::error::Error::source(self);
+        cause.map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
+}
+
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::System { what, source }
 }
 
-/// Serves until a signal has ended the process; returns its exit status.
-pub fn run(loaded: Loaded) -> Result<u8, StartError> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(system("start the control runtime"))?;
+/// Serves until a signal has ended the process, or a successor goes on with its work;
+/// returns its exit status. `inherited` is the channel to the process that has started
+/// this one to be its successor.
+pub fn run(loaded: Loaded, inherited: Option<OwnedFd>) -> Result<u8, StartError> {
+    let runtime = runtime()?;
     runtime.block_on(async {
         // Before anything else: a signal during the start must not be lost.
         let signals = Signals::register().map_err(system("register signals"))?;
         if orphans::is_pid_one() {
             tokio::task::spawn_local(orphans::reap());
         }
-        let control = start(loaded, signals).await?;
-        Ok(control.run().await)
+        let events = Events::stderr().map_err(system("write to stderr"))?;
+        let mut predecessor = find_predecessor(&loaded.config, inherited).await?;
+        let started = start(loaded, signals, &events, &mut predecessor).await;
+        match started {
+            Ok(control) => Ok(control.run().await),
+            Err(error) => {
+                if let Some(predecessor) = predecessor {
+                    predecessor.fail(error.whole()).await;
+                }
+                events.flush(Instant::now() + LAST_WORDS);
+                Err(error)
+            }
+        }
     })
 }
 
-/// The workers' side of what the control thread holds.
-pub(super) struct Workers {
-    pub(super) deliveries: Vec<mpsc::Sender<Delivery>>,
-    /// Connections that leave for a successor.
-    pub(super) departures: mpsc::Receiver<Departure>,
-    /// Ends when no worker accepts any more.
-    pub(super) accepting: mpsc::Receiver<()>,
-    pub(super) threads: Vec<JoinHandle<()>>,
-    /// What each worker, by its number, says of its start and its end.
-    pub(super) reports: Vec<(usize, mpsc::Receiver<io::Result<()>>)>,
-    pub(super) cuts: std::sync::mpsc::Receiver<CutRequest>,
-    /// How many connections there are descriptors for.
-    pub(super) fits: usize,
+/// Tells the process that has started this one to be its successor why it is none.
+pub fn decline(inherited: OwnedFd, why: &str) {
+    let Ok(runtime) = runtime() else { return };
+    runtime.block_on(async {
+        if let Ok(channel) = Channel::from_fd(inherited) {
+            let failed = Message::Failed { error: why.to_owned() };
+            // One that does not listen sees our end.
+            let _gone = channel.send(&failed, &[], &[]).await;
+        }
+    });
 }
 
-async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> {
-    let events = Events::stderr().map_err(system("write to stderr"))?;
+fn runtime() -> Result<LocalRuntime, StartError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(system("start the control runtime"))
+}
+
+/// The process whose work this one is to take over, if there is any.
+async fn find_predecessor(
+    config: &Config,
+    inherited: Option<OwnedFd>,
+) -> Result<Option<Predecessor>, StartError> {
+    let channel = match (inherited, &config.upgrade.takeover) {
+        (Some(fd), _) => Channel::from_fd(fd).map_err(system("hear from the running process"))?,
+        (None, Some(path)) => {
+            let asked = takeover::connect(path);
+            match asked.map_err(system("ask the running process to hand over"))? {
+                Some(channel) => channel,
+                None => return Ok(None),
+            }
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Predecessor::greet(channel, config.upgrade.timeout).await?))
+}
+
+/// A process that is about to serve. What it takes over of a predecessor is its own only
+/// when this has ended well; until then the predecessor serves.
+async fn start(
+    loaded: Loaded,
+    signals: Signals,
+    events: &Events,
+    predecessor: &mut Option<Predecessor>,
+) -> Result<Control, StartError> {
+    let program = Program::of_this_process();
     let access =
         Sink::stdout("access_log", ACCESS_LOG_QUEUE_MAX).map_err(system("write to stdout"))?;
     let listeners = loaded.config.listen.len() + loaded.config.tls.listen.len();
     let fits = descriptors::connections(loaded.config.workers, listeners);
     let config = Arc::new(loaded.config);
-    let taken = Passed::from_environment().map_err(system("take the sockets of systemd"));
-    let bound = taken.and_then(|mut passed| {
-        let tls = both_tls(&config)?;
-        let bound = bind(&config, &mut passed);
-        passed.close_rest(&events);
-        Ok((tls, bound?))
-    });
-    let (tls, (listeners, admin)) = match bound {
-        Ok(bound) => bound,
-        Err(error) => {
-            events.flush(Instant::now() + LAST_WORDS);
-            return Err(error);
-        }
-    };
-    let plans = Plans { stop: config.stop.clone(), upgrade: config.stop.clone() };
-    let overview = Rc::new(Overview {
-        scope: Scope::new(Instant::now()),
-        counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
-        access: access.clone(),
-        tunnels: Tunnels::default(),
-        state: RefCell::new(State::new(plans, Instant::now())),
-        shutdown_start: Cell::new(None),
-        errors: RefCell::default(),
-    });
-    let workers = start_workers(&config, &overview, tls, &events, fits);
-    let workers = match workers.await.and_then(|workers| workers.open(&listeners)) {
-        Ok(workers) => workers,
-        Err(error) => {
-            events.flush(Instant::now() + LAST_WORDS);
-            return Err(error);
-        }
-    };
+    let given =
+        |predecessor: &Option<Predecessor>| predecessor.as_ref().and_then(Predecessor::tickets);
+    let (tickets, tls) = both_tls(&config, given(predecessor))?;
+    let passed = Passed::from_environment().map_err(system("take the sockets of systemd"))?;
+    let bound = bind(&config, predecessor.as_mut(), passed, events)?;
+    let Bound { listeners, admin, takeover } = bound;
+    let generation = predecessor.as_ref().and_then(Predecessor::generation);
+    let overview = overview(&config, generation.unwrap_or(FIRST_GENERATION), &access);
+    let workers = start_workers(&config, &overview, tls, events, fits).await;
+    let (mut workers, departures) = workers?;
     for warning in &loaded.warnings {
         let event = Event::new(Level::Warn, "config_warning");
         events.emit(event.with("key", warning.key).with("message", warning.to_string()));
     }
-    announce(&config, &events);
+    announce(&config, events);
+    let port = Port { overview: Rc::clone(&overview), workers: workers.deliveries.clone() };
+    let inheritance = match predecessor.take() {
+        Some(waiting) => {
+            if let Err(error) = probe(&port).await {
+                *predecessor = Some(waiting);
+                return Err(system("serve a request of its own")(error));
+            }
+            waiting.ready().await?
+        }
+        None => Inheritance::default(),
+    };
+    workers.open(&listeners)?;
+    *overview.ledger.borrow_mut() = inheritance.ledger;
+    let elders = Elders::new(inheritance.elders, port);
     for listener in &listeners {
         let proto = if listener.is_secure() { "https" } else { "http" };
         events.emit(Event::listening(listener.to_string(), proto));
@@ -145,15 +196,55 @@ async fn start(loaded: Loaded, signals: Signals) -> Result<Control, StartError> 
     if let Some(admin) = &admin {
         events.emit(Event::listening(admin.address(), "admin"));
     }
-    Control::new(config, overview, workers, listeners, admin, signals, events)
-        .map_err(system("start the watchdog"))
+    let shared = elders.are_there();
+    let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
+    let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;
+    elders.say_serving().await;
+    let parts = Parts {
+        config,
+        overview,
+        workers,
+        departures,
+        listeners,
+        admin,
+        takeover,
+        tickets,
+        elders,
+        program,
+        signals,
+        events: events.clone(),
+    };
+    Control::new(parts).map_err(system("start the watchdog"))
+}
+
+/// What is counted and known of a process that starts.
+fn overview(config: &Config, generation: u32, access: &Sink) -> Rc<Overview> {
+    let plans = Plans { stop: config.stop.clone(), upgrade: config.upgrade.plan.clone() };
+    Rc::new(Overview {
+        scope: Scope::new(Instant::now()),
+        counters: (0..config.workers).map(|_| Arc::new(Counters::default())).collect(),
+        counted_here: Arc::default(),
+        access: access.clone(),
+        tunnels: Tunnels::default(),
+        state: RefCell::new(State::new(plans, Instant::now())),
+        generation,
+        ledger: RefCell::default(),
+        elders: RefCell::default(),
+        succession: Cell::new(None),
+        shutdown_start: Cell::new(None),
+        errors: RefCell::default(),
+    })
 }
 
 /// What TLS sessions with clients are made with, and those with app servers.
-type BothTls = (Option<tls::Settings>, Option<tls::Calls>);
+pub(super) type BothTls = (Option<tls::Settings>, Option<tls::Calls>);
 
-fn both_tls(config: &Config) -> Result<BothTls, StartError> {
-    Ok((tls_settings(config)?, tls_calls(config)?))
+type Tls = (Option<Arc<tls::Tickets>>, BothTls);
+
+/// With the ticket keys of a predecessor, if it had any.
+fn both_tls(config: &Config, keys: Option<tls::TicketKeys>) -> Result<Tls, StartError> {
+    let (tickets, settings) = tls_settings(config, keys)?.unzip();
+    Ok((tickets, (settings, tls_calls(config)?)))
 }
 
 /// What TLS sessions with app servers are made with, if there are any.
@@ -170,7 +261,10 @@ fn tls_calls(config: &Config) -> Result<Option<tls::Calls>, StartError> {
 
 /// What TLS sessions with clients are made with, if there are any. The files were read and
 /// found good a moment ago, but a moment ago is not now.
-fn tls_settings(config: &Config) -> Result<Option<tls::Settings>, StartError> {
+fn tls_settings(
+    config: &Config,
+    keys: Option<tls::TicketKeys>,
+) -> Result<Option<(Arc<tls::Tickets>, tls::Settings)>, StartError> {
     if config.tls.listen.is_empty() {
         return Ok(None);
     }
@@ -178,114 +272,15 @@ fn tls_settings(config: &Config) -> Result<Option<tls::Settings>, StartError> {
         let remarks: Vec<_> = remarks.iter().map(ToString::to_string).collect();
         StartError::Certificates(remarks.join("; "))
     })?;
-    let tickets = tls::Tickets::new().map_err(io::Error::other);
+    let tickets = match keys {
+        Some(keys) => tls::Tickets::with(keys),
+        None => tls::Tickets::new(),
+    };
+    let tickets = tickets.map_err(io::Error::other);
     let tickets = Arc::new(tickets.map_err(system("make the keys of session tickets"))?);
-    let settings = tls::Settings::new(&loaded.identities, tickets).map_err(io::Error::other);
-    Ok(Some(settings.map_err(system("set TLS up"))?))
-}
-
-type Bound = (Vec<Listener>, Option<admin::AdminListener>);
-
-/// Takes what was passed, and binds the rest.
-fn bind(config: &Config, passed: &mut Passed) -> Result<Bound, StartError> {
-    let mut listeners = Vec::new();
-    for (addresses, secure) in [(&config.listen, false), (&config.tls.listen, true)] {
-        for listen in addresses {
-            listeners.extend(passed.open(listen, secure)?);
-        }
-    }
-    let admin = config.admin.as_ref().map(|listen| {
-        passed
-            .open_admin(listen)
-            .map_err(|source| StartError::Admin { address: listen.to_string(), source })
-    });
-    Ok((listeners, admin.transpose()?))
-}
-
-/// Starts all workers, and waits until each of them has: one that cannot must
-/// be known before anybody is told that the process is ready.
-async fn start_workers(
-    config: &Arc<Config>,
-    overview: &Overview,
-    (tls, calls): BothTls,
-    events: &Events,
-    fits: usize,
-) -> Result<Workers, StartError> {
-    let limit = config.limits.connections.unwrap_or(fits);
-    let admission = Admission::new(limit, config.limits.connections_per_address);
-    let (_, accepting) = mpsc::channel(1);
-    let (departs, departures) = mpsc::channel(DEPARTURES);
-    let (cut, cuts) = sync_channel(REPORT_CUT_MAX);
-    let mut deliveries = Vec::new();
-    let mut threads = Vec::new();
-    let mut reports = Vec::new();
-    for (index, counters) in overview.counters.iter().enumerate() {
-        let (sender, receiver) = mpsc::channel(DELIVERIES);
-        let (report, reported) = mpsc::channel(REPORTS);
-        let start = Start {
-            config: Arc::clone(config),
-            branch: overview.scope.branch(),
-            tls: tls.clone(),
-            calls: calls.clone(),
-            deliveries: receiver,
-            departures: departs.clone(),
-            reports: report,
-            admission: Arc::clone(&admission),
-            counters: Arc::clone(counters),
-            access: overview.access.clone(),
-            tunnels: overview.tunnels.clone(),
-            events: events.clone(),
-            cuts: cut.clone(),
-        };
-        threads.push(serve::spawn(index, start).map_err(system("start a worker"))?);
-        deliveries.push(sender);
-        reports.push((index, reported));
-    }
-    for (_, reported) in &mut reports {
-        let started = reported.recv().await.unwrap_or_else(|| Err(panicked()));
-        started.map_err(system("start a worker"))?;
-    }
-    Ok(Workers { deliveries, departures, accepting, threads, reports, cuts, fits })
-}
-
-/// What is known of a worker that ended without a word.
-fn panicked() -> io::Error {
-    io::Error::other("its thread panicked")
-}
-
-impl Workers {
-    /// Has all of them accept from these listeners.
-    pub(super) fn open(mut self, listeners: &[Listener]) -> Result<Self, StartError> {
-        let (accepts, accepting) = mpsc::channel(1);
-        for (listener, worker) in
-            listeners.iter().flat_map(|one| self.deliveries.iter().map(move |to| (one, to)))
-        {
-            let listener = listener.share().map_err(system("share a listener"))?;
-            let delivery = Delivery::Listener { listener, accepting: accepts.clone() };
-            // There is room: nothing else has been delivered yet.
-            let _dead = worker.try_send(delivery);
-        }
-        self.accepting = accepting;
-        Ok(self)
-    }
-
-    /// A worker that ended although nobody asked it to, and why; each is named once.
-    pub(super) async fn lost(workers: &mut Option<Self>) -> (usize, io::Error) {
-        let Some(workers) = workers else { return std::future::pending().await };
-        std::future::poll_fn(|cx| {
-            for at in 0..workers.reports.len() {
-                let (index, reports) = &mut workers.reports[at];
-                if let Poll::Ready(report) = reports.poll_recv(cx) {
-                    let why = report.and_then(Result::err).unwrap_or_else(panicked);
-                    let index = *index;
-                    workers.reports.swap_remove(at);
-                    return Poll::Ready((index, why));
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
+    let settings = tls::Settings::new(&loaded.identities, Arc::clone(&tickets));
+    let settings = settings.map_err(io::Error::other).map_err(system("set TLS up"))?;
+    Ok(Some((tickets, settings)))
 }
 
 /// One line that names what a stop takes and what it must fit into.

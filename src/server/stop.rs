@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
-use super::overview::{FIRST_GENERATION, Overview};
+use super::overview::Overview;
 use crate::config::Config;
 use crate::drain::Phase;
 use crate::limits::{LAST_WORDS, PIPE_BUF};
@@ -32,13 +32,6 @@ pub(super) struct Stopping {
     pub(super) since: Cell<Option<Instant>>,
 }
 
-impl Default for Stopping {
-    fn default() -> Self {
-        let report = DrainReport::new(FIRST_GENERATION, String::new());
-        Stopping { report, cuts: None, reason: None, lost: false, since: Cell::new(None) }
-    }
-}
-
 /// What is left to look at when the last phase is over.
 pub(super) struct Remains<'a> {
     pub(super) overview: &'a Overview,
@@ -48,10 +41,15 @@ pub(super) struct Remains<'a> {
 }
 
 impl Stopping {
+    pub(super) fn new(generation: u32) -> Self {
+        let report = DrainReport::new(generation, String::new());
+        Stopping { report, cuts: None, reason: None, lost: false, since: Cell::new(None) }
+    }
+
     /// Writes the drain report, the last line of all, and decides the exit status.
     pub(super) async fn conclude(&mut self, remains: &Remains<'_>) -> u8 {
         let overview = remains.overview;
-        let totals = overview.totals();
+        let totals = overview.own_totals();
         let report = &mut self.report;
         report.reason = self.reason.unwrap_or("unknown").to_owned();
         report.set_totals(&totals);

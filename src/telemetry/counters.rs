@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::moved::MovedKind;
+
 /// Why a downstream connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -115,6 +117,7 @@ pub struct Counters {
     told: AtomicU64,
     cancelled: AtomicU64,
     endless: [AtomicU64; 2],
+    moved: [AtomicU64; MovedKind::ALL.len()],
 }
 
 impl Default for Counters {
@@ -128,7 +131,15 @@ impl Default for Counters {
             told: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             endless: [const { AtomicU64::new(0) }; 2],
+            moved: [const { AtomicU64::new(0) }; MovedKind::ALL.len()],
         }
+    }
+}
+
+fn place(code: u16) -> usize {
+    match code {
+        CODE_MIN..=CODE_MAX => usize::from(code - CODE_MIN) + 1,
+        _ => 0,
     }
 }
 
@@ -139,16 +150,17 @@ fn add(counter: &AtomicU64, n: u64) {
 impl Counters {
     /// A request was answered with this status code.
     pub fn request(&self, code: u16) {
-        let place = match code {
-            CODE_MIN..=CODE_MAX => usize::from(code - CODE_MIN) + 1,
-            _ => 0,
-        };
-        add(&self.codes[place], 1);
+        add(&self.codes[place(code)], 1);
     }
 
     /// A connection was closed.
     pub fn closed(&self, reason: CloseReason) {
         add(&self.closed[reason as usize], 1);
+    }
+
+    /// A successor has a connection that was ours.
+    pub fn moved(&self, kind: MovedKind) {
+        add(&self.moved[kind as usize], 1);
     }
 
     /// Octets of a request arrived after our FIN.
@@ -209,6 +221,8 @@ pub struct Totals {
     pub cancelled: u64,
     /// Endless responses that are under way, by [`Family`].
     pub endless: [u64; 2],
+    /// Connections that a successor has taken, by [`MovedKind`].
+    pub moved: [u64; MovedKind::ALL.len()],
 }
 
 impl Default for Totals {
@@ -222,13 +236,14 @@ impl Default for Totals {
             told: 0,
             cancelled: 0,
             endless: [0; 2],
+            moved: [0; MovedKind::ALL.len()],
         }
     }
 }
 
 impl Totals {
     /// Adds up the workers' counters.
-    pub fn sum(workers: &[Arc<Counters>]) -> Self {
+    pub fn sum<'a>(workers: impl IntoIterator<Item = &'a Arc<Counters>>) -> Self {
         let mut totals = Self::default();
         for worker in workers {
             for (sum, counter) in totals.codes.iter_mut().zip(&worker.codes) {
@@ -247,6 +262,9 @@ impl Totals {
             for (sum, counter) in totals.endless.iter_mut().zip(&worker.endless) {
                 *sum = sum.wrapping_add(counter.load(Relaxed));
             }
+            for (sum, counter) in totals.moved.iter_mut().zip(&worker.moved) {
+                *sum += counter.load(Relaxed);
+            }
         }
         totals
     }
@@ -261,6 +279,21 @@ impl Totals {
     pub fn by_code(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         let code = |place| if place == 0 { 0 } else { CODE_MIN - 1 + place };
         (0u16..).map(code).zip(self.codes.iter().copied()).filter(|&(_, n)| n > 0)
+    }
+
+    /// Connections that have moved, by kind.
+    pub fn by_kind(&self) -> impl Iterator<Item = (MovedKind, u64)> + '_ {
+        MovedKind::ALL.into_iter().zip(self.moved)
+    }
+
+    /// The place of a status code, of which 0 stands for all that are none.
+    pub(super) fn code_mut(&mut self, code: u16) -> &mut u64 {
+        &mut self.codes[place(code)]
+    }
+
+    /// The place of a reason.
+    pub(super) fn closed_mut(&mut self, reason: CloseReason) -> &mut u64 {
+        &mut self.closed[reason as usize]
     }
 
     /// Connections closed, by reason.

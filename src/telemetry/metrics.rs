@@ -16,9 +16,6 @@ use crate::drain::Phase;
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What can move to a successor, in the order of [`MetricsView::moved`].
-pub const MOVED_KINDS: [&str; 2] = ["h1", "tunnel"];
-
 /// Everything the metrics text says, at one moment.
 #[derive(Clone, Debug)]
 pub struct MetricsView {
@@ -38,8 +35,6 @@ pub struct MetricsView {
     pub access_log_dropped: u64,
     /// The how-manieth process this is since the first was started.
     pub generation: u32,
-    /// Connections moved to a successor, in the order of [`MOVED_KINDS`].
-    pub moved: [u64; MOVED_KINDS.len()],
 }
 
 /// Writes the text.
@@ -105,8 +100,8 @@ fn requests(view: &MetricsView, text: &mut Exposition) {
     text.sample(name, &[], totals.told);
     let name = "ebbtide_moved_connections_total";
     text.family(name, "counter", "Connections moved to a successor, by kind.");
-    for (kind, count) in MOVED_KINDS.into_iter().zip(view.moved) {
-        text.sample(name, &[("kind", kind)], count);
+    for (kind, count) in totals.by_kind() {
+        text.sample(name, &[("kind", kind.name())], count);
     }
     let name = "ebbtide_access_log_dropped_total";
     text.family(name, "counter", "Access log lines that could not be written.");
@@ -192,7 +187,6 @@ mod tests {
             shutdown_errors,
             access_log_dropped: 9,
             generation: 3,
-            moved: [0; 2],
         }
     }
 
@@ -215,7 +209,7 @@ mod tests {
             "ebbtide_cancelled_requests_total 0",
             "ebbtide_told_responses_total 1",
             "ebbtide_endless_responses{protocol=\"h2\"} 1",
-            "ebbtide_moved_connections_total{kind=\"h1\"} 0",
+            "ebbtide_moved_connections_total{kind=\"h1_idle\"} 0",
             "ebbtide_shutdown_start_time_seconds 1795309323.456",
             "ebbtide_shutdown_duration_seconds 1.042",
             "ebbtide_shutdown_errors_total{phase=\"draining\"} 2",

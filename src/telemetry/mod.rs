@@ -12,8 +12,10 @@ pub mod connections;
 pub mod counters;
 pub mod event;
 pub mod metrics;
+pub mod moved;
 pub mod report;
 pub mod sink;
+pub mod tally;
 pub mod tunnels;
 
 mod escape;
@@ -24,6 +26,7 @@ pub use connections::{ConnectionCounts, ConnectionState};
 pub use counters::{CloseReason, Counters, Family, Totals};
 pub use event::{Event, Events, Level};
 pub use metrics::MetricsView;
+pub use moved::MovedKind;
 pub use report::{CutRequest, DrainReport};
 pub use sink::Sink;
 pub use tunnels::{About, TunnelEntry, TunnelStatus, Tunnels};

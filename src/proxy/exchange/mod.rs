@@ -76,7 +76,7 @@ impl<'p, D: Downstream> Exchange<'p, D> {
             side,
             endpoint: proxy.pool.pick(),
             upstream: None,
-            patience: Patience::new(alarm, &proxy.config, &request),
+            patience: Patience::new(alarm, proxy, &request),
             course: Course::new(proxy, &request),
             request,
             attempts: 0,

@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::http1::Buffer;
+use crate::limits::READ_AHEAD_MAX;
 use crate::net::{Peer, Socket};
 
 /// A downstream connection while it serves requests.
@@ -33,8 +34,9 @@ impl Client {
     /// Reads on into the buffer, as far as there is room: what a client sends
     /// ahead is a pipelined request. Costs no system call while nothing comes.
     pub(super) fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
-        while !self.ended && !self.buffer.spare().is_empty() {
-            match self.poll_fill(cx) {
+        while !self.ended && self.buffer.len() < READ_AHEAD_MAX && !self.buffer.is_full() {
+            let most = READ_AHEAD_MAX - self.buffer.len();
+            match self.poll_fill_to(cx, most) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return false,
                 Poll::Pending => break,
@@ -45,7 +47,13 @@ impl Client {
 
     /// Reads more into the buffer; 0 is the client's FIN.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let read = std::task::ready!(self.socket.poll_read(cx, self.buffer.spare()))?;
+        self.poll_fill_to(cx, usize::MAX)
+    }
+
+    fn poll_fill_to(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let room = self.buffer.spare();
+        let most = most.min(room.len());
+        let read = std::task::ready!(self.socket.poll_read(cx, &mut room[..most]))?;
         self.buffer.fill(read);
         self.ended |= read == 0;
         Poll::Ready(Ok(read))

@@ -60,7 +60,7 @@ pub async fn serve(
     let told = exchange.was_told();
     exchange.finish(None);
     drop(exchange);
-    Served::Ended(if told && ended == Ended::Keep {
+    Served::Ended(if told && ended == Ended::Keep && retires(proxy, client) {
         last_look(proxy, alarm, client).await
     } else {
         ended
@@ -285,10 +285,16 @@ impl Downstream for Side<'_> {
 impl Side<'_> {
     /// Whether the connection may serve another request, as far as the drain goes.
     fn may_go_on(&self) -> bool {
-        let stage = self.proxy.stage();
-        let retired = stage >= Stage::LameDuck || self.client.aged;
-        stage < Stage::Cut && (!retired || self.client.has_more())
+        let retired = retires(self.proxy, self.client);
+        self.proxy.stage() < Stage::Cut && (!retired || self.client.has_more())
     }
+}
+
+/// Whether the connection is to be used no more. One that moves goes on elsewhere.
+#[inline]
+fn retires(proxy: &Proxy, client: &Client) -> bool {
+    let leaves = proxy.stage() >= Stage::LameDuck && (!proxy.moves() || client.socket.is_tls());
+    leaves || client.aged
 }
 
 /// Why the connection ends with this response, if it does.
@@ -302,7 +308,7 @@ fn closes(
     if !request.persistent || until_close || !sent {
         return Some(CloseReason::Response);
     }
-    let retired = proxy.stage() >= Stage::LameDuck || client.aged;
+    let retired = retires(proxy, client);
     // What has been received is answered: the close is said on the last of them.
     if retired && !(kept(Rule::PipelinedRest) && client.has_more()) {
         return Some(if client.aged { CloseReason::Age } else { CloseReason::Drain });

@@ -361,7 +361,7 @@ impl<'a> Multiplex<'a> {
             h2.graceful_shutdown();
             let grace = if kept(Rule::GoawayGrace) {
                 // What the clock has noted is rounded down: a millisecond more is never less.
-                millis(self.worker.proxy.config.stop.goaway_grace).saturating_add(1)
+                millis(self.worker.proxy.plan().goaway_grace).saturating_add(1)
             } else {
                 0
             };

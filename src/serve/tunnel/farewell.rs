@@ -90,7 +90,7 @@ impl<C: Leg> Relay<'_, C> {
     }
 
     fn close_timeout(&self) -> u64 {
-        self.after(self.worker.proxy.config.stop.close_timeout)
+        self.after(self.worker.proxy.plan().close_timeout)
     }
 
     /// A Close is wanted soon.
@@ -154,7 +154,7 @@ impl<C: Leg> Relay<'_, C> {
             let answered = echoed || self.up.ended || self.up.finished;
             let swallowed = self.down.has_closed_whole() || self.down.ended;
             if (answered && swallowed) || now >= until {
-                let linger = self.worker.proxy.config.stop.linger;
+                let linger = self.worker.proxy.plan().linger;
                 self.leave(cx, reason, linger);
             }
         }

@@ -105,7 +105,7 @@ async fn relay<C: Leg>(
 /// Says the end of a stream, and waits a moment for that of the client, who may have to
 /// read what came before: a stream that is dropped is taken from it.
 async fn linger(worker: &Worker, alarm: &Alarm, stream: &mut Stream) {
-    alarm.set(worker.proxy.config.stop.linger);
+    alarm.set(worker.proxy.plan().linger);
     poll_fn(|cx| {
         alarm.attach(cx);
         let gone = stream.poll_end(cx).map(|ended| ended.is_err());

@@ -72,10 +72,10 @@ impl<'a, C: Leg> Relay<'a, C> {
         spare.give(ahead);
         spare.give(std::mem::take(&mut tunnel.upstream.buffer));
         let proxy = &worker.proxy;
-        let told_after = tunnel.told_after(proxy);
+        let telling = tunnel.telling(proxy);
         let now = proxy.clock.now();
         Relay {
-            telling: told_after.map(|after| proxy.tellings.enter(proxy, after)),
+            telling,
             worker,
             alarm,
             client,
@@ -114,7 +114,7 @@ impl<'a, C: Leg> Relay<'a, C> {
             return 0;
         }
         if self.is_told_in_a_drain() {
-            self.told_at().saturating_add(millis(proxy.config.stop.close_timeout))
+            self.told_at().saturating_add(millis(proxy.plan().close_timeout))
         } else {
             last(proxy)
         }

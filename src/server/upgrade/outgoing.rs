@@ -1,0 +1,216 @@
+//! The elder's side from the moment when the successor may accept: connections go over in
+//! batches, and what was not acknowledged when the successor ends is still ours.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::net::{Shutdown, shutdown};
+use tokio::sync::mpsc;
+
+use crate::drain::Deadline;
+use crate::drain::Hold;
+use crate::handoff::{Batch, Broken, Channel, Message, State};
+use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_WINDOW};
+use crate::serve::Departure;
+use crate::server::control::due;
+use crate::telemetry::{ConnectionState, Counters, MovedKind};
+
+/// What the successor says.
+pub(in crate::server) enum News {
+    /// It accepts.
+    Serving,
+    /// It wants our copies of these listeners closed.
+    Release(Vec<String>),
+    /// It wants us gone soon.
+    Leave,
+    /// No packet takes this connection. Its worker sees to it that there is none.
+    Unmovable(Departure),
+}
+
+/// What is left when the channel has ended.
+pub(in crate::server) struct Left {
+    pub(super) departures: mpsc::Receiver<Departure>,
+    /// What is still ours.
+    pub(super) ours: Vec<Departure>,
+    pub(super) why: String,
+}
+
+/// The channel to the successor, and what is on its way.
+pub(super) struct Line {
+    pub(super) channel: Channel,
+    pub(super) departures: mpsc::Receiver<Departure>,
+    pub(super) news: mpsc::Sender<News>,
+    /// What we have to say, besides connections. `Bye` is the last word.
+    pub(super) words: mpsc::Receiver<Message>,
+    /// The control thread's own.
+    pub(super) counters: Arc<Counters>,
+}
+
+/// A batch that was sent.
+struct Sent {
+    number: u64,
+    at: Instant,
+    batch: Batch,
+    /// What each is counted as, and what keeps the drain open until the successor has it.
+    riders: Vec<(MovedKind, Hold<ConnectionState>)>,
+}
+
+/// Why no more can go over.
+enum Over {
+    /// All is said.
+    Bye,
+    Ended,
+    Broken(Broken),
+    /// What came is not to be understood now.
+    OutOfTurn(&'static str),
+    /// A batch was not acknowledged in time.
+    Late,
+}
+
+impl From<Broken> for Over {
+    fn from(error: Broken) -> Self {
+        Over::Broken(error)
+    }
+}
+
+impl std::fmt::Display for Over {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Over::Bye => f.write_str("we have said goodbye"),
+            Over::Ended => f.write_str("it has ended"),
+            Over::Broken(error) => error.fmt(f),
+            Over::OutOfTurn(name) => write!(f, "it said {name} out of turn"),
+            Over::Late => write!(f, "it has not taken connections over in {HANDOFF_ACK:?}"),
+        }
+    }
+}
+
+impl Line {
+    /// Lets the successor accept, and hands connections over until it or we are done.
+    pub(super) async fn run(mut self, state: State) -> Left {
+        let (mut open, mut waiting) = (VecDeque::new(), VecDeque::new());
+        let over = match self.drive(state, &mut open, &mut waiting).await {
+            Ok(never) => match never {},
+            Err(over) => over,
+        };
+        // From here on it cannot acknowledge anything: there is no doubt whose they are.
+        let _gone = shutdown(&self.channel, Shutdown::Read);
+        while let Ok(Some(received)) = self.channel.try_recv() {
+            if let Message::Ack { batch } = received.message {
+                acknowledge(&mut open, batch, &self.counters);
+            }
+        }
+        let unsent = waiting.into_iter();
+        let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
+        Left { departures: self.departures, ours, why: over.to_string() }
+    }
+
+    async fn drive(
+        &mut self,
+        state: State,
+        open: &mut VecDeque<Sent>,
+        waiting: &mut VecDeque<Departure>,
+    ) -> Result<std::convert::Infallible, Over> {
+        self.say(&Message::State(state)).await?;
+        self.say(&Message::Go).await?;
+        let mut number = 0;
+        let mut came = Vec::new();
+        let mut ended = false;
+        loop {
+            let late = open.front().map_or(Deadline::NEVER, Sent::due);
+            let room = open.len() < HANDOFF_WINDOW;
+            tokio::select! {
+                biased;
+                received = self.channel.recv() => {
+                    let received = received?.ok_or(Over::Ended)?;
+                    self.hear(received.message, open).await?;
+                }
+                Some(message) = self.words.recv() => {
+                    self.say(&message).await?;
+                    if matches!(message, Message::Bye(_)) {
+                        return Err(Over::Bye);
+                    }
+                }
+                () = std::future::ready(()), if room && !waiting.is_empty() => {
+                    number += 1;
+                    self.send(number, open, waiting).await?;
+                }
+                some = self.departures.recv_many(&mut came, HANDOFF_BATCH), if room && !ended => {
+                    ended = some == 0;
+                    waiting.extend(came.drain(..));
+                }
+                () = due(late) => return Err(Over::Late),
+            }
+        }
+    }
+
+    async fn say(&self, message: &Message) -> Result<(), Broken> {
+        self.channel.send(message, &[], &[]).await
+    }
+
+    /// Sends as many as go into one packet. What cannot be sent is in `open` all the same.
+    async fn send(
+        &self,
+        number: u64,
+        open: &mut VecDeque<Sent>,
+        waiting: &mut VecDeque<Departure>,
+    ) -> Result<(), Broken> {
+        let (mut batch, mut riders) = (Batch::default(), Vec::new());
+        while let Some(Departure { parcel, kind, hold }) = waiting.pop_front() {
+            match batch.push(parcel) {
+                Ok(()) => riders.push((kind, hold)),
+                Err(parcel) => {
+                    waiting.push_front(Departure { parcel, kind, hold });
+                    break;
+                }
+            }
+        }
+        if batch.is_empty()
+            && let Some(departure) = waiting.pop_front()
+        {
+            let _nobody_asks = self.news.send(News::Unmovable(departure)).await;
+            return Ok(());
+        }
+        open.push_back(Sent { number, at: Instant::now(), batch, riders });
+        if let Some(sent) = open.back() {
+            let (message, fds, octets) = sent.batch.message(number);
+            self.channel.send(&message, &fds, octets).await?;
+        }
+        Ok(())
+    }
+
+    async fn hear(&self, message: Message, open: &mut VecDeque<Sent>) -> Result<(), Over> {
+        let news = match message {
+            Message::Ack { batch } => {
+                acknowledge(open, batch, &self.counters);
+                return Ok(());
+            }
+            Message::Serving => News::Serving,
+            Message::Release { names } => News::Release(names),
+            Message::Leave => News::Leave,
+            other => return Err(Over::OutOfTurn(other.name())),
+        };
+        let _nobody_asks = self.news.send(news).await;
+        Ok(())
+    }
+}
+
+impl Sent {
+    fn due(&self) -> Deadline {
+        Deadline::after(self.at, HANDOFF_ACK)
+    }
+
+    fn into_departures(self) -> impl Iterator<Item = Departure> {
+        let parcels = self.batch.into_parcels().into_iter();
+        parcels.zip(self.riders).map(|(parcel, (kind, hold))| Departure { parcel, kind, hold })
+    }
+}
+
+/// A batch is the successor's: our copies are closed.
+fn acknowledge(open: &mut VecDeque<Sent>, number: u64, counters: &Counters) {
+    let Some(at) = open.iter().position(|sent| sent.number == number) else { return };
+    for (kind, _) in open.remove(at).iter().flat_map(|sent| &sent.riders) {
+        counters.moved(*kind);
+    }
+}

@@ -1,0 +1,178 @@
+//! The successor's side, until it serves: what it is given, and what it says.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::ledger::Ledger;
+use crate::handoff::{
+    Channel, Given, GivenKind, Message, Received, State, Ticket, Welcome, message::VERSION,
+};
+use crate::limits::HANDOFF_SOCKETS_MAX;
+use crate::tls::{TicketKey, TicketKeys};
+
+/// The process that this one takes over from, and what it has given so far.
+pub(in crate::server) struct Predecessor {
+    channel: Channel,
+    /// None if it ended before it could say so.
+    welcome: Option<Welcome>,
+    given: Vec<(Given, OwnedFd)>,
+    /// How it was when it let us go.
+    last: Option<State>,
+}
+
+/// Why there is nothing to take over.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The elder's own words.
+    #[error("the running process does not hand over: {0}")]
+    Refused(String),
+    /// It speaks in a way that is not understood.
+    #[error("the running process cannot be understood: {0}")]
+    Broken(String),
+    /// It has said nothing for so long.
+    #[error("the running process has said nothing for {0:?}")]
+    Silent(Duration),
+}
+
+fn broken(error: impl ToString) -> Refusal {
+    Refusal::Broken(error.to_string())
+}
+
+impl Predecessor {
+    /// Says hello, and takes what is given until all of it is there. An elder that ends
+    /// meanwhile leaves what it has given.
+    pub(in crate::server) async fn greet(
+        channel: Channel,
+        patience: Duration,
+    ) -> Result<Self, Refusal> {
+        let mut predecessor = Predecessor { channel, welcome: None, given: Vec::new(), last: None };
+        let greeted = tokio::time::timeout(patience, predecessor.take_all()).await;
+        match greeted.unwrap_or(Err(Refusal::Silent(patience))) {
+            Ok(()) => Ok(predecessor),
+            Err(refusal) => {
+                predecessor.say(&Message::Failed { error: refusal.to_string() }).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn take_all(&mut self) -> Result<(), Refusal> {
+        let hello = Message::Hello {
+            protocol: VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+        };
+        self.say(&hello).await;
+        loop {
+            let Some(Received { message, fds, .. }) = self.channel.recv().await.map_err(broken)?
+            else {
+                return Ok(());
+            };
+            match message {
+                Message::Welcome(welcome) => self.welcome = Some(welcome),
+                Message::Sockets { batch, sockets } => {
+                    if self.given.len() + sockets.len() > HANDOFF_SOCKETS_MAX {
+                        return Err(broken("too many sockets"));
+                    }
+                    self.given.extend(sockets.into_iter().zip(fds));
+                    self.say(&Message::Ack { batch }).await;
+                }
+                Message::Begin => return Ok(()),
+                Message::Refused { error } => return Err(Refusal::Refused(error)),
+                other => return Err(broken(format!("{} out of turn", other.name()))),
+            }
+        }
+    }
+
+    /// Which generation this process is.
+    pub(in crate::server) fn generation(&self) -> Option<u32> {
+        self.welcome.as_ref().map(|welcome| welcome.generation)
+    }
+
+    /// The keys of session tickets.
+    pub(in crate::server) fn tickets(&self) -> Option<TicketKeys> {
+        let mut keys = self.welcome.as_ref()?.tickets.iter().map(|ticket| TicketKey {
+            name: ticket.name,
+            secret: ticket.secret,
+            since: ticket.since,
+        });
+        Some(TicketKeys { current: keys.next()?, previous: keys.collect() })
+    }
+
+    /// A socket of this kind and name, once.
+    pub(in crate::server) fn take(
+        &mut self,
+        kind: GivenKind,
+        name: &str,
+    ) -> Option<(Given, OwnedFd)> {
+        let found = |(given, _): &(Given, _)| given.kind == kind && given.name == name;
+        let at = self.given.iter().position(found)?;
+        Some(self.given.swap_remove(at))
+    }
+
+    /// The names of the listeners that nobody has taken; they are closed.
+    fn leave_rest(&mut self) -> Vec<String> {
+        let rest = self.given.extract_if(.., |(given, _)| given.kind == GivenKind::Listener);
+        rest.map(|(given, _)| given.name).collect()
+    }
+
+    /// Says that we can serve, and waits to be let: by a word, or by the end of the elder.
+    /// It waits as long as it takes: the elder has a bound.
+    pub(in crate::server) async fn ready(mut self) -> Result<Inheritance, Refusal> {
+        let released = self.leave_rest();
+        self.say(&Message::Ready { released }).await;
+        loop {
+            // An elder that dies now leaves all that it has given.
+            let Some(received) = self.channel.recv().await.map_err(broken)? else { break };
+            match received.message {
+                Message::Go => break,
+                Message::State(state) => self.last = Some(state),
+                Message::Refused { error } => return Err(Refusal::Refused(error)),
+                other => return Err(broken(format!("{} out of turn", other.name()))),
+            }
+        }
+        let mut elders = BTreeMap::new();
+        for (given, fd) in self.given {
+            if given.kind == GivenKind::Elder
+                && let (Ok(generation), Ok(channel)) = (given.name.parse(), Channel::from_fd(fd))
+            {
+                elders.insert(generation, channel);
+            }
+        }
+        let mut ledger = Ledger::default();
+        if let Some(welcome) = self.welcome {
+            elders.insert(welcome.generation.saturating_sub(1), self.channel);
+            ledger = Ledger::new(welcome.counted);
+        }
+        if let Some(state) = self.last {
+            ledger.note(state.generation, state.counted);
+        }
+        Ok(Inheritance { elders, ledger })
+    }
+
+    /// Says why this process ends.
+    pub(in crate::server) async fn fail(self, error: String) {
+        self.say(&Message::Failed { error }).await;
+    }
+
+    /// Says it; an elder that does not hear it has ended, which shows elsewhere.
+    async fn say(&self, message: &Message) {
+        let _gone = self.channel.send(message, &[], &[]).await;
+    }
+}
+
+/// What a process that serves has of those before it.
+#[derive(Default)]
+pub(in crate::server) struct Inheritance {
+    /// Their channels, by generation.
+    pub(in crate::server) elders: BTreeMap<u32, Channel>,
+    /// What they have counted.
+    pub(in crate::server) ledger: Ledger,
+}
+
+/// The keys of session tickets as a successor is given them.
+pub(super) fn tickets(keys: TicketKeys) -> Vec<Ticket> {
+    let all = std::iter::once(keys.current).chain(keys.previous);
+    all.map(|key| Ticket { name: key.name, secret: key.secret, since: key.since }).collect()
+}
