@@ -403,6 +403,10 @@ pub const FD_NAME_MAX: usize = 255;
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;
 
+/// Octets that Linux writes to a pipe, or to a unix socket, without another writer's in
+/// between (pipe(7)).
+pub const LINES_TOGETHER: usize = 4096;
+
 /// How long workers may take to write down what a third signal ends.
 pub const LAST_MOMENT: Duration = Duration::from_millis(200);
 

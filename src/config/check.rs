@@ -207,6 +207,54 @@ fn refused(errors: &[Error], key: &str) -> bool {
 
 /// What is legal but may surprise.
 pub(super) fn warnings(config: &Config) -> Vec<Warning> {
+    let mut warnings = short_drains(config);
+    let mut warn = |key, text| warnings.push(Warning { key, text });
+    let limits = &config.limits;
+    if let (Some(address), Some(all)) = (limits.connections_per_address, limits.connections)
+        && address > all
+    {
+        let text = format!("{address} is more than limits.connections: it has no effect");
+        warn("limits.connections_per_address", text);
+    }
+    for route in config.routes.iter() {
+        if let Some(RouteDrain::CloseAfter(time)) = route.on_drain
+            && time > config.stop.drain_timeout
+        {
+            let text = format!("{route}: it is longer than drain.stop.drain_timeout");
+            warn("route.on_drain", format!("{text}, which ends it"));
+        } else if !route.endless && route.on_drain.is_none() {
+            warn("route.path", format!("{route}: nothing is said of it, so it has no effect"));
+        }
+    }
+    if !config.admin_names.is_empty()
+        && !matches!(config.admin, Some(Listen::Tcp(_) | Listen::Fd(_)))
+    {
+        warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
+    }
+    if config.tls.listen.is_empty() && !config.tls.cert.is_empty() {
+        warn("tls.cert", "there is no tls.listen: it has no effect".to_owned());
+    }
+    if !config.upstream.has_tls() {
+        for (key, set) in [
+            ("upstream.tls_ca", config.upstream.tls_ca.is_some()),
+            ("upstream.tls_name", config.upstream.tls_name.is_some()),
+        ] {
+            if set {
+                warn(key, "no app server is spoken to with TLS: it has no effect".to_owned());
+            }
+        }
+    }
+    for endpoint in &config.upstream.endpoints {
+        if config.listen.iter().any(|listen| leads_to(&endpoint.address, listen)) {
+            let text = format!("{endpoint} is our own listener: requests would go in circles");
+            warn("upstream.endpoints", text);
+        }
+    }
+    warnings
+}
+
+/// Drains that end before what they have to wait for.
+fn short_drains(config: &Config) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut warn = |key, text| warnings.push(Warning { key, text });
     let stop = &config.stop;
@@ -238,47 +286,6 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
     for (key, grace, end, plan) in graces {
         if grace > plan.drain_timeout {
             warn(key, format!("{} is longer than {end}, which ends it", Span(grace)));
-        }
-    }
-    let limits = &config.limits;
-    if let (Some(address), Some(all)) = (limits.connections_per_address, limits.connections)
-        && address > all
-    {
-        let text = format!("{address} is more than limits.connections: it has no effect");
-        warn("limits.connections_per_address", text);
-    }
-    for route in config.routes.iter() {
-        if let Some(RouteDrain::CloseAfter(time)) = route.on_drain
-            && time > stop.drain_timeout
-        {
-            let text = format!("{route}: it is longer than drain.stop.drain_timeout");
-            warn("route.on_drain", format!("{text}, which ends it"));
-        } else if !route.endless && route.on_drain.is_none() {
-            warn("route.path", format!("{route}: nothing is said of it, so it has no effect"));
-        }
-    }
-    if !config.admin_names.is_empty()
-        && !matches!(config.admin, Some(Listen::Tcp(_) | Listen::Fd(_)))
-    {
-        warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
-    }
-    if config.tls.listen.is_empty() && !config.tls.cert.is_empty() {
-        warn("tls.cert", "there is no tls.listen: it has no effect".to_owned());
-    }
-    if !config.upstream.has_tls() {
-        for (key, set) in [
-            ("upstream.tls_ca", config.upstream.tls_ca.is_some()),
-            ("upstream.tls_name", config.upstream.tls_name.is_some()),
-        ] {
-            if set {
-                warn(key, "no app server is spoken to with TLS: it has no effect".to_owned());
-            }
-        }
-    }
-    for endpoint in &config.upstream.endpoints {
-        if config.listen.iter().any(|listen| leads_to(&endpoint.address, listen)) {
-            let text = format!("{endpoint} is our own listener: requests would go in circles");
-            warn("upstream.endpoints", text);
         }
     }
     warnings

@@ -43,10 +43,10 @@ pub struct Config {
     pub event_stream: EventStream,
     /// `[drain.stop]`
     pub stop: Plan,
-    /// Whether the service manager keeps copies of the listeners (`systemd.store`).
-    pub store: bool,
     /// `[upgrade]` and `[drain.upgrade]`
     pub upgrade: Upgrade,
+    /// Whether the service manager keeps copies of the listeners (`systemd.store`).
+    pub store: bool,
     /// `[log]`
     pub log: Log,
     /// `[[route]]`
@@ -204,7 +204,7 @@ pub struct Timeouts {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// The most octets of a request head.
     pub head_size: usize,

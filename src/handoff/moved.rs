@@ -13,8 +13,9 @@ pub struct Parcel {
     /// The client's socket; behind it, of a tunnel, the app server's. None of them is
     /// known to a runtime.
     pub fds: Vec<OwnedFd>,
-    /// What was read of it and not served; of a tunnel what waits upwards, and behind
-    /// it what waits downwards ([`MovedWay::held`]).
+    /// What was read of it and not served; of a tunnel what waits upwards, behind it what
+    /// waits downwards ([`MovedWay::held`]), and then the texts of its request
+    /// ([`MovedRequest::texts`]).
     pub octets: Vec<u8>,
 }
 
@@ -76,6 +77,27 @@ pub struct MovedTunnel {
     pub pinged: u64,
     /// When one side ended and the other did not.
     pub half: Option<u64>,
+    /// The request that it was.
+    pub request: MovedRequest,
+}
+
+/// What is to be written down of a request that has become a tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovedRequest {
+    /// What it was upgraded to, as the client spelled it.
+    pub token: String,
+    /// How long its texts are, as far as it has them: method, target, host, id, client,
+    /// user agent, referer. What was too long is cut.
+    pub texts: [Option<u32>; 7],
+    /// When it came.
+    pub began: u64,
+    /// The same by the wall, in milliseconds of Unix time.
+    pub wall: u64,
+    /// When the app server's first octet came.
+    pub first_byte: Option<u64>,
+    /// How often it was sent.
+    pub attempts: u8,
 }
 
 /// One direction of a tunnel that moves.
@@ -166,6 +188,14 @@ pub(super) mod tests {
             passed: 4,
             pinged: 3,
             half: Some(2),
+            request: MovedRequest {
+                token: "websocket".to_owned(),
+                texts: [None; 7],
+                began: 6,
+                wall: 1 << 40,
+                first_byte: None,
+                attempts: 1,
+            },
         };
         Moved { tunnel: Some(Box::new(tunnel)), ..connection(up + down) }
     }

@@ -145,13 +145,16 @@ fn check(message: &Message, fds: usize, octets: usize) -> Result<(), Malformed> 
 }
 
 fn octets_of(moved: &Moved) -> Result<usize, Malformed> {
-    if let Some(tunnel) = &moved.tunnel
-        && tunnel.up.held.checked_add(tunnel.down.held) != Some(moved.octets)
-    {
-        return malformed(format!(
-            "a tunnel holds {} and {} octets and comes with {}",
-            tunnel.up.held, tunnel.down.held, moved.octets
-        ));
+    if let Some(tunnel) = &moved.tunnel {
+        let (up, down) = (u64::from(tunnel.up.held), u64::from(tunnel.down.held));
+        let texts: u64 = tunnel.request.texts.iter().flatten().map(|text| u64::from(*text)).sum();
+        if up + down + texts != u64::from(moved.octets) {
+            return malformed(format!(
+                "a tunnel holds {up} and {down} octets and {texts} of its request, and comes \
+                 with {}",
+                moved.octets
+            ));
+        }
     }
     Ok(usize::try_from(moved.octets).unwrap_or(usize::MAX))
 }

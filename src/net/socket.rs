@@ -147,6 +147,14 @@ impl Socket {
         })
     }
 
+    /// What it is made of.
+    pub fn transport(&self) -> Transport {
+        match self.stream {
+            Stream::Tcp(_) => Transport::Tcp,
+            Stream::Unix(_) => Transport::Unix,
+        }
+    }
+
     /// Whether it has a TLS session.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()

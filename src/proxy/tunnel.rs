@@ -6,18 +6,24 @@ use std::time::{Duration, Instant};
 use super::downstream::Caller;
 use super::failure::Failure;
 use super::record::{Summary, address_of, lossy, record, shown_target};
-use super::request::{Request, Upgrade};
+use super::request::{Request, Upgrade, ago};
 use super::{Proxy, Telling};
 use crate::config::{OnDrain, RouteDrain};
+use crate::handoff::{MovedRequest, MovedTunnel};
+use crate::http1::Buffer;
 use crate::net::{Peer, Socket};
 use crate::telemetry::About;
-use crate::upstream::{Connection, EndpointId};
+use crate::upstream::Connection;
 
 /// A tunnel, from the app server's 101 on.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// The app server's side. Its buffer may hold what came behind the 101.
-    pub upstream: Connection<Socket>,
+    /// The app server's side.
+    pub upstream: Socket,
+    /// What came behind the 101.
+    pub ahead: Buffer,
+    /// The app server, as configured.
+    name: Box<str>,
     request: Request,
     first_byte: Option<Instant>,
     attempts: u8,
@@ -26,11 +32,32 @@ pub struct Tunnel {
 impl Tunnel {
     pub(super) fn new(
         upstream: Connection<Socket>,
+        name: &str,
         request: Request,
         first_byte: Option<Instant>,
         attempts: u8,
     ) -> Self {
-        Tunnel { upstream, request, first_byte, attempts }
+        let Connection { socket: upstream, buffer: ahead, .. } = upstream;
+        Tunnel { upstream, ahead, name: name.into(), request, first_byte, attempts }
+    }
+
+    /// One that an elder has relayed until now; none if what is told of it cannot be.
+    pub fn arrive(upstream: Socket, moved: &MovedTunnel, texts: &[u8]) -> Option<Self> {
+        let is_websocket = moved.up.frames.is_some();
+        Some(Tunnel {
+            upstream,
+            ahead: Buffer::default(),
+            name: moved.upstream.as_str().into(),
+            request: Request::arrive(&moved.request, is_websocket, texts)?,
+            first_byte: moved.request.first_byte.map(ago),
+            attempts: moved.request.attempts,
+        })
+    }
+
+    /// The app server's socket and name, and what is told of the request, with its texts.
+    pub fn depart(self) -> (Socket, String, MovedRequest, Vec<u8>) {
+        let (request, texts) = self.request.depart(self.first_byte, self.attempts);
+        (self.upstream, self.name.into(), request, texts)
     }
 
     /// Whether its frames are those of a WebSocket.
@@ -58,30 +85,22 @@ impl Tunnel {
             kind: lossy(token.unwrap_or_default()).to_ascii_lowercase(),
             client: address_of(&Caller { peer, address }, &self.request),
             target: shown_target(proxy, self.request.target()),
-            upstream: proxy.pool.name(self.upstream.endpoint).to_owned(),
+            upstream: self.name.clone().into(),
         }
     }
 
     /// Closes the app server's side. `octets` passed to the app server and to the client;
     /// `failure` is what went wrong; `answered` is whether the client has said goodbye.
-    pub fn close(
-        self,
-        proxy: &Proxy,
-        octets: (u64, u64),
-        failure: Option<Failure>,
-        answered: bool,
-    ) -> Passed {
-        let Tunnel { upstream, request, first_byte, attempts } = self;
-        let endpoint = upstream.endpoint;
-        proxy.pool.discard(upstream);
-        Passed { endpoint, request, first_byte, attempts, octets, failure, answered }
+    pub fn close(self, octets: (u64, u64), failure: Option<Failure>, answered: bool) -> Passed {
+        let Tunnel { name, request, first_byte, attempts, .. } = self;
+        Passed { name, request, first_byte, attempts, octets, failure, answered }
     }
 }
 
 /// A tunnel that is over and not written down.
 #[derive(Debug)]
 pub struct Passed {
-    endpoint: EndpointId,
+    name: Box<str>,
     request: Request,
     first_byte: Option<Instant>,
     attempts: u8,
@@ -107,7 +126,7 @@ impl Passed {
             bytes_in,
             bytes_out,
             first_byte: self.first_byte,
-            upstream: proxy.pool.name(self.endpoint),
+            upstream: &self.name,
             retries: self.attempts.saturating_sub(1),
             handed: true,
             failure: failure.as_ref(),

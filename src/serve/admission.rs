@@ -129,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn who_was_let_in_by_another_process_is_counted_however_many_there_are() {
+        let admission = Admission::new(2, Some(1));
+        let ip = Some("192.0.2.1".parse().unwrap());
+        let moved = [0; 3].map(|_| admission.readmit(ip));
+        assert!(admission.is_full() && admission.enter(ip).is_err());
+        let [first, second, third] = moved;
+        drop((first, second));
+        assert!(admission.enter(ip).is_err());
+        drop(third);
+        assert!(!admission.is_full() && admission.enter(ip).is_ok());
+    }
+
+    #[test]
     fn who_is_known_later_is_counted_from_then_on() {
         let admission = Admission::new(10, Some(1));
         let ip = Some("192.0.2.1".parse().unwrap());

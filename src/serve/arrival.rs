@@ -3,14 +3,18 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use tokio::task::spawn_local;
+
 use super::admit::counted;
 use super::kept::{Door, Kept};
 use super::lot::Parked;
+use super::tunnel::Resumed;
 use super::worker::Worker;
-use crate::handoff::{Moved, Parcel, Transport};
+use crate::handoff::{Moved, MovedTunnel, MovedWay, Parcel, Transport};
 use crate::http1::Buffer;
 use crate::limits::BUFFER;
 use crate::net::{self, Peer, Socket};
+use crate::proxy::Tunnel;
 use crate::telemetry::{CloseReason, ConnectionState};
 
 impl Worker {
@@ -18,11 +22,43 @@ impl Worker {
     pub(super) fn arrive(self: &Rc<Self>, parcel: Parcel) {
         self.proxy.clock.refresh();
         let Parcel { moved, fds, octets } = parcel;
-        let mut fds = fds.into_iter();
-        match (fds.next(), fds.next()) {
-            (Some(fd), None) => self.go_on(fd, self.kept_of(&moved), &octets),
+        let (kept, mut fds) = (self.kept_of(&moved), fds.into_iter());
+        match (moved.tunnel, fds.next(), fds.next()) {
+            (None, Some(fd), None) => self.go_on(fd, kept, &octets),
+            (Some(tunnel), Some(client), Some(upstream)) => {
+                self.go_on_relaying((client, upstream), kept, tunnel, &octets);
+            }
             _ => self.proxy.counters.closed(CloseReason::Error),
         }
+    }
+
+    fn go_on_relaying(
+        self: &Rc<Self>,
+        (client, upstream): (OwnedFd, OwnedFd),
+        kept: Kept,
+        moved: Box<MovedTunnel>,
+        octets: &[u8],
+    ) {
+        let resume = || {
+            let held = |way: &MovedWay| usize::try_from(way.held).ok();
+            let (up, rest) = octets.split_at_checked(held(&moved.up)?)?;
+            let (down, texts) = rest.split_at_checked(held(&moved.down)?)?;
+            let upstream = Socket::adopt(upstream, transport(moved.transport), None).ok()?;
+            let socket = Socket::adopt(client, kept.transport, None).ok()?;
+            let tunnel = Tunnel::arrive(upstream, &moved, texts)?;
+            Some((socket, Box::new(tunnel), (up.to_vec(), down.to_vec())))
+        };
+        let Some((socket, tunnel, held)) = resume() else {
+            self.proxy.counters.closed(CloseReason::Error);
+            return;
+        };
+        let (worker, (key, alarm)) = (Rc::clone(self), self.take_seat());
+        let client = self.client(socket, &kept);
+        spawn_local(async move {
+            let resumed = Some(Resumed { moved, held });
+            worker.relay(&alarm, client, kept, (tunnel, resumed)).await;
+            worker.seats.borrow_mut().remove(key);
+        });
     }
 
     /// One between requests. Without octets it needs no task until some come.
@@ -53,10 +89,7 @@ impl Worker {
         let now = self.proxy.clock.now();
         Kept {
             peer,
-            transport: match moved.transport {
-                Transport::Tcp => net::Transport::Tcp,
-                Transport::Unix => net::Transport::Unix,
-            },
+            transport: transport(moved.transport),
             trusted,
             may_announce: moved.may_announce && trusted && self.hears_announcements(),
             half_line: moved.half_line,
@@ -66,5 +99,12 @@ impl Worker {
             guard: self.shard.guard(state),
             permit: self.admission.readmit(counted(peer, trusted)),
         }
+    }
+}
+
+fn transport(told: Transport) -> net::Transport {
+    match told {
+        Transport::Tcp => net::Transport::Tcp,
+        Transport::Unix => net::Transport::Unix,
     }
 }

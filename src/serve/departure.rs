@@ -5,21 +5,28 @@
 //! | parked: fresh, idle | at once, a few at a time |
 //! | waiting for a request in a task | at once |
 //! | serving a request | behind its response, with what was read of further ones |
+//! | relaying | at once, wherever in a frame it is, but not in the middle of a farewell |
 //!
 //! Nobody who can be served waits for room on the way: while there is none, all goes on
 //! here. What is closing stays, and so does what speaks TLS or HTTP/2.
 
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::mpsc::OwnedPermit;
 
 use super::delivery::Departure;
 use super::kept::Kept;
 use super::lot::Parked;
 use super::session::End;
+use super::tunnel::{self, Leaving, Left, Resumed};
 use super::worker::Worker;
 use crate::handoff::{Moved, Parcel, Transport};
 use crate::limits::{MOVED_AT_ONCE, MOVED_OCTETS_MAX};
-use crate::net::{self, Peer};
+use crate::net::{self, Alarm, Peer};
+use crate::proxy::Tunnel;
 use crate::proxy::h1::Client;
 use crate::telemetry::{CloseReason, ConnectionState, MovedKind};
 
@@ -80,6 +87,36 @@ impl Worker {
         }
     }
 
+    /// Relays a tunnel until it is over, or leaves.
+    pub(super) async fn relay(
+        &self,
+        alarm: &Alarm,
+        mut client: Client,
+        kept: Kept,
+        (tunnel, resumed): (Box<Tunnel>, Option<Resumed>),
+    ) {
+        match tunnel::serve(self, alarm, (&mut client, &kept), tunnel, resumed).await {
+            Left::Ended(end) => {
+                let end = self.end(alarm, &mut client, end).await;
+                self.after(client, kept, end);
+            }
+            Left::Leaves(leaving) => self.send_tunnel_away(client, &kept, *leaving),
+        }
+    }
+
+    fn send_tunnel_away(&self, client: Client, kept: &Kept, leaving: Leaving) {
+        let Leaving { room, kind, upstream, moved: tunnel, octets } = leaving;
+        let (Ok((client, _)), Ok((upstream, _))) = (client.socket.release(), upstream.release())
+        else {
+            self.proxy.counters.closed(CloseReason::Error);
+            return;
+        };
+        let moved = Moved { tunnel: Some(Box::new(tunnel)), ..self.moved(kept, octets.len()) };
+        let hold = self.shard.hold();
+        let parcel = Parcel { moved, fds: vec![client, upstream], octets };
+        room.send(Departure { kind, parcel, hold });
+    }
+
     fn departure(&self, fd: OwnedFd, kept: Kept, octets: Vec<u8>, served: bool) -> Departure {
         let fresh = kept.guard.kind() == ConnectionState::H1Fresh;
         let kind = match (fresh, served) {
@@ -112,6 +149,36 @@ impl Worker {
             octets: u32::try_from(octets).unwrap_or(u32::MAX),
             tunnel: None,
         }
+    }
+}
+
+/// A place in the row of those who wait until there is room on the way.
+#[derive(Default)]
+pub(super) struct Room {
+    waiting: Option<Pin<Box<Reserving>>>,
+}
+
+type Reserving = dyn Future<Output = Option<OwnedPermit<Departure>>>;
+
+impl Room {
+    /// Waits until there is room; none if there never will be.
+    pub(super) fn poll(
+        &mut self,
+        worker: &Worker,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<OwnedPermit<Departure>>> {
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let departures = worker.departures.clone();
+            Box::pin(async { departures.reserve_owned().await.ok() })
+        });
+        let room = ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(room)
+    }
+
+    /// Waits no more. Who is not asked for keeps his turn from others.
+    pub(super) fn forget(&mut self) {
+        self.waiting = None;
     }
 }
 

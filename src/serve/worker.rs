@@ -23,7 +23,6 @@ use super::h2;
 use super::kept::{Door, Kept};
 use super::lot::{Happened, Lot, Parked};
 use super::session::{End, Session};
-use super::tunnel;
 use crate::config::{AccessFormat, Address, Config};
 use crate::drain::{Branch, Orders, Plan, Rule, Shard, Stage, Watch, kept};
 use crate::http1::Buffer;
@@ -268,7 +267,10 @@ impl Worker {
             let (since, served) = (session.since, session.served);
             let tunnel = session.tunnel.take();
             let kept = Kept { since, ..kept };
-            if let End::Multiplex = end {
+            if let Some(tunnel) = tunnel {
+                // Boxed, so that a connection of HTTP does not carry it.
+                Box::pin(worker.relay(&alarm, client, kept, (tunnel, None))).await;
+            } else if let End::Multiplex = end {
                 // Boxed, so that a connection of HTTP/1 does not carry it.
                 match Box::pin(h2::serve(&worker, &alarm, client, &kept)).await {
                     (end, Some(mut client)) => {
@@ -278,14 +280,6 @@ impl Worker {
                     (_, None) => worker.proxy.counters.closed(CloseReason::Error),
                 }
             } else {
-                let end = match tunnel {
-                    Some(tunnel) => {
-                        // Boxed, so that a connection of HTTP does not carry it.
-                        let parts = (&mut client, &kept);
-                        Box::pin(tunnel::serve(&worker, &alarm, parts, tunnel)).await
-                    }
-                    None => end,
-                };
                 let end = worker.end(&alarm, &mut client, end).await;
                 match end {
                     End::Park => worker.pause(client, kept, served),

@@ -55,13 +55,15 @@ impl Passed {
             listen: listen.to_string(),
             why: error.to_string(),
         };
-        let adopt = |offer: Offer| {
+        let name = Listener::name_of(listen);
+        let adopt = |(n, offer): (usize, Offer)| {
             let mut listener = Listener::adopt(&address(listen, &offer.fd)?, secure, offer.fd)?;
             listener.set_keeper(Some(keeper(&offer.name)));
             listener.set_held(false);
-            Ok(listener)
+            let number = if n == 0 { String::new() } else { format!("#{}", n + 1) };
+            Ok(listener.named(name.clone() + &number))
         };
-        offers.into_iter().map(|offer| adopt(offer).map_err(refused)).collect()
+        offers.into_iter().enumerate().map(|offer| adopt(offer).map_err(refused)).collect()
     }
 
     /// All sockets of this name.
@@ -136,7 +138,8 @@ pub(super) fn address(listen: &Listen, fd: &OwnedFd) -> io::Result<Listen> {
     }
 }
 
-fn bound(fd: &OwnedFd) -> Option<Listen> {
+/// Where a socket is bound, if it is one with an address.
+pub(super) fn bound(fd: &OwnedFd) -> Option<Listen> {
     let address = SockRef::from(fd).local_addr().ok()?;
     let path = || Some(Listen::Unix { path: address.as_pathname()?.to_path_buf(), mode: None });
     address.as_socket().map(Listen::Tcp).or_else(path)
@@ -178,8 +181,8 @@ mod tests {
         let ((first, one), (second, two), (third, three)) = (tcp(), tcp(), tcp());
         let mut passed = passed([("web", first), ("other", second), ("web", third)]);
         let listeners = passed.open(&fd("web"), true).unwrap();
-        let seen: Vec<_> = listeners.iter().map(ToString::to_string).collect();
-        assert_eq!(seen, [one.to_string(), three.to_string()]);
+        let seen: Vec<_> = listeners.iter().map(|it| (it.to_string(), it.name())).collect();
+        assert_eq!(seen, [(one.to_string(), "fd:web"), (three.to_string(), "fd:web#2")]);
         assert!(listeners.iter().all(|listener| listener.is_held() && listener.is_secure()));
         let error = passed.open(&fd("web"), true).unwrap_err().to_string();
         assert!(error.starts_with("cannot listen on fd:web: systemd"), "{error}");

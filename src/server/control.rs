@@ -156,7 +156,7 @@ impl Control {
         };
         let status = self.stopping.conclude(&remains).await;
         self.bid_farewell().await;
-        self.manager.notifier.flush(Instant::now() + LAST_MOMENT);
+        self.manager.notifier.flush(Instant::now() + LAST_MOMENT).await;
         // Last of all: whoever watches has seen every phase.
         let watches = !std::mem::take(&mut self.watchers).is_empty();
         if let Some(admin) = self.admin.take() {

@@ -21,7 +21,7 @@ use crate::telemetry::Events;
 pub(super) struct Admin {
     /// For a successor.
     pub(super) copy: OwnedFd,
-    /// Who holds it besides.
+    /// How a service manager has it, too.
     pub(super) keeper: Option<Keeper>,
     door: watch::Sender<Door>,
     stop: oneshot::Sender<()>,

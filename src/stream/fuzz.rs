@@ -12,8 +12,12 @@ pub fn follow(octets: &[u8]) {
     let (mut whole, mut parts) = (Frames::default(), Frames::default());
     whole.pass(octets);
     parts.pass(&octets[..split]);
+    // What goes to a successor in between is followed as if it had stayed.
+    let mut moved = Frames::resume(&parts.moved());
     parts.pass(&octets[split..]);
+    moved.pass(&octets[split..]);
     assert_eq!(format!("{whole:?}"), format!("{parts:?}"));
+    assert_eq!(whole.moved(), moved.moved());
     let mut to_boundary = Frames::default();
     if let Some(passed) = to_boundary.pass_to_boundary(octets) {
         let mut again = Frames::default();

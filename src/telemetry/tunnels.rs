@@ -66,10 +66,10 @@ pub struct TunnelStatus {
 }
 
 impl Tunnels {
-    /// Lists a tunnel that begins now.
-    pub fn enter(&self, about: About) -> TunnelEntry {
+    /// Lists a tunnel.
+    pub fn enter(&self, about: About, began: Instant) -> TunnelEntry {
         let zero = AtomicU64::default;
-        let tunnel = Tunnel { about, began: Instant::now(), bytes_in: zero(), bytes_out: zero() };
+        let tunnel = Tunnel { about, began, bytes_in: zero(), bytes_out: zero() };
         let tunnel = Arc::new(tunnel);
         let key = self.list().insert(Arc::clone(&tunnel));
         TunnelEntry { tunnels: self.clone(), tunnel, key }
@@ -130,7 +130,7 @@ mod tests {
             target: target.into(),
             upstream: "app:1".into(),
         };
-        let (first, second) = (tunnels.enter(about("/a")), tunnels.enter(about("/b")));
+        let [first, second] = ["/a", "/b"].map(|path| tunnels.enter(about(path), Instant::now()));
         first.note(3, 4);
         let shown = tunnels.oldest();
         let targets: Vec<_> = shown.iter().map(|tunnel| &*tunnel.target).collect();

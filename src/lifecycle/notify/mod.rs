@@ -187,10 +187,10 @@ FDNAME={name}"
     }
 
     /// Before the process ends: tries to say what is still to be said.
-    pub fn flush(&mut self, until: Instant) {
+    pub async fn flush(&mut self, until: Instant) {
         self.try_again();
         while !self.waiting.is_empty() && Instant::now() < until {
-            std::thread::sleep(NOTICE_RETRY / 10);
+            tokio::time::sleep(NOTICE_RETRY / 10).await;
             self.try_again();
         }
     }

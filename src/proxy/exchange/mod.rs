@@ -476,7 +476,9 @@ impl<'p, D: Downstream> Exchange<'p, D> {
         let upstream = self.upstream.take()?.into_socket()?;
         self.proxy.counters.in_flight_sub(self.request.protocol.family());
         self.side.recycle(&self.proxy.spare);
-        Some((Tunnel::new(upstream, self.request, self.first_byte, self.attempts), self.side))
+        let name = self.proxy.pool.name(self.endpoint);
+        let tunnel = Tunnel::new(upstream, name, self.request, self.first_byte, self.attempts);
+        Some((tunnel, self.side))
     }
 
     /// Whether the client gave it up.

@@ -6,6 +6,7 @@
 
 mod forwarding;
 mod id;
+mod moved;
 mod seen;
 mod upgrade;
 mod writer;
@@ -23,6 +24,7 @@ use crate::http1::{Framing, RequestHead};
 use crate::telemetry::Family;
 
 pub use self::id::RequestIds;
+pub(super) use self::moved::ago;
 pub(super) use self::seen::is_nominated;
 pub use self::upgrade::Upgrade;
 

@@ -84,6 +84,12 @@ impl Upgrade {
         allowed.iter().any(is_allowed).then(|| Box::new(upgrade))
     }
 
+    /// That of a tunnel whose 101 an elder has checked.
+    pub(super) fn arrive(token: &str, is_websocket: bool) -> Self {
+        let accept = is_websocket.then(|| Box::from(&b""[..]));
+        Upgrade { token: token.as_bytes().into(), accept, key: None }
+    }
+
     /// The protocol, as the client spelled it.
     pub fn token(&self) -> &[u8] {
         &self.token

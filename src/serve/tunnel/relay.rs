@@ -12,8 +12,9 @@ use super::leg::Leg;
 use super::way::Way;
 use crate::config::WebSocket;
 use crate::drain::Stage;
+use crate::handoff::MovedTunnel;
 use crate::http1::Buffer;
-use crate::limits::{HALF_CLOSE_GRACE, TUNNEL_TURNS};
+use crate::limits::{HALF_CLOSE_GRACE, MOVED_OCTETS_MAX, TUNNEL_TURNS};
 use crate::net::Alarm;
 use crate::proxy::{Telling, Tunnel, last};
 use crate::serve::worker::{Worker, millis};
@@ -55,6 +56,8 @@ pub(super) struct Relay<'a, C> {
     pub(super) pinged: u64,
     /// When one side has ended and the other has not.
     half: Option<u64>,
+    /// It can go on in a successor.
+    pub(super) can_move: bool,
 }
 
 impl<'a, C: Leg> Relay<'a, C> {
@@ -68,9 +71,20 @@ impl<'a, C: Leg> Relay<'a, C> {
         let spare = &worker.proxy.spare;
         let is_websocket = tunnel.is_websocket();
         let up = Way::new(is_websocket, ahead.filled());
-        let down = Way::new(is_websocket, tunnel.upstream.buffer.filled());
+        let down = Way::new(is_websocket, tunnel.ahead.filled());
         spare.give(ahead);
-        spare.give(std::mem::take(&mut tunnel.upstream.buffer));
+        spare.give(std::mem::take(&mut tunnel.ahead));
+        Relay::of(worker, alarm, client, tunnel, (up, down))
+    }
+
+    /// A relay of these directions, that begins now.
+    pub(super) fn of(
+        worker: &'a Worker,
+        alarm: &'a Alarm,
+        client: &'a mut C,
+        tunnel: &'a mut Tunnel,
+        (up, down): (Way, Way),
+    ) -> Self {
         let proxy = &worker.proxy;
         let telling = tunnel.telling(proxy);
         let now = proxy.clock.now();
@@ -88,7 +102,38 @@ impl<'a, C: Leg> Relay<'a, C> {
             moved: now,
             pinged: now,
             half: None,
+            can_move: false,
         }
+    }
+
+    /// When it began, when octets passed last, when the client was pinged last, and since
+    /// when one side has ended: so many milliseconds ago.
+    pub(super) fn ages(&self) -> (u64, u64, u64, Option<u64>) {
+        let age = |since| self.worker.proxy.clock.now().saturating_sub(since);
+        (age(self.began), age(self.moved), age(self.pinged), self.half.map(age))
+    }
+
+    /// The other way round.
+    pub(super) fn set_ages(&mut self, moved: &MovedTunnel) {
+        let since = |age| self.worker.proxy.clock.now().saturating_sub(age);
+        (self.began, self.moved) = (since(moved.began), since(moved.passed));
+        (self.pinged, self.half) = (since(moved.pinged), moved.half.map(since));
+    }
+
+    /// Whether it goes to a successor as soon as there is room on the way: wherever in a
+    /// frame it is, but not in the middle of a farewell.
+    pub(super) fn may_leave(&self) -> bool {
+        let nothing_said = match self.farewell {
+            Farewell::None => true,
+            Farewell::Wanted(reason, _) => reason == CloseReason::Drain,
+            _ => false,
+        };
+        let held = self.up.held().len() + self.down.held().len();
+        self.moves() && nothing_said && !self.leaves_part && held <= MOVED_OCTETS_MAX
+    }
+
+    fn moves(&self) -> bool {
+        self.can_move && self.worker.proxy.moves()
     }
 
     pub(super) fn config(&self) -> &'a WebSocket {
@@ -97,7 +142,7 @@ impl<'a, C: Leg> Relay<'a, C> {
 
     /// Whether a drain ends it by a Close.
     pub(super) fn is_told_in_a_drain(&self) -> bool {
-        self.telling.is_some() && self.down.frames.is_some()
+        self.telling.is_some() && self.down.frames.is_some() && !self.moves()
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -175,7 +220,7 @@ impl<'a, C: Leg> Relay<'a, C> {
     /// From the client to the app server, which may still have something to say when it
     /// takes no more.
     fn turn_up(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
-        let upstream = &mut self.tunnel.upstream.socket;
+        let upstream = &mut self.tunnel.upstream;
         match self.up.flush(cx, upstream) {
             Ok(true) => {}
             Ok(false) => return self.watch(cx),
@@ -187,7 +232,7 @@ impl<'a, C: Leg> Relay<'a, C> {
                 return Ok(true);
             }
             if !self.leaves_part {
-                self.up.finish(cx, &mut self.tunnel.upstream.socket);
+                self.up.finish(cx, &mut self.tunnel.upstream);
             }
             return self.watch(cx);
         }
@@ -232,7 +277,7 @@ impl<'a, C: Leg> Relay<'a, C> {
             return Ok(false);
         }
         let mut scratch = self.worker.scratch.borrow_mut();
-        let read = match self.tunnel.upstream.socket.poll_read(cx, &mut scratch) {
+        let read = match self.tunnel.upstream.poll_read(cx, &mut scratch) {
             Poll::Ready(Ok(read)) => read,
             // A reset after its Close is as good as its end.
             Poll::Ready(Err(_)) if self.down.is_followed() => 0,
@@ -319,6 +364,10 @@ impl<'a, C: Leg> Relay<'a, C> {
 
     /// Begins what is due by the clock.
     fn look_at_the_clock(&mut self, now: u64) {
+        if self.farewell == Farewell::Wanted(CloseReason::Drain, u64::MAX) && !self.is_draining() {
+            // Nothing drains any more.
+            self.farewell = Farewell::None;
+        }
         if self.farewell.may_be_told_to_end() && self.is_told_in_a_drain() && self.told_at() <= now
         {
             self.farewell = Farewell::Wanted(CloseReason::Drain, u64::MAX);

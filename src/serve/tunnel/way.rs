@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::leg::Leg;
+use crate::handoff::MovedWay;
 use crate::stream::websocket::Frames;
 
 /// One direction.
@@ -42,6 +43,37 @@ impl Way {
             ended: false,
             finished: false,
         }
+    }
+
+    /// One that an elder has relayed until now, with what it held.
+    pub(super) fn resume(moved: &MovedWay, held: &[u8]) -> Self {
+        Way {
+            frames: moved.frames.as_ref().map(Frames::resume),
+            held: held.to_vec(),
+            taken: 0,
+            unsure: false,
+            octets: moved.passed,
+            delivered: moved.delivered,
+            ended: moved.ended,
+            finished: moved.finished,
+        }
+    }
+
+    /// What is told of it to a successor.
+    pub(super) fn moved(&self) -> MovedWay {
+        MovedWay {
+            frames: self.frames.as_ref().map(Frames::moved),
+            held: u32::try_from(self.held().len()).unwrap_or(u32::MAX),
+            passed: self.octets,
+            delivered: self.delivered,
+            ended: self.ended,
+            finished: self.finished,
+        }
+    }
+
+    /// What waits for the reader.
+    pub(super) fn held(&self) -> &[u8] {
+        &self.held[self.taken..]
     }
 
     /// Whether the kernel has all that was for the reader.

@@ -24,10 +24,11 @@ use super::prepare::{Offer, Origin, Prepared, prepare};
 use crate::admin::Progress;
 use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
-use crate::handoff::{launch::program, message::VERSION};
+use crate::handoff::{VERSION, launch::program};
 use crate::lifecycle::Event as Happened;
-use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
+use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLE};
 use crate::net::Listener;
+use crate::server::bind::named;
 use crate::server::control::{Control, Running, done, due};
 use crate::server::door::Request;
 use crate::server::manager::vitals;
@@ -223,8 +224,10 @@ impl Control {
         let mut sockets = Vec::new();
         for listener in &self.listeners {
             let fd = listener.as_fd().try_clone_to_owned()?;
-            let name = listener.name().to_owned();
-            sockets.push((given(GivenKind::Listener, name, listener.keeper()), fd));
+            sockets.push((
+                given(GivenKind::Listener, listener.name().to_owned(), listener.keeper()),
+                fd,
+            ));
         }
         if let Some(admin) = &self.admin {
             let fd = admin.copy.try_clone()?;
@@ -313,6 +316,9 @@ impl Control {
             }
         }
         self.overview.elders.replace(self.elders.states());
+        if self.elders.hold_nothing() && !self.succession.has_let_go() {
+            self.own_doors();
+        }
         None
     }
 
@@ -369,7 +375,9 @@ impl Control {
         let error = "this process is being stopped".to_owned();
         let refused = Message::Refused { error: error.clone() };
         let _gone = prepared.channel.send(&refused, &[], &[]).await;
-        launched_ends(prepared.launched).await;
+        if let Some(launched) = prepared.launched {
+            let _late = tokio::time::timeout(REAP, launched.abort()).await;
+        }
         self.upgrade_failed(&error);
     }
 
@@ -413,8 +421,8 @@ impl Control {
         let is_released =
             |listener: &mut Listener| released.iter().any(|name| name == listener.name());
         let mut gone: Vec<_> = self.listeners.extract_if(.., is_released).collect();
+        self.manager.forget(&mut gone);
         if !gone.is_empty() {
-            self.manager.forget(&mut gone);
             // It has closed its copies before it was ready.
             self.close_some(gone, std::future::ready(true));
         }
@@ -431,12 +439,29 @@ impl Control {
 
     /// Lets the workers accept again, and the admin listener answer.
     pub(in crate::server) fn open_again(&mut self) {
+        self.bind_again();
         let opened = self.workers.as_mut().map(|workers| workers.open(&self.listeners));
         if let Some(Err(error)) = opened {
             let event = Event::new(Level::Error, "accept_failed").with("error", error.to_string());
             self.events.emit(event);
         }
         self.own_doors();
+    }
+
+    /// Listeners that were closed because the successor had no use for them.
+    fn bind_again(&mut self) {
+        for (listen, secure, name) in named(&self.config) {
+            if self.listeners.iter().any(|listener| listener.name() == name) {
+                continue;
+            }
+            match Listener::bind(listen, secure) {
+                Ok(listener) => self.listeners.push(listener.named(name)),
+                Err(error) => {
+                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
+                    self.events.emit(event.with("error", error.to_string()));
+                }
+            }
+        }
     }
 
     async fn look_after_successor(&mut self) -> Option<Happened> {
@@ -449,9 +474,9 @@ impl Control {
         let out = self.succession.outgoing.as_mut()?;
         if out.serving.is_none() && now >= out.began + LETTING_GO {
             // It does not do what it was let to do.
-            // Its channel ends with it.
-            launched_ends(out.launched.take()).await;
             out.began = now;
+            let error = "it does not accept".to_owned();
+            let _gone = out.words.try_send(Message::Refused { error });
             return None;
         }
         if now >= out.reported + ELDER_REPORT {
@@ -507,7 +532,7 @@ impl Control {
         let in_time = serving.is_none()
             || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
         // It may hang: it must not come back.
-        launched_ends(out.launched.take()).await;
+        let why = end(out.launched.take(), why).await;
         let error = format!("the successor (pid {}) is lost: {why}", out.pid);
         let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
         self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
@@ -545,9 +570,16 @@ impl Control {
     }
 }
 
-async fn launched_ends(launched: Option<Launched>) {
-    if let Some(launched) = launched {
-        let _late = tokio::time::timeout(REAP, launched.abort()).await;
+/// Ends what was started, if it has not ended by itself; how it did says more than that
+/// its channel has.
+async fn end(launched: Option<Launched>, why: String) -> String {
+    let Some(mut launched) = launched else { return why };
+    match tokio::time::timeout(LAST_MOMENT, launched.ended()).await {
+        Ok(ended) => format!("it {ended}"),
+        Err(_) => {
+            let _late = tokio::time::timeout(REAP, launched.abort()).await;
+            why
+        }
     }
 }
 

@@ -122,6 +122,11 @@ impl Elders {
         !self.all.is_empty()
     }
 
+    /// Whether none of them has copies of our listeners any more.
+    pub(in crate::server) fn hold_nothing(&self) -> bool {
+        self.holding.borrow().is_empty()
+    }
+
     /// Tells the youngest that this process accepts.
     pub(in crate::server) async fn say_serving(&self) {
         if let Some(elder) = self.all.values().next_back() {

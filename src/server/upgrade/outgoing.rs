@@ -41,7 +41,8 @@ pub(super) struct Line {
     pub(super) channel: Channel,
     pub(super) departures: mpsc::Receiver<Departure>,
     pub(super) news: mpsc::Sender<News>,
-    /// What we have to say, besides connections. `Bye` is the last word.
+    /// What we have to say, besides connections. `Bye` and `Refused` are the
+    /// last word.
     pub(super) words: mpsc::Receiver<Message>,
     /// The control thread's own.
     pub(super) counters: Arc<Counters>,
@@ -60,6 +61,8 @@ struct Sent {
 enum Over {
     /// All is said.
     Bye,
+    /// We do not want it any more.
+    Refused(String),
     Ended,
     Broken(Broken),
     /// What came is not to be understood now.
@@ -78,6 +81,7 @@ impl std::fmt::Display for Over {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Over::Bye => f.write_str("we have said goodbye"),
+            Over::Refused(error) => f.write_str(error),
             Over::Ended => f.write_str("it has ended"),
             Over::Broken(error) => error.fmt(f),
             Over::OutOfTurn(name) => write!(f, "it said {name} out of turn"),
@@ -128,8 +132,10 @@ impl Line {
                 }
                 Some(message) = self.words.recv() => {
                     self.say(&message).await?;
-                    if matches!(message, Message::Bye(_)) {
-                        return Err(Over::Bye);
+                    match message {
+                        Message::Bye(_) => return Err(Over::Bye),
+                        Message::Refused { error } => return Err(Over::Refused(error)),
+                        _ => {}
                     }
                 }
                 () = std::future::ready(()), if room && !waiting.is_empty() => {

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::handoff::{
-    Channel, Given, Launched, Message, Received, Welcome, launch, message::VERSION,
-};
+use crate::handoff::{Channel, Given, Launched, Message, Received, VERSION, Welcome, launch};
 use crate::limits::{HANDOFF_FDS_MAX, REAP};
 
 /// What a successor is given before it can serve: copies.

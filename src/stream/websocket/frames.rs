@@ -4,6 +4,8 @@
 //! Close. Payloads are counted, whatever an extension has made of them, so that a
 //! message in fragments or compressed passes like any other.
 
+use crate::handoff::MovedFrames;
+
 /// Two octets, a length of eight, a key of four.
 const HEADER_MAX: usize = 14;
 
@@ -56,6 +58,39 @@ enum Closing {
 }
 
 impl Frames {
+    /// Where they stand, for a successor.
+    pub fn moved(&self) -> MovedFrames {
+        let (header, payload, opaque) = match &self.at {
+            At::Header(header, passed) => (header[..*passed].to_vec(), 0, false),
+            At::Payload(left) => (Vec::new(), *left, false),
+            At::Opaque => (Vec::new(), 0, true),
+        };
+        let (closing, closed) = (self.has_closed(), self.has_closed_whole());
+        MovedFrames { header, payload, opaque, closing, closed }
+    }
+
+    /// Those that an elder has followed until now. What cannot be is opaque.
+    pub fn resume(moved: &MovedFrames) -> Self {
+        let mut header = [0; HEADER_MAX];
+        let passed = moved.header.len();
+        let at = match header.get_mut(..passed) {
+            _ if moved.opaque => At::Opaque,
+            Some([]) if moved.payload > 0 => At::Payload(moved.payload),
+            Some(known) if moved.payload == 0 => {
+                known.copy_from_slice(&moved.header);
+                let whole = passed >= header_len(&header, passed);
+                if whole { At::Opaque } else { At::Header(header, passed) }
+            }
+            _ => At::Opaque,
+        };
+        let closing = match (moved.closing, moved.closed) {
+            (false, false) => Closing::Nothing,
+            (_, false) => Closing::Begun,
+            (_, true) => Closing::Whole,
+        };
+        Frames { at, closing }
+    }
+
     /// Follows octets that pass.
     #[inline]
     pub fn pass(&mut self, mut octets: &[u8]) {
@@ -265,6 +300,21 @@ mod tests {
         let mut empty = Frames::default();
         empty.pass(&[0x88, 0]);
         assert!(empty.has_closed_whole() && empty.is_at_boundary());
+    }
+
+    #[test]
+    fn what_a_successor_is_told_that_cannot_be_is_opaque() {
+        let told = |header: &[u8], payload| {
+            let header = header.to_vec();
+            let moved =
+                MovedFrames { header, payload, opaque: false, closing: false, closed: false };
+            Frames::resume(&moved)
+        };
+        assert!(told(&[], 0).is_at_boundary());
+        assert!(!told(&[0x82, 126, 1], 0).is_opaque());
+        for (header, payload) in [(&[0x82, 5][..], 0), (&[0x82], 3), (&[0; 15], 0)] {
+            assert!(told(header, payload).is_opaque(), "{header:?}");
+        }
     }
 
     #[test]
