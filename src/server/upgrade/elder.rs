@@ -220,24 +220,24 @@ impl Control {
 
     /// Copies of everything that a successor may need before it can serve.
     fn offer(&self) -> std::io::Result<Offer> {
-        let given = |kind, name, kept| Given { kind, name, kept };
+        let given = |kind, name, keeper| Given { kind, name, keeper };
         let mut sockets = Vec::new();
         for listener in &self.listeners {
             let fd = listener.as_fd().try_clone_to_owned()?;
             sockets.push((
-                given(GivenKind::Listener, listener.name().to_owned(), listener.is_kept()),
+                given(GivenKind::Listener, listener.name().to_owned(), listener.keeper()),
                 fd,
             ));
         }
         if let Some(admin) = &self.admin {
             let fd = admin.copy.try_clone()?;
             let name = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
-            sockets.push((given(GivenKind::Admin, name, admin.kept), fd));
+            sockets.push((given(GivenKind::Admin, name, admin.keeper), fd));
         }
         if let Some(takeover) = &self.takeover {
             let fd = takeover.as_fd().try_clone_to_owned()?;
             let name = takeover.path().display().to_string();
-            sockets.push((given(GivenKind::Takeover, name, false), fd));
+            sockets.push((given(GivenKind::Takeover, name, None), fd));
         }
         sockets.extend(self.elders.channels()?);
         let overview = &self.overview;
@@ -420,10 +420,8 @@ impl Control {
         let released = std::mem::take(&mut out.released);
         let is_released =
             |listener: &mut Listener| released.iter().any(|name| name == listener.name());
-        let gone: Vec<_> = self.listeners.extract_if(.., is_released).collect();
-        for listener in &gone {
-            self.manager.forget(listener.name());
-        }
+        let mut gone: Vec<_> = self.listeners.extract_if(.., is_released).collect();
+        self.manager.forget(&mut gone);
         if !gone.is_empty() {
             // It has closed its copies before it was ready.
             self.close_some(gone, std::future::ready(true));
