@@ -70,6 +70,10 @@ impl Predecessor {
                 return Ok(());
             };
             match message {
+                Message::Welcome(Welcome { protocol, .. }) if protocol != VERSION => {
+                    let ours = format!("it speaks version {protocol}, this process {VERSION}");
+                    return Err(broken(ours));
+                }
                 Message::Welcome(welcome) => self.welcome = Some(welcome),
                 Message::Sockets { batch, sockets } => {
                     if self.given.len() + sockets.len() > HANDOFF_SOCKETS_MAX {
