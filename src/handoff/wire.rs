@@ -145,23 +145,20 @@ fn check(message: &Message, fds: usize, octets: usize) -> Result<(), Malformed> 
 }
 
 fn octets_of(moved: &Moved) -> Result<usize, Malformed> {
-    if let Some(tunnel) = &moved.tunnel {
-        let (up, down) = (u64::from(tunnel.up.held), u64::from(tunnel.down.held));
-        let texts: u64 = tunnel.request.texts.iter().flatten().map(|text| u64::from(*text)).sum();
-        if up + down + texts != u64::from(moved.octets) {
-            return malformed(format!(
-                "a tunnel holds {up} and {down} octets and {texts} of its request, and comes \
-                 with {}",
-                moved.octets
-            ));
-        }
+    if let Some(tunnel) = &moved.tunnel
+        && tunnel.octets() != Some(moved.octets)
+    {
+        return malformed(format!(
+            "a tunnel holds {} and {} octets, with its texts, and comes with {}",
+            tunnel.up.held, tunnel.down.held, moved.octets
+        ));
     }
     Ok(usize::try_from(moved.octets).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Given, GivenKind, State, Ticket, Welcome};
+    use super::super::message::{Given, GivenKind, Keeper, State, Ticket, Welcome};
     use super::super::moved::tests::{connection, tunnel};
     use super::*;
 
@@ -190,7 +187,11 @@ mod tests {
     fn every_message_comes_back_as_it_was() {
         let counted = vec![(1, [("requests".to_owned(), u64::MAX)].into())];
         let tickets = vec![Ticket { name: [7; 16], secret: [255; 32], since: 1 << 40 }];
-        let given = Given { kind: GivenKind::Listener, name: "127.0.0.1:0".to_owned(), kept: true };
+        let given = Given {
+            kind: GivenKind::Listener,
+            name: "127.0.0.1:0".to_owned(),
+            keeper: Some(Keeper::Store),
+        };
         let names = vec!["unix:/run/\u{e4}.sock".to_owned()];
         for (message, fds, octets) in [
             (Message::Hello { protocol: 1, version: "0.1.0".to_owned(), pid: 7 }, 0, &b""[..]),

@@ -18,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, kill_process, pi
 ///
 /// If there is no such process, or if it is not the parent and has to be.
 pub fn stop_with(number: i32, is_successor: bool) -> io::Result<()> {
-    let pid = Pid::from_raw(number).filter(|_| number > 0);
+    let pid = if number > 0 { Pid::from_raw(number) } else { None };
     let pid = pid.ok_or_else(|| io::Error::other("it is no process"))?;
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| match error {
         Errno::SRCH => io::Error::other(format!("process {number} has ended")),

@@ -16,6 +16,7 @@ use socket2::Socket as RawSocket;
 use super::listener::{Kind, Listener, identity, inheritable};
 use super::plug::Spare;
 use crate::config::Listen;
+use crate::handoff::Keeper;
 
 impl Listener {
     /// The listener that somebody else has opened for this address. What it is bound to
@@ -58,7 +59,7 @@ impl Listener {
                 return Err(io::Error::other(text));
             }
         };
-        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: true, kept: false })
+        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: true, keeper: None })
     }
 
     /// What a listener at this address is called: the address as configured, so that a
@@ -108,19 +109,19 @@ impl Listener {
     /// Whether another process holds the same socket.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.held || self.kept
+        self.held || self.keeper.is_some()
     }
 
-    /// A service manager holds the same socket, whatever becomes of us and of those after
-    /// us, who have to be told.
-    pub fn set_kept(&mut self) {
-        self.kept = true;
+    /// Says how a service manager holds the same socket, whatever becomes of us and of
+    /// those after us, who have to be told.
+    pub fn set_keeper(&mut self, keeper: Option<Keeper>) {
+        self.keeper = keeper;
     }
 
-    /// Whether a service manager holds the same socket.
+    /// How a service manager holds the same socket, if one does.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.kept
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.keeper
     }
 }
 

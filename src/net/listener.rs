@@ -12,6 +12,7 @@ use socket2::{Domain, Socket as RawSocket, TcpKeepalive, Type};
 use super::accept::Acceptor;
 use super::plug::Spare;
 use crate::config::Listen;
+use crate::handoff::Keeper;
 use crate::limits::{BACKLOG, KEEPALIVE_AFTER, KEEPALIVE_EVERY, KEEPALIVE_TIMES};
 
 /// Why a listener could not be bound.
@@ -64,8 +65,8 @@ pub struct Listener {
     pub(super) secure: bool,
     /// Another generation holds the same socket.
     pub(super) held: bool,
-    /// A service manager holds the same socket.
-    pub(super) kept: bool,
+    /// How a service manager holds the same socket, if one does.
+    pub(super) keeper: Option<Keeper>,
 }
 
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Listener {
             Listen::Unix { path, mode } => bind_unix(path, *mode)
                 .map_err(|source| BindError::Unix { path: path.clone(), source })?,
         };
-        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: false, kept: false })
+        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: false, keeper: None })
     }
 
     /// Another descriptor of the same open socket, for the runtime of the
@@ -122,7 +123,7 @@ impl Listener {
             name: self.name.clone(),
             secure: self.secure,
             held: self.held,
-            kept: self.kept,
+            keeper: self.keeper,
         })
     }
 

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use crate::admin::{self, AdminListener};
 use crate::config::Listen;
-use crate::handoff::inherit;
+use crate::handoff::{Keeper, inherit};
 use crate::net::{BindError, Listener, NOT_PASSED};
 use crate::telemetry::{Event, Events, Level};
 
@@ -44,33 +44,26 @@ impl Passed {
         listen: &Listen,
         secure: bool,
     ) -> Result<Vec<Listener>, BindError> {
+        let offers = match listen {
+            Listen::Fd(name) => self.named(name),
+            _ => self.at(listen).into_iter().collect(),
+        };
+        if offers.is_empty() {
+            return Listener::bind(listen, secure).map(|listener| vec![listener]);
+        }
         let refused = |error: io::Error| BindError::Passed {
             listen: listen.to_string(),
             why: error.to_string(),
         };
-        let name = match listen {
-            Listen::Fd(name) => name,
-            _ => {
-                return match self.at(listen) {
-                    Some(fd) => Listener::adopt(listen, secure, fd).map(kept).map_err(refused),
-                    None => Listener::bind(listen, secure),
-                }
-                .map(|listener| vec![listener]);
-            }
+        let name = Listener::name_of(listen);
+        let adopt = |(n, offer): (usize, Offer)| {
+            let mut listener = Listener::adopt(&address(listen, &offer.fd)?, secure, offer.fd)?;
+            listener.set_keeper(Some(keeper(&offer.name)));
+            listener.set_held(false);
+            let number = if n == 0 { String::new() } else { format!("#{}", n + 1) };
+            Ok(listener.named(name.clone() + &number))
         };
-        let found = self.named(name);
-        if found.is_empty() {
-            return Err(BindError::not_passed(listen));
-        }
-        let adopted = found.into_iter().enumerate().map(|(n, offer)| {
-            let no_address = || refused(io::Error::other("it has no address"));
-            let at = offer.at.ok_or_else(no_address)?;
-            let listener = Listener::adopt(&at, secure, offer.fd).map_err(refused)?;
-            let name = listen.to_string();
-            let name = if n == 0 { name } else { format!("{name}#{}", n + 1) };
-            Ok(kept(listener.named(name)))
-        });
-        adopted.collect()
+        offers.into_iter().enumerate().map(|offer| adopt(offer).map_err(refused)).collect()
     }
 
     /// All sockets of this name.
@@ -79,34 +72,31 @@ impl Passed {
     }
 
     /// The socket that is bound there, or was stored by this program for that address.
-    fn at(&mut self, listen: &Listen) -> Option<OwnedFd> {
+    fn at(&mut self, listen: &Listen) -> Option<Offer> {
         let stored = stored_name(&Listener::name_of(listen));
         let fits = |offer: &Offer| {
             offer.name == stored || offer.at.as_ref().is_some_and(|at| is_same_place(at, listen))
         };
         let at = self.0.iter().position(fits)?;
-        Some(self.0.swap_remove(at).fd)
+        Some(self.0.swap_remove(at))
     }
 
     /// The admin listener. Needs a runtime around it.
     pub(super) fn open_admin(&mut self, listen: &Listen) -> io::Result<AdminListener> {
-        let Some((fd, at)) = self.one(listen)? else { return admin::bind(listen) };
-        let mut listener = AdminListener::adopt(&at, fd)?;
-        listener.set_kept();
+        let Some(Offer { name, fd, .. }) = self.one(listen)? else { return admin::bind(listen) };
+        let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd)?;
+        listener.set_keeper(Some(keeper(&name)));
         Ok(listener)
     }
 
     /// The one socket of an admin listener, where its address names or finds one.
-    fn one(&mut self, listen: &Listen) -> io::Result<Option<(OwnedFd, Listen)>> {
-        let Listen::Fd(name) = listen else {
-            return Ok(self.at(listen).map(|fd| (fd, listen.clone())));
-        };
+    fn one(&mut self, listen: &Listen) -> io::Result<Option<Offer>> {
+        let Listen::Fd(name) = listen else { return Ok(self.at(listen)) };
         let mut found = self.named(name);
         match (found.pop(), found.is_empty()) {
-            (Some(Offer { fd, at: Some(at), .. }), true) => Ok(Some((fd, at))),
-            (Some(_), true) => Err(io::Error::other("it has no address")),
             (Some(_), false) => Err(io::Error::other("there are several of this name")),
             (None, _) => Err(io::Error::other(NOT_PASSED)),
+            (one, true) => Ok(one),
         }
     }
 
@@ -135,9 +125,17 @@ pub(super) fn stored_name(listener: &str) -> String {
     STORED.chars().chain(listener.chars().map(fits)).collect()
 }
 
-fn kept(mut listener: Listener) -> Listener {
-    listener.set_kept();
-    listener
+/// How the manager holds what it has passed under this name.
+fn keeper(name: &str) -> Keeper {
+    if name.starts_with(STORED) { Keeper::Store } else { Keeper::Unit }
+}
+
+/// The address of a socket for `listen`; where that is a name, the socket's own.
+pub(super) fn address(listen: &Listen, fd: &OwnedFd) -> io::Result<Listen> {
+    match listen {
+        Listen::Fd(_) => bound(fd).ok_or_else(|| io::Error::other("it has no address")),
+        _ => Ok(listen.clone()),
+    }
 }
 
 /// Where a socket is bound, if it is one with an address.
@@ -189,7 +187,7 @@ mod tests {
         let error = passed.open(&fd("web"), true).unwrap_err().to_string();
         assert!(error.starts_with("cannot listen on fd:web: systemd"), "{error}");
         let by_address = passed.open(&two, false).unwrap();
-        assert!(by_address[0].is_held() && by_address[0].name() == two.to_string());
+        assert!(by_address[0].is_held() && by_address[0].keeper() == Some(Keeper::Unit));
         assert!(passed.0.is_empty());
     }
 
@@ -213,10 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stored_comes_back_for_its_address_whatever_port_it_has() {
+        let (socket, _) = tcp();
+        let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+        assert_eq!(stored_name(&Listener::name_of(&listen)), "ebbtide/127.0.0.1=0");
+        let mut passed = passed([("ebbtide/127.0.0.1=0", socket)]);
+        let listeners = passed.open(&listen, false).unwrap();
+        assert_eq!(listeners[0].keeper(), Some(Keeper::Store));
+        assert_eq!(stored_name("unix:/run/\u{fc} s"), "ebbtide/unix=/run/==s");
+    }
+
+    #[test]
     fn an_admin_listener_is_one_socket() {
         let ((first, one), (second, _), (third, three)) = (tcp(), tcp(), tcp());
         let mut passed = passed([("a", first), ("b", second), ("b", third)]);
-        assert_eq!(passed.one(&fd("a")).unwrap().unwrap().1, one);
+        assert_eq!(passed.one(&fd("a")).unwrap().unwrap().at, Some(one));
         assert!(passed.one(&fd("a")).unwrap_err().to_string().contains("systemd"));
         assert!(passed.one(&fd("b")).unwrap_err().to_string().contains("several"));
         assert!(passed.one(&three).unwrap().is_none(), "it was among the several");

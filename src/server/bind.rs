@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::activation::{Passed, bound};
+use super::activation::{Passed, address};
 use super::start::StartError;
 use super::upgrade::predecessor::{Inherited, Predecessor};
 use crate::admin::AdminListener;
@@ -67,31 +67,18 @@ pub(super) fn bind(
 fn adopt(listen: &Listen, secure: bool, inherited: Inherited) -> Result<Listener, StartError> {
     let what = "adopt a listener of the running process";
     let refused = |source| StartError::System { what, source };
-    let Inherited { fd, kept } = inherited;
-    let at = place(listen, bound(&fd)).map_err(refused)?;
+    let Inherited { fd, keeper } = inherited;
+    let at = address(listen, &fd).map_err(refused)?;
     let mut listener = Listener::adopt(&at, secure, fd).map_err(refused)?;
-    if kept {
-        listener.set_kept();
-    }
+    listener.set_keeper(keeper);
     Ok(listener)
 }
 
 fn adopt_admin(listen: &Listen, inherited: Inherited) -> io::Result<AdminListener> {
-    let Inherited { fd, kept } = inherited;
-    let at = place(listen, bound(&fd))?;
-    let mut listener = AdminListener::adopt(&at, fd)?;
-    if kept {
-        listener.set_kept();
-    }
+    let Inherited { fd, keeper } = inherited;
+    let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd)?;
+    listener.set_keeper(keeper);
     Ok(listener)
-}
-
-/// The address of a listener, which a name does not say.
-fn place(listen: &Listen, bound: Option<Listen>) -> io::Result<Listen> {
-    match listen {
-        Listen::Fd(_) => bound.ok_or_else(|| io::Error::other("it has no address")),
-        _ => Ok(listen.clone()),
-    }
 }
 
 /// Every listener of a configuration, whether its clients speak TLS, and its name.

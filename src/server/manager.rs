@@ -10,6 +10,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use super::activation::stored_name;
 use super::overview::Overview;
 use crate::drain::Deadline;
+use crate::handoff::Keeper;
 use crate::lifecycle::notify::{Environment, Notifier, Vitals};
 use crate::net::Listener;
 use crate::serve::Delivery;
@@ -58,17 +59,24 @@ impl Manager {
     /// (`systemd.store`). To be called when the process serves and at each beat: a successor
     /// is not listened to before it is the main process.
     pub(super) fn store(&mut self, wanted: bool, listeners: &mut [Listener]) {
-        for listener in listeners.iter_mut().filter(|listener| wanted && !listener.is_kept()) {
+        let missing = |listener: &&mut Listener| wanted && listener.keeper().is_none();
+        for listener in listeners.iter_mut().filter(missing) {
             if self.notifier.store(&stored_name(listener.name()), listener.as_fd()) {
-                listener.set_kept();
+                listener.set_keeper(Some(Keeper::Store));
             }
         }
     }
 
-    /// Has the manager close its copy of a listener that is no longer configured, which
-    /// its elder has stored.
-    pub(super) fn forget(&mut self, listener: &str) {
-        self.notifier.forget(&stored_name(listener));
+    /// Has the manager close its copies of listeners that are not used any more, so that
+    /// they can be closed without a reset. Only the main process can: from any other one
+    /// they stay with the manager.
+    pub(super) fn forget(&mut self, listeners: &mut [Listener]) {
+        let stored = |listener: &&mut Listener| listener.keeper() == Some(Keeper::Store);
+        for listener in listeners.iter_mut().filter(stored) {
+            if self.notifier.forget(&stored_name(listener.name())) {
+                listener.set_keeper(None);
+            }
+        }
     }
 
     /// Asks every worker that has answered the last question, and says whether none

@@ -15,3 +15,4 @@ mod service;
 mod socket;
 mod store;
 mod units;
+mod upgrade;

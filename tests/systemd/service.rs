@@ -73,7 +73,7 @@ impl Plan {
         let mut units = vec![(UNIT, unit)];
         units.extend(self.units);
         let manager = Manager::start(&units);
-        Service { manager, place: self.place, log, admin, _dir: dir }
+        Service { manager, place: self.place, log, _dir: dir }
     }
 
     /// Starts the service.
@@ -120,7 +120,6 @@ pub(crate) struct Service {
     pub(crate) manager: Manager,
     pub(crate) place: Place,
     log: PathBuf,
-    pub(crate) admin: PathBuf,
     _dir: tempfile::TempDir,
 }
 

@@ -175,11 +175,15 @@ impl Notifier {
         sent.is_ok()
     }
 
-    /// Has the manager close what it was given under this name.
-    pub fn forget(&mut self, name: &str) {
-        let text = format!("FDSTOREREMOVE=1\nFDNAME={name}");
-        let notice = self.policy.speaks().then_some(Notice { text, essential: true });
-        self.say(notice);
+    /// Has the manager close what it was given under this name; says whether it listens.
+    pub fn forget(&mut self, name: &str) -> bool {
+        let speaks = self.socket.is_some() && self.policy.speaks();
+        let text = format!(
+            "FDSTOREREMOVE=1
+FDNAME={name}"
+        );
+        self.say(speaks.then_some(Notice { text, essential: true }));
+        speaks
     }
 
     /// Before the process ends: tries to say what is still to be said.

@@ -33,7 +33,7 @@ pub(in crate::server) struct Left {
     pub(super) departures: mpsc::Receiver<Departure>,
     /// What is still ours.
     pub(super) ours: Vec<Departure>,
-    pub(super) why: String,
+    pub(super) over: Over,
 }
 
 /// The channel to the successor, and what is on its way.
@@ -58,7 +58,7 @@ struct Sent {
 }
 
 /// Why no more can go over.
-enum Over {
+pub(in crate::server) enum Over {
     /// All is said.
     Bye,
     /// We do not want it any more.
@@ -107,7 +107,7 @@ impl Line {
         }
         let unsent = waiting.into_iter();
         let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
-        Left { departures: self.departures, ours, why: over.to_string() }
+        Left { departures: self.departures, ours, over }
     }
 
     async fn drive(
