@@ -344,6 +344,10 @@ pub const ELDER_REPORT: Duration = Duration::from_millis(200);
 /// How long an elder that is empty stays, in case its successor dies at once.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
+/// Turns of the control thread in which the admin listener's connections see that they
+/// are over.
+pub const SETTLING_TURNS: u32 = 8;
+
 /// How long elders may take to close their copies of listeners.
 pub const RELEASE: Duration = Duration::from_secs(1);
 
@@ -397,8 +401,15 @@ pub const NOTICES_MAX: usize = 16;
 /// How soon it is tried again.
 pub const NOTICE_RETRY: Duration = Duration::from_millis(50);
 
+/// Octets of the name that a service manager gives a descriptor.
+pub const FD_NAME_MAX: usize = 255;
+
 /// Octets that a writable pipe takes at once: the least that POSIX allows.
 pub const PIPE_BUF: usize = 512;
+
+/// Octets that Linux writes to a pipe, or to a unix socket, without another writer's in
+/// between (pipe(7)).
+pub const LINES_TOGETHER: usize = 4096;
 
 /// How long workers may take to write down what a third signal ends.
 pub const LAST_MOMENT: Duration = Duration::from_millis(200);

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ebbtide::cli::{self, Command, DemoArgs, RunArgs, StatusArgs, UpgradeArgs};
 use ebbtide::handoff::launch;
+use ebbtide::lifecycle::parent;
 use ebbtide::limits::LAST_WORDS;
 use ebbtide::telemetry::{Event, Events, Level};
 use ebbtide::{admin, config, demo, server};
@@ -36,7 +37,7 @@ fn run(args: &RunArgs) -> ExitCode {
         }
     };
     if let Some(parent) = args.stop_with_parent
-        && let Err(error) = stop_with_parent(parent)
+        && let Err(error) = parent::stop_with(parent, is_successor())
     {
         return refuse(
             "start_failed",
@@ -60,16 +61,9 @@ fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-/// Asks the kernel for a SIGTERM when whoever started this process ends.
-fn stop_with_parent(parent: i32) -> std::io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
-    // Of one who has ended before that we are told nothing.
-    let current = rustix::process::getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
-    if current != parent {
-        let text = format!("the parent of this process is {current}, not {parent}");
-        return Err(std::io::Error::other(text));
-    }
-    Ok(())
+/// Whether an elder has started this process.
+fn is_successor() -> bool {
+    std::env::var_os(launch::HANDOFF).is_some()
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {

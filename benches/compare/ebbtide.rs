@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::program::{Program, Setting, Variant};
+use crate::program::{ADMIN, Program, Setting, Variant};
 use crate::support::Error;
 use crate::support::proxy::Launch;
 
@@ -18,7 +18,11 @@ pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Comman
         scheme: if setting.variant == Variant::Grpc { "h2c://" } else { "" },
         ..Launch::plain(&program.path, setting.upstream)
     };
-    Ok(launch.command())
+    let mut command = launch.command();
+    if setting.variant == Variant::Replaced {
+        command.arg("--admin").arg(format!("unix:{}", setting.directory.join(ADMIN).display()));
+    }
+    Ok(command)
 }
 
 /// Its TLS library and the version of it.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::program::{Program, Setting, Variant};
+use crate::program::{LEFT_S, Program, Setting, Variant};
 use crate::support::Error;
 
 /// More than any row opens. It wants two descriptors for each, and is told below to be
@@ -40,9 +40,13 @@ pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Comman
         _ => String::new(),
     };
     let proto = if *variant == Variant::Grpc { " proto h2" } else { "" };
+    let left = match variant {
+        Variant::Replaced => format!("    hard-stop-after {LEFT_S}s\n"),
+        _ => String::new(),
+    };
     let text = format!(
         "global
-    nbthread 1
+{left}    nbthread 1
     maxconn {CONNECTIONS}
     no strict-limits
 defaults
@@ -72,7 +76,7 @@ backend app
     let config = directory.join("haproxy.cfg");
     fs::write(&config, text)?;
     let mut command = Command::new(&program.path);
-    if *variant == Variant::Mastered {
+    if matches!(variant, Variant::Mastered | Variant::Replaced) {
         command.arg("-W");
     }
     command.args(["-db", "-f"]).arg(config);

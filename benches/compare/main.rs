@@ -91,6 +91,12 @@ enum Row {
     Restarts,
     /// What clients lose when a peer reloads.
     Reloads,
+    /// What clients lose when the binary is replaced, and whose connections are ended.
+    Upgrade,
+    /// How long 10,000 idle connections take to move to a successor.
+    MoveIdle,
+    /// What a client sees of an upgrade at 1,000 requests a second.
+    UpgradePause,
 }
 
 /// Measures ebbtide beside other proxies.
@@ -118,7 +124,13 @@ struct Options {
     /// Idle connections held for `retire`; fewer if the descriptor limit asks for it.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     retired: usize,
-    /// Stops, restarts and reloads under load, of each proxy.
+    /// Idle connections held for `move-idle`; fewer if the descriptor limit asks for it.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    moved: usize,
+    /// Runs of `upgrade-pause`, each with an upgrade and without.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pauses: usize,
+    /// Stops, restarts, reloads and upgrades under load, of each proxy.
     #[arg(long, value_name = "N", default_value_t = 20)]
     stops: usize,
     /// Few rounds, to see that everything works. Its figures are not to be quoted.
@@ -152,6 +164,14 @@ impl Options {
 
     fn times(&self) -> usize {
         if self.quick { QUICK_TIMES } else { TIMES }
+    }
+
+    fn moved(&self) -> usize {
+        if self.quick { self.moved.min(QUICK_HELD) } else { self.moved }
+    }
+
+    fn pauses(&self) -> usize {
+        if self.quick { QUICK_TIMES } else { self.pauses }
     }
 
     fn tunnels(&self) -> usize {
@@ -262,5 +282,8 @@ fn measure(row: Row, field: &Field, options: &Options) -> Result<Section, Error>
         Row::Stops => drain::measure(field, Deed::Stop, options.stops()),
         Row::Restarts => drain::measure(field, Deed::Restart, options.stops()),
         Row::Reloads => drain::measure(field, Deed::Reload, options.stops()),
+        Row::Upgrade => drain::measure_upgrade(field, options.stops()),
+        Row::MoveIdle => drain::measure_moving(field, options.moved(), options.times()),
+        Row::UpgradePause => drain::measure_pause(field, options.pauses()),
     }
 }

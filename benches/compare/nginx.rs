@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::program::{LOG, Program, Setting, Variant};
+use crate::program::{LEFT_S, LOG, Program, Setting, Variant};
 use crate::support::Error;
 
 /// The first version that is told of HTTP/2 by a directive of its own, and then knows it
@@ -41,7 +41,7 @@ impl Passing {
         };
         // As nginx's own manual has it, with longer than any row waits.
         let (connection, upgrade) = match variant {
-            Variant::Upgrading => (
+            Variant::Upgrading | Variant::Replaced => (
                 "$connection_upgrade",
                 "proxy_set_header Upgrade $http_upgrade; proxy_read_timeout 1h;",
             ),
@@ -66,9 +66,15 @@ pub(crate) fn command(program: &Program, setting: &Setting<'_>) -> Result<Comman
         Variant::Unbuffered => "proxy_request_buffering off; proxy_max_temp_file_size 0;",
         _ => "",
     };
+    // In the foreground it does not let itself be replaced.
+    let (daemon, left) = match variant {
+        Variant::Replaced => ("on", format!("worker_shutdown_timeout {LEFT_S}s;")),
+        _ => ("off", String::new()),
+    };
     let Passing { pass, set, connection, upgrade } = Passing::of(*variant);
     let text = format!(
-        r#"daemon off;
+        r#"daemon {daemon};
+{left}
 worker_processes 1;
 user root;
 pid nginx.pid;

@@ -94,11 +94,21 @@ pub(crate) enum Variant {
     Upgrading,
     /// Before an application that speaks HTTP/2 in clear text.
     Grpc,
+    /// As an upgrade of the binary needs it: nginx in the background, HAProxy under its
+    /// master, ebbtide with an admin socket; WebSockets are passed on, and the peers give
+    /// what is left in an old process [`LEFT_S`] seconds.
+    Replaced,
 }
 
 /// The access log, in the directory of the program. What HAProxy and ebbtide write to
 /// their standard output ends there too.
 pub(crate) const LOG: &str = "access.log";
+
+/// ebbtide's admin socket, in the directory of the program.
+pub(crate) const ADMIN: &str = "admin.sock";
+
+/// Seconds after which a peer's old process ends what it still has.
+pub(crate) const LEFT_S: u64 = 10;
 
 impl Program {
     /// Asks a peer what it is.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,6 +37,11 @@ impl Running {
                 .map_err(|error| format!("{}: {error}\n{}", prepared.name, prepared.messages()))?;
         }
         Ok(Self { process, doors, directory: prepared.directory })
+    }
+
+    /// What it was given, and what it writes.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// How many octets its access log has.

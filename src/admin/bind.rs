@@ -11,6 +11,7 @@ use socket2::{Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
+use crate::handoff::Keeper;
 use crate::handoff::path::{self, SocketFile};
 
 /// The permission bits of the socket, unless the configuration gives others.
@@ -21,6 +22,8 @@ const BACKLOG: i32 = 128;
 #[derive(Debug)]
 pub struct AdminListener {
     pub(super) kind: Kind,
+    /// How a service manager holds the same socket, if one does.
+    keeper: Option<Keeper>,
 }
 
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl AdminListener {
             }
             _ => return Err(io::Error::other("it listens at another address")),
         };
-        Ok(AdminListener { kind })
+        Ok(AdminListener { kind, keeper: None })
     }
 
     /// Another descriptor of the same socket, for a successor.
@@ -79,9 +82,24 @@ impl AdminListener {
         }
     }
 
+    /// Says how a service manager holds the same socket, whatever becomes of us and of
+    /// those after us, who have to be told. Then its path is never ours.
+    pub fn set_keeper(&mut self, keeper: Option<Keeper>) {
+        self.leave();
+        self.keeper = keeper;
+    }
+
+    /// How a service manager holds the same socket, if one does.
+    #[must_use]
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.keeper
+    }
+
     /// The path is ours: it goes with the listener.
     pub(super) fn own(&mut self) {
-        if let Kind::Unix { file, .. } = &mut self.kind {
+        if let Kind::Unix { file, .. } = &mut self.kind
+            && self.keeper.is_none()
+        {
             file.own();
         }
     }
@@ -102,9 +120,10 @@ pub fn bind(listen: &Listen) -> io::Result<AdminListener> {
             listener.set_nonblocking(true)?;
             Kind::Tcp(TcpListener::from_std(listener)?)
         }
+        Listen::Fd(_) => return Err(io::Error::other("only systemd can open it")),
         Listen::Unix { path, mode } => bind_unix(path, mode.unwrap_or(MODE))?,
     };
-    Ok(AdminListener { kind })
+    Ok(AdminListener { kind, keeper: None })
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Kind> {

@@ -62,9 +62,9 @@ that all listeners are bound.";
 pub(super) const LISTEN: &str = "\
 Listen here; may be repeated [key: listen]
 
-HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, or unix:PATH[,mode=0660]. HOST is an IP address \
-or localhost. With port 0 the kernel chooses; the address is in the log. Replaces the list of any \
-other source.";
+HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, unix:PATH[,mode=0660], or fd:NAME. HOST is an IP \
+address or localhost. With port 0 the kernel chooses; the address is in the log. fd:NAME is every \
+socket that systemd has opened under that name. Replaces the list of any other source.";
 
 /// About `--tls-listen`.
 pub(super) const TLS_LISTEN: &str = "\

@@ -127,8 +127,8 @@ pub struct RunArgs {
 
     /// Stop, as on SIGTERM, when the process with this number ends, which started this one
     ///
-    /// More exactly: when the thread ends that started it; Linux tells of no other. It is
-    /// an error if the parent is another process by now. In a shell: --stop-with-parent $$
+    /// It is an error if the parent is another process by now; a successor, which takes over
+    /// from an elder, ends with the same process as the elder. In a shell: --stop-with-parent $$
     #[arg(long, value_name = "PID")]
     pub stop_with_parent: Option<i32>,
 }

@@ -72,6 +72,7 @@ fn duplicates(builder: &mut Builder) {
             Listen::Tcp(address) if address.port() == 0 => continue,
             Listen::Tcp(address) => address.to_string(),
             Listen::Unix { path, .. } => path.display().to_string(),
+            Listen::Fd(_) => listen.to_string(),
         };
         if !seen.insert(place) {
             twice.push((key, format!("{listen} is listened on twice")));
@@ -225,7 +226,9 @@ pub(super) fn warnings(config: &Config) -> Vec<Warning> {
             warn("route.path", format!("{route}: nothing is said of it, so it has no effect"));
         }
     }
-    if !config.admin_names.is_empty() && !matches!(config.admin, Some(Listen::Tcp(_))) {
+    if !config.admin_names.is_empty()
+        && !matches!(config.admin, Some(Listen::Tcp(_) | Listen::Fd(_)))
+    {
         warn("admin_names", "there is no TCP admin listener: it has no effect".to_owned());
     }
     if config.tls.listen.is_empty() && !config.tls.cert.is_empty() {

@@ -97,6 +97,7 @@ impl Draft {
                 event_stream: EventStream::default(),
                 stop: Plan::default(),
                 upgrade: Upgrade::default(),
+                store: false,
                 log: Log { access: AccessFormat::Off, query: false },
                 routes: Routes::default(),
             },

@@ -216,7 +216,8 @@ impl Form {
     /// What would have been allowed, to end a sentence with.
     pub(super) fn allowed(&self) -> String {
         const SUCH: &str = "such as 500ms, 30s, 1m30s, or a number of seconds";
-        const LISTEN: &str = "HOST:PORT, :PORT, [::1]:PORT, unix:PATH or unix:PATH,mode=0660";
+        const LISTEN: &str =
+            "HOST:PORT, :PORT, [::1]:PORT, unix:PATH, unix:PATH,mode=0660 or fd:NAME";
         match *self {
             Self::Listeners(_) => format!("addresses to listen on: {LISTEN}"),
             Self::Listener(_) => format!("an address to listen on: {LISTEN}"),

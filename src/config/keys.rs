@@ -90,7 +90,7 @@ const GENERAL: &[Key] = &[
         Unset(":8080"),
         Listeners(|d, v| d.config.listen = v),
         "Where clients connect; at least one, here or in tls.listen. HOST:PORT, :PORT (all IPv4 addresses), [::]:PORT, \
-         or unix:PATH[,mode=0660].",
+         unix:PATH[,mode=0660], or fd:NAME: what systemd has opened under that name.",
     ),
     key(
         "admin",
@@ -428,6 +428,13 @@ const GENERAL: &[Key] = &[
         TimeOrOff { least: SOME, set: |d, v| d.config.event_stream.retry = v },
         "The least time that clients of an event stream are asked to wait, by a last retry line, \
          when a stop ends it; each is told a time up to twice that. Or off.",
+    ),
+    key(
+        "systemd.store",
+        Is("false"),
+        Flag(|d, v| d.config.store = v),
+        "Whether systemd keeps copies of the listeners, so that even a crash or a restart refuses \
+         nobody. The unit needs FileDescriptorStoreMax; whoever waits when it is stopped is reset.",
     ),
     key(
         "log.access",

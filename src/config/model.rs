@@ -45,6 +45,8 @@ pub struct Config {
     pub stop: Plan,
     /// `[upgrade]` and `[drain.upgrade]`
     pub upgrade: Upgrade,
+    /// Whether the service manager keeps copies of the listeners (`systemd.store`).
+    pub store: bool,
     /// `[log]`
     pub log: Log,
     /// `[[route]]`
@@ -63,6 +65,8 @@ pub enum Listen {
         /// The permission bits set on it, if given.
         mode: Option<u32>,
     },
+    /// `fd:NAME`: what the service manager has opened under this name.
+    Fd(String),
 }
 
 /// An app server: where it listens and what it speaks.

@@ -18,6 +18,7 @@ impl fmt::Display for Listen {
             Self::Unix { path, mode: Some(mode) } => {
                 write!(f, "unix:{},mode={mode:04o}", path.display())
             }
+            Self::Fd(name) => write!(f, "fd:{name}"),
         }
     }
 }

@@ -160,7 +160,7 @@ pub(super) fn flag(text: &str) -> Parsed<bool> {
     text.parse().map_err(|_| Refused::FORM)
 }
 
-/// Where to listen: `HOST:PORT`, `:PORT`, `[::1]:PORT`, `unix:PATH[,mode=0660]`.
+/// Where to listen: `HOST:PORT`, `:PORT`, `[::1]:PORT`, `unix:PATH[,mode=0660]`, `fd:NAME`.
 ///
 /// A listener is an address, never a name that would have to be resolved;
 /// `localhost` stands for 127.0.0.1. `:PORT` is every IPv4 address, `0.0.0.0`:
@@ -174,6 +174,9 @@ pub(super) fn listen(text: &str) -> Parsed<Listen> {
         };
         return Ok(Listen::Unix { path: socket_path(path)?, mode });
     }
+    if let Some(name) = text.strip_prefix("fd:") {
+        return fd_name(name).map(Listen::Fd);
+    }
     let (host, port) = host_and_port(text)?;
     let address = match host {
         Host::None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -184,6 +187,17 @@ pub(super) fn listen(text: &str) -> Parsed<Listen> {
         })?),
     };
     Ok(Listen::Tcp(SocketAddr::new(address, port)))
+}
+
+/// The name that a service manager gives a socket (FileDescriptorName=).
+fn fd_name(text: &str) -> Parsed<String> {
+    let fits = |octet: u8| octet.is_ascii_graphic() && octet != b':';
+    if text.is_empty() || text.len() > limits::FD_NAME_MAX || !text.bytes().all(fits) {
+        return Err(Refused::because(
+            "a socket's name has 1 to 255 visible ASCII letters, no colon",
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// Permission bits in octal.
@@ -389,6 +403,8 @@ mod tests {
             ("unix:/run/e.sock", unix("/run/e.sock", None)),
             ("unix:/run/e.sock,mode=0660", unix("/run/e.sock", Some(0o660))),
             ("unix:a,b,mode=600", unix("a,b", Some(0o600))),
+            ("fd:web", Listen::Fd("web".to_owned())),
+            ("fd:80", Listen::Fd("80".to_owned())),
         ] {
             assert_eq!(listen(text), Ok(want), "{text}");
         }
@@ -407,6 +423,9 @@ mod tests {
             "unix:a,mode=0999",
             "unix:a,mode=1777",
             "unix:a,mode=",
+            "fd:",
+            "fd:a:b",
+            "fd:a b",
             &long,
         ] {
             assert!(listen(text).is_err(), "{text}");

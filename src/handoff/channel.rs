@@ -262,7 +262,7 @@ mod tests {
     }
 
     fn sockets(n: usize) -> Message {
-        let given = Given { kind: GivenKind::Elder, name: "1".to_owned() };
+        let given = Given { kind: GivenKind::Elder, name: "1".to_owned(), keeper: None };
         Message::Sockets { batch: 1, sockets: vec![given; n] }
     }
 

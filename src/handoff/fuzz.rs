@@ -26,6 +26,14 @@ mod tests {
         for seed in std::fs::read_dir(seeds).unwrap() {
             let octets = std::fs::read(seed.unwrap().path()).unwrap();
             super::message(&octets);
+            for place in 0..octets.len() {
+                let mut touched = octets.clone();
+                for bit in 0..8 {
+                    touched[place] ^= 1 << bit;
+                    super::message(&touched);
+                }
+                super::message(&octets[..place]);
+            }
             let packet = octets.split_first().map(|(fds, rest)| (usize::from(*fds), rest));
             understood +=
                 usize::from(packet.is_some_and(|(fds, rest)| super::decode(rest, fds).is_ok()));

@@ -158,6 +158,19 @@ pub struct Given {
     pub kind: GivenKind,
     /// A listener by its address as configured; an elder by its generation.
     pub name: String,
+    /// Who holds it, too, and goes on when the last generation has ended.
+    #[serde(default)]
+    pub keeper: Option<Keeper>,
+}
+
+/// How a service manager holds a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeper {
+    /// For a socket unit, which has opened it.
+    Unit,
+    /// In the descriptor store, where we have put it and can take it out.
+    Store,
 }
 
 /// What a socket that is handed over is.

@@ -35,7 +35,9 @@ pub mod wire;
 pub use batch::{Batch, parcels};
 pub use channel::{Broken, Channel, Received};
 pub use launch::{Launched, launch};
-pub use message::{Gauge, Given, GivenKind, Message, State, Tally, Ticket, Welcome};
+pub use message::{
+    Gauge, Given, GivenKind, Keeper, Message, State, Tally, Ticket, VERSION, Welcome,
+};
 pub use moved::{Moved, MovedFrames, MovedRequest, MovedTunnel, MovedWay, Parcel, Transport};
 pub use takeover::Takeover;
 pub use watch::watch;

@@ -158,7 +158,7 @@ fn octets_of(moved: &Moved) -> Result<usize, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Given, GivenKind, State, Ticket, Welcome};
+    use super::super::message::{Given, GivenKind, Keeper, State, Ticket, Welcome};
     use super::super::moved::tests::{connection, tunnel};
     use super::*;
 
@@ -187,7 +187,11 @@ mod tests {
     fn every_message_comes_back_as_it_was() {
         let counted = vec![(1, [("requests".to_owned(), u64::MAX)].into())];
         let tickets = vec![Ticket { name: [7; 16], secret: [255; 32], since: 1 << 40 }];
-        let given = Given { kind: GivenKind::Listener, name: "127.0.0.1:0".to_owned() };
+        let given = Given {
+            kind: GivenKind::Listener,
+            name: "127.0.0.1:0".to_owned(),
+            keeper: Some(Keeper::Store),
+        };
         let names = vec!["unix:/run/\u{e4}.sock".to_owned()];
         for (message, fds, octets) in [
             (Message::Hello { protocol: 1, version: "0.1.0".to_owned(), pid: 7 }, 0, &b""[..]),

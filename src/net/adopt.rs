@@ -16,6 +16,7 @@ use socket2::Socket as RawSocket;
 use super::listener::{Kind, Listener, identity, inheritable};
 use super::plug::Spare;
 use crate::config::Listen;
+use crate::handoff::Keeper;
 
 impl Listener {
     /// The listener that somebody else has opened for this address. What it is bound to
@@ -53,8 +54,12 @@ impl Listener {
                 let path = bound.as_pathname().unwrap_or(path).to_path_buf();
                 Kind::Unix { socket: UnixListener::from(OwnedFd::from(socket)), path, identity }
             }
+            Listen::Fd(_) => {
+                let text = "what a service manager has opened is known by its own address";
+                return Err(io::Error::other(text));
+            }
         };
-        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: true })
+        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: true, keeper: None })
     }
 
     /// What a listener at this address is called: the address as configured, so that a
@@ -65,6 +70,7 @@ impl Listener {
             Listen::Tcp(address) => address.to_string(),
             // The mode is not who it is.
             Listen::Unix { path, .. } => format!("unix:{}", path.display()),
+            Listen::Fd(_) => listen.to_string(),
         }
     }
 
@@ -94,7 +100,7 @@ impl Listener {
         self
     }
 
-    /// Says whether another process holds the same socket: then closing it only closes
+    /// Says whether another generation holds the same socket: then closing it only closes
     /// our copy and leaves the queue to that one.
     pub fn set_held(&mut self, held: bool) {
         self.held = held;
@@ -103,7 +109,19 @@ impl Listener {
     /// Whether another process holds the same socket.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.held
+        self.held || self.keeper.is_some()
+    }
+
+    /// Says how a service manager holds the same socket, whatever becomes of us and of
+    /// those after us, who have to be told.
+    pub fn set_keeper(&mut self, keeper: Option<Keeper>) {
+        self.keeper = keeper;
+    }
+
+    /// How a service manager holds the same socket, if one does.
+    #[must_use]
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.keeper
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Closed {
 /// those who wait: then until `patience` is over. What another process holds, too
 /// ([`Listener::is_held`]), is closed at once and its queue left to that one.
 pub async fn close(mut listener: Listener, taker: impl Taker, patience: Deadline) -> Closed {
-    if listener.held {
+    if listener.is_held() {
         return Closed { way: Way::Shared, accepted: 0, reset: 0 };
     }
     let mut spare = match &mut listener.kind {

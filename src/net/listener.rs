@@ -12,6 +12,7 @@ use socket2::{Domain, Socket as RawSocket, TcpKeepalive, Type};
 use super::accept::Acceptor;
 use super::plug::Spare;
 use crate::config::Listen;
+use crate::handoff::Keeper;
 use crate::limits::{BACKLOG, KEEPALIVE_AFTER, KEEPALIVE_EVERY, KEEPALIVE_TIMES};
 
 /// Why a listener could not be bound.
@@ -25,6 +26,14 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// A socket of the service manager's.
+    #[error("cannot listen on {listen}: {why}")]
+    Passed {
+        /// The address asked for.
+        listen: String,
+        /// Why.
+        why: String,
+    },
     /// A unix socket.
     #[error("cannot listen on unix:{}", path.display())]
     Unix {
@@ -35,6 +44,17 @@ pub enum BindError {
     },
 }
 
+/// Why there is no listener at `fd:NAME`.
+pub const NOT_PASSED: &str = "systemd has opened no socket of this name for this process (in a \
+                              socket unit: FileDescriptorName=)";
+
+impl BindError {
+    /// What is opened by the service manager cannot be bound here.
+    pub fn not_passed(listen: &Listen) -> Self {
+        BindError::Passed { listen: listen.to_string(), why: NOT_PASSED.to_owned() }
+    }
+}
+
 /// A bound listening socket. Dropping it closes this process's copy at once;
 /// [`super::close()`] does it without resetting anybody.
 #[derive(Debug)]
@@ -43,8 +63,10 @@ pub struct Listener {
     /// What a successor finds it by.
     pub(super) name: String,
     pub(super) secure: bool,
-    /// Another process holds the same socket.
+    /// Another generation holds the same socket.
     pub(super) held: bool,
+    /// How a service manager holds the same socket, if one does.
+    pub(super) keeper: Option<Keeper>,
 }
 
 #[derive(Debug)]
@@ -70,10 +92,11 @@ impl Listener {
             Listen::Tcp(address) => {
                 bind_tcp(*address).map_err(|source| BindError::Tcp { address: *address, source })?
             }
+            Listen::Fd(_) => return Err(BindError::not_passed(listen)),
             Listen::Unix { path, mode } => bind_unix(path, *mode)
                 .map_err(|source| BindError::Unix { path: path.clone(), source })?,
         };
-        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: false })
+        Ok(Listener { kind, name: Listener::name_of(listen), secure, held: false, keeper: None })
     }
 
     /// Another descriptor of the same open socket, for the runtime of the
@@ -95,7 +118,13 @@ impl Listener {
                 Kind::Unix { socket: socket.try_clone()?, path: path.clone(), identity: None }
             }
         };
-        Ok(Listener { kind, name: self.name.clone(), secure: self.secure, held: self.held })
+        Ok(Listener {
+            kind,
+            name: self.name.clone(),
+            secure: self.secure,
+            held: self.held,
+            keeper: self.keeper,
+        })
     }
 
     /// Whether its clients speak TLS.

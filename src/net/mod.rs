@@ -26,7 +26,7 @@ pub use accept::{Acceptor, is_exhaustion};
 pub use alarm::{Alarm, Clock};
 pub use close::{Closed, Way, close};
 pub use connect::{ConnectError, connect};
-pub use listener::{BindError, Listener};
+pub use listener::{BindError, Listener, NOT_PASSED};
 pub use proxy_header::{Announced, Found, find_proxy_header};
 pub use socket::{Look, Peer, Socket, Transport, discard, end, unread};
 pub use sweep::Taker;

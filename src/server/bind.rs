@@ -1,13 +1,16 @@
-//! The sockets a process listens on: those that it is given, and new ones.
+//! The sockets a process listens on: those that it is given by a predecessor or a service
+//! manager, and new ones.
 
-use std::os::fd::OwnedFd;
+use std::io;
 
+use super::activation::{Passed, address};
 use super::start::StartError;
-use super::upgrade::predecessor::Predecessor;
-use crate::admin::{self, AdminListener};
-use crate::config::Config;
+use super::upgrade::predecessor::{Inherited, Predecessor};
+use crate::admin::AdminListener;
+use crate::config::{Config, Listen};
 use crate::handoff::{GivenKind, Takeover};
 use crate::net::Listener;
+use crate::telemetry::Events;
 
 /// All of them.
 pub(super) struct Bound {
@@ -16,43 +19,72 @@ pub(super) struct Bound {
     pub(super) takeover: Option<Takeover>,
 }
 
-/// Adopts what a predecessor gives, and binds the rest.
+/// Adopts what is given, a predecessor's first, and binds the rest.
 pub(super) fn bind(
     config: &Config,
     mut predecessor: Option<&mut Predecessor>,
+    mut passed: Passed,
+    events: &Events,
 ) -> Result<Bound, StartError> {
-    let mut take = |kind: GivenKind, name: &str| -> Option<OwnedFd> {
+    let mut take = |kind: GivenKind, name: &str| {
         predecessor.as_mut().and_then(|predecessor| predecessor.take(kind, name))
     };
     let mut listeners = Vec::new();
-    let clear = config.listen.iter().map(|listen| (listen, false));
-    let secure = config.tls.listen.iter().map(|listen| (listen, true));
-    let names = Listener::names_of(config.listen.iter().chain(&config.tls.listen));
-    for ((listen, secure), name) in clear.chain(secure).zip(names) {
-        let listener = match take(GivenKind::Listener, &name) {
-            Some(fd) => Listener::adopt(listen, secure, fd).map_err(|source| {
-                let what = "adopt a listener of the running process";
-                StartError::System { what, source }
-            })?,
-            None => Listener::bind(listen, secure)?,
+    for (listen, secure, name) in named(config) {
+        let Some(inherited) = take(GivenKind::Listener, &name) else {
+            let several = matches!(listen, Listen::Fd(_));
+            let opened = passed.open(listen, secure)?.into_iter();
+            // Those of one name have got numbers already.
+            listeners.extend(opened.map(|one| if several { one } else { one.named(name.clone()) }));
+            continue;
         };
-        listeners.push(listener.named(name));
+        listeners.push(adopt(listen, secure, inherited)?.named(name.clone()));
+        let more = (2..).map(|number| format!("{name}#{number}"));
+        for name in more.take_while(|_| matches!(listen, Listen::Fd(_))) {
+            let Some(inherited) = take(GivenKind::Listener, &name) else { break };
+            listeners.push(adopt(listen, secure, inherited)?.named(name));
+        }
     }
     let admin = config.admin.as_ref().map(|listen| {
-        let given = take(GivenKind::Admin, &listen.to_string());
-        let bound = match given {
-            Some(fd) => AdminListener::adopt(listen, fd),
-            None => admin::bind(listen),
+        let opened = match take(GivenKind::Admin, &listen.to_string()) {
+            Some(inherited) => adopt_admin(listen, inherited),
+            None => passed.open_admin(listen),
         };
-        bound.map_err(|source| StartError::Admin { address: listen.to_string(), source })
+        opened.map_err(|source| StartError::Admin { address: listen.to_string(), source })
     });
     let takeover = config.upgrade.takeover.as_ref().map(|path| {
         let name = path.display().to_string();
-        let bound = match take(GivenKind::Takeover, &name) {
-            Some(fd) => Takeover::adopt(path, fd),
+        let opened = match take(GivenKind::Takeover, &name) {
+            Some(inherited) => Takeover::adopt(path, inherited.fd),
             None => Takeover::listen(path),
         };
-        bound.map_err(|source| StartError::Takeover { path: name, source })
+        opened.map_err(|source| StartError::Takeover { path: name, source })
     });
+    passed.close_rest(events);
     Ok(Bound { listeners, admin: admin.transpose()?, takeover: takeover.transpose()? })
+}
+
+fn adopt(listen: &Listen, secure: bool, inherited: Inherited) -> Result<Listener, StartError> {
+    let what = "adopt a listener of the running process";
+    let refused = |source| StartError::System { what, source };
+    let Inherited { fd, keeper } = inherited;
+    let at = address(listen, &fd).map_err(refused)?;
+    let mut listener = Listener::adopt(&at, secure, fd).map_err(refused)?;
+    listener.set_keeper(keeper);
+    Ok(listener)
+}
+
+fn adopt_admin(listen: &Listen, inherited: Inherited) -> io::Result<AdminListener> {
+    let Inherited { fd, keeper } = inherited;
+    let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd)?;
+    listener.set_keeper(keeper);
+    Ok(listener)
+}
+
+/// Every listener of a configuration, whether its clients speak TLS, and its name.
+pub(super) fn named(config: &Config) -> impl Iterator<Item = (&Listen, bool, String)> {
+    let clear = config.listen.iter().map(|listen| (listen, false));
+    let secure = config.tls.listen.iter().map(|listen| (listen, true));
+    let names = Listener::names_of(config.listen.iter().chain(&config.tls.listen));
+    clear.chain(secure).zip(names).map(|((listen, secure), name)| (listen, secure, name))
 }

@@ -124,6 +124,7 @@ impl Control {
     /// Runs to the end of the process; returns its exit status.
     pub(super) async fn run(mut self) -> u8 {
         self.happened(Happened::Ready);
+        self.manager.store(self.config.store, &mut self.listeners);
         self.events.emit(Event::ready());
         if !self.elders.are_there() {
             self.own_doors();
@@ -155,7 +156,7 @@ impl Control {
         };
         let status = self.stopping.conclude(&remains).await;
         self.bid_farewell().await;
-        self.manager.notifier.flush(Instant::now() + LAST_MOMENT);
+        self.manager.notifier.flush(Instant::now() + LAST_MOMENT).await;
         // Last of all: whoever watches has seen every phase.
         let watches = !std::mem::take(&mut self.watchers).is_empty();
         if let Some(admin) = self.admin.take() {
@@ -220,6 +221,7 @@ impl Control {
             () = due(self.manager.due()) => {
                 let workers = self.workers.as_ref().map_or(&[][..], |workers| &workers.deliveries);
                 self.manager.beat(&self.overview, workers);
+                self.manager.store(self.config.store, &mut self.listeners);
                 None
             }
             () = tokio::time::sleep(HOUSEKEEPING) => {

@@ -13,6 +13,7 @@ use super::control::Control;
 use super::overview::Overview;
 use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
+use crate::handoff::Keeper;
 use crate::limits::{LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
 use crate::telemetry::Events;
 
@@ -20,6 +21,8 @@ use crate::telemetry::Events;
 pub(super) struct Admin {
     /// For a successor.
     pub(super) copy: OwnedFd,
+    /// How a service manager has it, too.
+    pub(super) keeper: Option<Keeper>,
     door: watch::Sender<Door>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -57,7 +60,7 @@ impl Admin {
         events: &Events,
         shared: bool,
     ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
-        let copy = listener.share()?;
+        let (copy, keeper) = (listener.share()?, listener.keeper());
         let (asks, requests) = mpsc::channel(REQUESTS);
         let desk = Desk { overview: Rc::clone(overview), requests: asks };
         let service = Service {
@@ -72,7 +75,7 @@ impl Admin {
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
-        Ok((Admin { copy, door, stop, serving }, requests))
+        Ok((Admin { copy, keeper, door, stop, serving }, requests))
     }
 
     /// Ends it. Whoever `watches` may still have to be told the last.

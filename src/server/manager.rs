@@ -1,14 +1,18 @@
 //! What the control thread tells the service manager: how many there are, and that
 //! every thread still turns.
 
+use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
+use super::activation::stored_name;
 use super::overview::Overview;
 use crate::drain::Deadline;
+use crate::handoff::Keeper;
 use crate::lifecycle::notify::{Environment, Notifier, Vitals};
+use crate::net::Listener;
 use crate::serve::Delivery;
 use crate::telemetry::{Event, Events, Level};
 
@@ -49,6 +53,30 @@ impl Manager {
     pub(super) fn beat(&mut self, overview: &Overview, workers: &[mpsc::Sender<Delivery>]) {
         let turns = self.ask(workers);
         self.notifier.beat(vitals(overview), turns);
+    }
+
+    /// Gives the manager copies of the listeners that it has not, if it is to have them
+    /// (`systemd.store`). To be called when the process serves and at each beat: a successor
+    /// is not listened to before it is the main process.
+    pub(super) fn store(&mut self, wanted: bool, listeners: &mut [Listener]) {
+        let missing = |listener: &&mut Listener| wanted && listener.keeper().is_none();
+        for listener in listeners.iter_mut().filter(missing) {
+            if self.notifier.store(&stored_name(listener.name()), listener.as_fd()) {
+                listener.set_keeper(Some(Keeper::Store));
+            }
+        }
+    }
+
+    /// Has the manager close its copies of listeners that are not used any more, so that
+    /// they can be closed without a reset. Only the main process can: from any other one
+    /// they stay with the manager.
+    pub(super) fn forget(&mut self, listeners: &mut [Listener]) {
+        let stored = |listener: &&mut Listener| listener.keeper() == Some(Keeper::Store);
+        for listener in listeners.iter_mut().filter(stored) {
+            if self.notifier.forget(&stored_name(listener.name())) {
+                listener.set_keeper(None);
+            }
+        }
     }
 
     /// Asks every worker that has answered the last question, and says whether none

@@ -5,6 +5,7 @@
 //! admin interface, the phases of a stop. What follows what is decided by
 //! [`crate::lifecycle`]; here it is done.
 
+mod activation;
 mod bind;
 mod close;
 mod control;

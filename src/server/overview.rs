@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::platform;
 use super::upgrade::ledger::Ledger;
 use crate::admin::{Status, View};
 use crate::drain::{Census, Phase, Scope};
@@ -68,10 +69,10 @@ impl Overview {
         if let Some(why) = self.succession.get() {
             return Err(why.to_owned());
         }
+        if let Some(why) = platform::no_successor().filter(|_| starts) {
+            return Err(why.to_owned());
+        }
         match self.phase() {
-            Phase::Serving if starts && rustix::process::getpid().is_init() => {
-                Err(PID_ONE.to_owned())
-            }
             Phase::Serving => Ok(()),
             Phase::Starting => Err("this process is starting".to_owned()),
             phase => Err(format!("this process is being stopped ({phase})")),
@@ -111,10 +112,6 @@ impl Overview {
         }
     }
 }
-
-const PID_ONE: &str = "this process is PID 1 of a container, which ends with it: start the \
-    successor in a second container and let it take over, by `ebbtide run --takeover PATH` with \
-    a PATH on a volume that both share";
 
 /// How many there are of each name.
 fn counted(connections: &StateCounts, name: impl Fn(ConnectionState) -> String) -> Gauge {

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
+use super::activation::Passed;
 use super::bind::{Bound, bind};
 use super::control::{Control, Parts};
 use super::descriptors;
@@ -24,6 +25,7 @@ use super::workers::start_workers;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
 use crate::handoff::{Channel, Message, takeover};
+use crate::lifecycle::orphans;
 use crate::lifecycle::{Plans, State};
 use crate::limits::{ACCESS_LOG_QUEUE_MAX, LAST_WORDS};
 use crate::net::BindError;
@@ -50,6 +52,14 @@ pub enum StartError {
     /// What the takeover listener needs.
     #[error("cannot listen for successors on {path}")]
     Takeover {
+        /// Where.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process to take over from cannot be asked.
+    #[error("cannot ask at {path} to hand over")]
+    Ask {
         /// Where.
         path: String,
         /// Why.
@@ -88,6 +98,9 @@ pub fn run(loaded: Loaded, inherited: Option<OwnedFd>) -> Result<u8, StartError>
     runtime.block_on(async {
         // Before anything else: a signal during the start must not be lost.
         let signals = Signals::register().map_err(system("register signals"))?;
+        if orphans::is_pid_one() {
+            tokio::task::spawn_local(orphans::reap());
+        }
         let events = Events::stderr().map_err(system("write to stderr"))?;
         let mut predecessor = find_predecessor(&loaded.config, inherited).await?;
         let started = start(loaded, signals, &events, &mut predecessor).await;
@@ -132,7 +145,8 @@ async fn find_predecessor(
         (Some(fd), _) => Channel::from_fd(fd).map_err(system("hear from the running process"))?,
         (None, Some(path)) => {
             let asked = takeover::connect(path);
-            match asked.map_err(system("ask the running process to hand over"))? {
+            let refused = |source| StartError::Ask { path: path.display().to_string(), source };
+            match asked.map_err(refused)? {
                 Some(channel) => channel,
                 None => return Ok(None),
             }
@@ -159,7 +173,8 @@ async fn start(
     let given =
         |predecessor: &Option<Predecessor>| predecessor.as_ref().and_then(Predecessor::tickets);
     let (tickets, tls) = both_tls(&config, given(predecessor))?;
-    let Bound { listeners, admin, takeover } = bind(&config, predecessor.as_mut())?;
+    let passed = Passed::from_environment().map_err(system("take the sockets of systemd"))?;
+    let Bound { listeners, admin, takeover } = bind(&config, predecessor.as_mut(), passed, events)?;
     let generation = predecessor.as_ref().and_then(Predecessor::generation);
     let overview = overview(&config, generation.unwrap_or(FIRST_GENERATION), &access);
     let workers = start_workers(&config, &overview, tls, events, fits).await;

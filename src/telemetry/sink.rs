@@ -5,6 +5,12 @@
 //! was not written is counted, and that a broken output neither ends the
 //! process nor makes the thread spin: each chunk is tried once. Does not format
 //! and does not report: [`Sink::change`] says what there is to report.
+//!
+//! Others may write to the same output: a predecessor, a successor, our own sink of
+//! stderr. A file and a terminal take a write whole. A pipe or a socket may take a long
+//! one in parts, between which others come; so it gets whole lines in pieces that are
+//! never taken apart. A line that is longer than such a piece may be torn where its
+//! reader is slow.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,6 +20,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, fstat};
+
+use crate::limits::LINES_TOGETHER;
 
 /// The handle to a writer thread; clones share it. The thread ends when the
 /// last clone is gone and what was queued is written.
@@ -100,7 +109,8 @@ impl Sink {
             queued: Condvar::new(),
             settled: Condvar::new(),
         });
-        let writer = Writer { shared: Arc::clone(&shared), output, torn: false };
+        let together = together(output.as_fd());
+        let writer = Writer { shared: Arc::clone(&shared), output, together, torn: false };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || writer.run())?;
         Ok(Self { handle: Arc::new(Handle { shared }) })
     }
@@ -197,6 +207,8 @@ impl Shared {
 struct Writer<W> {
     shared: Arc<Shared>,
     output: W,
+    /// How much is written at once.
+    together: usize,
     /// The last write ended inside a line.
     torn: bool,
 }
@@ -258,7 +270,8 @@ impl<W: Write + AsFd> Writer<W> {
     fn write_all(&mut self, octets: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut written = 0;
         while written < octets.len() {
-            match self.output.write(&octets[written..]) {
+            let rest = &octets[written..];
+            match self.output.write(&rest[..piece(rest, self.together)]) {
                 Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
                 Ok(n) => written += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -279,6 +292,25 @@ impl<W: Write + AsFd> Writer<W> {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+/// How much `output` takes without what others write in between.
+fn together(output: BorrowedFd<'_>) -> usize {
+    let kind = fstat(output).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match kind {
+        Ok(FileType::Fifo | FileType::Socket) => LINES_TOGETHER,
+        _ => usize::MAX,
+    }
+}
+
+/// The length of the lines at the beginning of `octets` that fit into `together`; of the
+/// first if it does not.
+fn piece(octets: &[u8], together: usize) -> usize {
+    if octets.len() <= together {
+        return octets.len();
+    }
+    let last = memchr::memrchr(b'\n', &octets[..together]);
+    last.or_else(|| memchr::memchr(b'\n', octets)).map_or(octets.len(), |last| last + 1)
 }
 
 struct Failure {
@@ -323,6 +355,66 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "one\ntwo\nthree\n");
+    }
+
+    /// What two writers to one output wrote, who both are faster than its reader: each
+    /// line is of one letter, and tells its own length.
+    fn two_writers(mut reader: impl Read, output: impl Fn() -> File) {
+        const CHUNKS: usize = 40;
+        for letter in [b'a', b'b'] {
+            let sink = Sink::new("test", output(), 64 << 20).unwrap();
+            for n in 0..CHUNKS {
+                let mut chunk = Vec::new();
+                while chunk.len() < 16 << 10 {
+                    let length = (n * 37 + chunk.len() * 31) % 1500 + 1;
+                    chunk.extend(format!("{length:4}").bytes());
+                    chunk.extend(vec![letter; length]);
+                    chunk.push(b'\n');
+                }
+                sink.push(chunk, 1);
+            }
+        }
+        drop(output);
+        let mut text = Vec::new();
+        let mut some = [0; 700];
+        loop {
+            std::thread::yield_now();
+            match reader.read(&mut some).unwrap() {
+                0 => break,
+                n => text.extend_from_slice(&some[..n]),
+            }
+        }
+        assert!(text.len() > 2 * CHUNKS * (16 << 10));
+        for line in text.split(|&octet| octet == b'\n').filter(|line| !line.is_empty()) {
+            let (length, letters) = line.split_at_checked(4).unwrap_or_default();
+            let length = std::str::from_utf8(length).ok().and_then(|text| text.trim().parse().ok());
+            assert_eq!(Some(letters.len()), length, "{}", String::from_utf8_lossy(line));
+            assert!(letters.iter().all(|&letter| letter == letters[0]));
+        }
+    }
+
+    #[test]
+    fn lines_of_two_writers_to_one_output_are_not_torn() {
+        let (reader, writer) = pipe().unwrap();
+        let writer = std::os::fd::OwnedFd::from(writer);
+        two_writers(reader, move || File::from(writer.try_clone().unwrap()));
+        let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let writer = std::os::fd::OwnedFd::from(writer);
+        two_writers(reader, move || File::from(writer.try_clone().unwrap()));
+    }
+
+    #[test]
+    fn a_piece_is_of_whole_lines() {
+        for (octets, together, length) in [
+            ("a\nb\n", 4, 4),
+            ("a\nb\n", 3, 2),
+            ("a\nbcdef\n", 4, 2),
+            ("abcdef\ng\n", 4, 7),
+            ("abcdef", 4, 6),
+            ("a\nb\n", usize::MAX, 4),
+        ] {
+            assert_eq!(piece(octets.as_bytes(), together), length, "{octets:?} {together}");
+        }
     }
 
     #[test]

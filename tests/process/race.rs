@@ -210,7 +210,7 @@ impl Gate {
 }
 
 /// Waits for a moment more exactly than a sleep does.
-pub(super) fn wait_until(moment: Instant) {
+pub(crate) fn wait_until(moment: Instant) {
     let left = moment.saturating_duration_since(Instant::now());
     if let Some(most) = left.checked_sub(Duration::from_micros(300)) {
         pause(most);

@@ -1,6 +1,6 @@
 //! What the tests share: the real binary as a child ([`process`]), a scripted
 //! app server ([`origin`]), raw clients of HTTP/1 ([`client`], with TLS [`tls`])
-//! and HTTP/2 ([`h2`]), clients of other make ([`peers`], [`grpc`]), and the admin interface
+//! and HTTP/2 ([`h2`]), its successors ([`generations`]), clients of other make ([`peers`], [`grpc`]), and the admin interface
 //! ([`admin`]).
 //!
 //! Everything is threads and blocking sockets with a bound on every wait: what
@@ -10,6 +10,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+pub(crate) mod generations;
 pub(crate) mod grpc;
 pub(crate) mod h2;
 pub(crate) mod identity;
@@ -17,6 +18,7 @@ pub(crate) mod origin;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod pypi;
+pub(crate) mod shelf;
 pub(crate) mod sse;
 pub(crate) mod timeline;
 pub(crate) mod tls;

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,11 +36,14 @@ pub(crate) enum Stdout {
 /// A child that is not started yet.
 #[derive(Debug)]
 pub(crate) struct Launch {
+    binary: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
     listen: bool,
     stdout: Stdout,
-    descriptors: Option<u32>,
+    stdin: Option<OwnedFd>,
+    shell: Vec<String>,
+    under: Vec<String>,
     without: CapabilitySet,
 }
 
@@ -52,15 +55,32 @@ impl Launch {
 
     /// `ebbtide run` before an address.
     pub(crate) fn before_addr(upstream: &str) -> Launch {
-        let args = ["run", "--upstream", upstream].map(str::to_owned).to_vec();
+        Launch::with(&["run", "--upstream", upstream], true)
+    }
+
+    /// `ebbtide run` as a file says, which names the listeners too.
+    pub(crate) fn configured(file: &Path) -> Launch {
+        Launch::with(&["run", "--config", &file.display().to_string()], false)
+    }
+
+    fn with(args: &[&str], listen: bool) -> Launch {
         Launch {
-            args,
+            binary: env!("CARGO_BIN_EXE_ebbtide").into(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: Vec::new(),
-            listen: true,
+            listen,
             stdout: Stdout::Collected,
-            descriptors: None,
+            stdin: None,
+            shell: Vec::new(),
+            under: Vec::new(),
             without: CapabilitySet::empty(),
         }
+    }
+
+    /// Another file than the one that was built.
+    pub(crate) fn binary(mut self, path: &Path) -> Launch {
+        self.binary = path.to_owned();
+        self
     }
 
     /// Adds an argument.
@@ -102,9 +122,26 @@ impl Launch {
         self
     }
 
+    /// With this in the place of stdin.
+    pub(crate) fn stdin(mut self, fd: OwnedFd) -> Launch {
+        self.stdin = Some(fd);
+        self
+    }
+
     /// With at most `n` descriptors.
-    pub(crate) fn descriptors(mut self, n: u32) -> Launch {
-        self.descriptors = Some(n);
+    pub(crate) fn descriptors(self, n: u32) -> Launch {
+        self.shell(format!("ulimit -n {n}"))
+    }
+
+    /// By a shell that does this first.
+    pub(crate) fn shell(mut self, command: impl Into<String>) -> Launch {
+        self.shell.push(command.into());
+        self
+    }
+
+    /// By a program that is given the command as its last arguments.
+    pub(crate) fn under(mut self, words: &[&str]) -> Launch {
+        self.under = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -133,16 +170,15 @@ impl Launch {
     }
 
     fn command(&mut self) -> (Command, Option<PipeReader>) {
-        let binary = env!("CARGO_BIN_EXE_ebbtide");
-        let mut command = match self.descriptors {
-            None => Command::new(binary),
-            Some(n) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {n}; exec \"$0\" \"$@\"")).arg(binary);
-                shell
-            }
-        };
-        command.args(&self.args).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut words = std::mem::take(&mut self.under);
+        if !self.shell.is_empty() {
+            let script = format!("{}; exec \"$0\" \"$@\"", self.shell.join("; "));
+            words.extend(["sh".to_owned(), "-c".to_owned(), script]);
+        }
+        words.push(self.binary.display().to_string());
+        let mut command = Command::new(&words[0]);
+        let stdin = self.stdin.take().map_or_else(Stdio::null, Stdio::from);
+        command.args(&words[1..]).args(&self.args).stdin(stdin).stderr(Stdio::piped());
         let ours = std::env::vars_os().map(|(name, _)| name);
         for name in ours.filter(|name| name.to_string_lossy().starts_with("EBBTIDE_")) {
             command.env_remove(name);
@@ -293,6 +329,8 @@ impl Ear {
 pub(crate) struct Proxy {
     /// Its process id.
     pub(crate) pid: u32,
+    /// The number of the pipe into which it, and whoever has it from it, speaks.
+    pub(crate) pipe: u64,
     pidfd: OwnedFd,
     ear: Arc<Ear>,
     _unread: Option<PipeReader>,
@@ -305,6 +343,7 @@ impl Proxy {
         let pidfd = pidfd_open(id, PidfdFlags::empty()).expect("a pidfd");
         let ear = Arc::new(Ear::default());
         let stderr = child.stderr.take().expect("stderr is piped");
+        let pipe = rustix::fs::fstat(&stderr).expect("a pipe").st_ino;
         let listener = Arc::clone(&ear);
         std::thread::spawn(move || hear_events(stderr, &listener));
         match child.stdout.take() {
@@ -320,7 +359,7 @@ impl Proxy {
             let exit = Exit { status, at: Instant::now() };
             waiter.tell(|heard| heard.exit = Some(exit));
         });
-        Proxy { pid, pidfd, ear, _unread: unread }
+        Proxy { pid, pipe, pidfd, ear, _unread: unread }
     }
 
     /// Where the `n`th listener of this protocol is.

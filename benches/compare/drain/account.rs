@@ -44,7 +44,7 @@ impl Account {
         }
     }
 
-    fn total(&self) -> Counts {
+    pub(super) fn total(&self) -> Counts {
         let mut total = Counts::default();
         for &counts in &self.kinds {
             total += counts;
@@ -52,7 +52,7 @@ impl Account {
         total
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let kinds: Vec<_> = Kind::ALL.iter().zip(&self.kinds).map(kind_json).collect();
         json!({
             "kinds": kinds, "executed_twice": self.repeated,
@@ -116,7 +116,7 @@ pub(super) fn report(title: String, method: &str, accounts: &[(Entry<'_>, Accoun
 }
 
 /// What must not be in an account of ours.
-fn faults(account: &Account) -> Vec<String> {
+pub(super) fn faults(account: &Account) -> Vec<String> {
     let mut faults: Vec<_> =
         account.failures.iter().map(|status| format!("it ended with {status}")).collect();
     for (kind, counts) in Kind::ALL.iter().zip(&account.kinds) {

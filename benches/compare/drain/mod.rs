@@ -4,7 +4,12 @@
 //! proxy in turn.
 
 mod account;
+mod line;
 mod load;
+mod moving;
+mod pause;
+mod tunnels;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::thread;
@@ -21,6 +26,10 @@ use crate::running::{Prepared, Running};
 use crate::section::Section;
 use crate::support::proxy::{Doors, Process};
 use crate::support::{Error, host};
+
+pub(crate) use self::moving::measure as measure_moving;
+pub(crate) use self::pause::measure as measure_pause;
+pub(crate) use self::upgrade::measure as measure_upgrade;
 
 /// How long the clients work before a stop, and between two.
 const WORK: Duration = Duration::from_secs(1);
@@ -67,8 +76,8 @@ impl Deed {
             }
             Self::Reload => {
                 "nginx by HUP, HAProxy by USR2 to its master (`-W`): new workers get the \
-                 listening sockets, so only HTTP/2 streams are refused, by GOAWAY. ebbtide's handing over to a \
-                 successor does not exist yet."
+                 listening sockets, so only HTTP/2 streams are refused, by GOAWAY. ebbtide replaces its \
+                 process instead: see the upgrades."
             }
         }
     }

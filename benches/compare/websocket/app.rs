@@ -9,7 +9,7 @@ use crate::support::{Error, message};
 
 /// One connection: requests, until one of them is a wish for a WebSocket.
 #[derive(Default)]
-pub(super) struct Echo {
+pub(crate) struct Echo {
     requests: Requests,
     is_open: bool,
     /// A frame that is not whole.

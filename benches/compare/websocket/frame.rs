@@ -6,12 +6,12 @@
 use crate::support::Error;
 
 /// The one wish for a WebSocket: every client has the key of the RFC's example.
-pub(super) const WISH: &[u8] = b"GET /echo HTTP/1.1\r\nHost: cost.example\r\nUser-Agent: cost\r\n\
+pub(crate) const WISH: &[u8] = b"GET /echo HTTP/1.1\r\nHost: cost.example\r\nUser-Agent: cost\r\n\
     Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// The proof for that key.
-pub(super) const PROOF: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub(crate) const PROOF: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// What an application answers to the wish.
 pub(super) const ANSWER: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
@@ -22,7 +22,7 @@ const MASKED: u8 = 0x80;
 const KEY: [u8; 4] = [0; 4];
 
 /// The head of a binary message in one frame, with its key if it is a client's.
-pub(super) fn head(payload: usize, is_masked: bool) -> Vec<u8> {
+pub(crate) fn head(payload: usize, is_masked: bool) -> Vec<u8> {
     let mut octets = vec![BINARY];
     match payload {
         length @ 0..=125 => octets.push(length as u8),

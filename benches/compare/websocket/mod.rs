@@ -1,8 +1,8 @@
 //! The rows of WebSockets: messages that come back, and tunnels that are only held.
 
-mod app;
+pub(crate) mod app;
 mod client;
-mod frame;
+pub(crate) mod frame;
 
 use std::time::Duration;
 

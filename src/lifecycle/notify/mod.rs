@@ -162,26 +162,35 @@ impl Notifier {
         tell
     }
 
-    /// Gives the manager a copy of a listener, which a process that it starts anew gets.
-    pub fn store(&mut self, name: &str, fd: BorrowedFd<'_>) {
-        let Some(socket) = self.socket.as_ref().filter(|_| self.policy.speaks()) else { return };
-        if let Err(error) = socket.send(&format!("FDSTORE=1\nFDNAME={name}"), &[fd]) {
-            self.fails(&error);
+    /// Gives the manager a copy of a listener, which a process that it starts anew gets;
+    /// says whether it was sent. Whether there is room for it only the manager knows.
+    pub fn store(&mut self, name: &str, fd: BorrowedFd<'_>) -> bool {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.policy.speaks()) else {
+            return false;
+        };
+        let sent = socket.send(&format!("FDSTORE=1\nFDNAME={name}"), &[fd]);
+        if let Err(error) = &sent {
+            self.fails(error);
         }
+        sent.is_ok()
     }
 
-    /// Has the manager close what it was given under this name.
-    pub fn forget(&mut self, name: &str) {
-        let text = format!("FDSTOREREMOVE=1\nFDNAME={name}");
-        let notice = self.policy.speaks().then_some(Notice { text, essential: true });
-        self.say(notice);
+    /// Has the manager close what it was given under this name; says whether it listens.
+    pub fn forget(&mut self, name: &str) -> bool {
+        let speaks = self.socket.is_some() && self.policy.speaks();
+        let text = format!(
+            "FDSTOREREMOVE=1
+FDNAME={name}"
+        );
+        self.say(speaks.then_some(Notice { text, essential: true }));
+        speaks
     }
 
     /// Before the process ends: tries to say what is still to be said.
-    pub fn flush(&mut self, until: Instant) {
+    pub async fn flush(&mut self, until: Instant) {
         self.try_again();
         while !self.waiting.is_empty() && Instant::now() < until {
-            std::thread::sleep(NOTICE_RETRY / 10);
+            tokio::time::sleep(NOTICE_RETRY / 10).await;
             self.try_again();
         }
     }

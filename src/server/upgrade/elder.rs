@@ -18,16 +18,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::elders::Word;
-use super::outgoing::{Left, Line, News};
+use super::outgoing::{Left, Line, News, Over};
 use super::predecessor;
 use super::prepare::{Offer, Origin, Prepared, prepare};
 use crate::admin::Progress;
 use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
-use crate::handoff::{launch::program, message::VERSION};
+use crate::handoff::{VERSION, launch::program};
 use crate::lifecycle::Event as Happened;
-use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP, SETTLE};
+use crate::limits::{
+    ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLE, SETTLING_TURNS,
+};
 use crate::net::Listener;
+use crate::server::bind::named;
 use crate::server::control::{Control, Running, done, due};
 use crate::server::door::Request;
 use crate::server::manager::vitals;
@@ -57,6 +60,8 @@ struct Outgoing {
     /// When we let go, and since when it serves.
     began: Instant,
     serving: Option<Instant>,
+    /// When it should have.
+    late: Instant,
     /// It can not be undone any more.
     committed: bool,
     reported: Instant,
@@ -125,7 +130,7 @@ impl Outgoing {
         let report = Deadline::at(self.reported + ELDER_REPORT);
         let report = if self.line.is_some() { report } else { Deadline::NEVER };
         let Some(serving) = self.serving else {
-            return report.nearer(Deadline::at(self.began + LETTING_GO));
+            return report.nearer(Deadline::at(self.late));
         };
         let commit =
             if self.committed { Deadline::NEVER } else { Deadline::after(serving, commit) };
@@ -219,21 +224,24 @@ impl Control {
 
     /// Copies of everything that a successor may need before it can serve.
     fn offer(&self) -> std::io::Result<Offer> {
-        let given = |kind, name| Given { kind, name };
+        let given = |kind, name, keeper| Given { kind, name, keeper };
         let mut sockets = Vec::new();
         for listener in &self.listeners {
             let fd = listener.as_fd().try_clone_to_owned()?;
-            sockets.push((given(GivenKind::Listener, listener.name().to_owned()), fd));
+            sockets.push((
+                given(GivenKind::Listener, listener.name().to_owned(), listener.keeper()),
+                fd,
+            ));
         }
         if let Some(admin) = &self.admin {
             let fd = admin.copy.try_clone()?;
             let name = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
-            sockets.push((given(GivenKind::Admin, name), fd));
+            sockets.push((given(GivenKind::Admin, name, admin.keeper), fd));
         }
         if let Some(takeover) = &self.takeover {
             let fd = takeover.as_fd().try_clone_to_owned()?;
             let name = takeover.path().display().to_string();
-            sockets.push((given(GivenKind::Takeover, name), fd));
+            sockets.push((given(GivenKind::Takeover, name, None), fd));
         }
         sockets.extend(self.elders.channels()?);
         let overview = &self.overview;
@@ -312,6 +320,9 @@ impl Control {
             }
         }
         self.overview.elders.replace(self.elders.states());
+        if self.elders.hold_nothing() && !self.succession.has_let_go() {
+            self.own_doors();
+        }
         None
     }
 
@@ -340,6 +351,11 @@ impl Control {
         let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
+        // What is shown after our last word to the successor would be more than it knows.
+        self.leave_doors();
+        for _ in 0..SETTLING_TURNS {
+            tokio::task::yield_now().await;
+        }
         self.elders.pause().await;
         let why = "this process has been replaced already; ask its successor";
         self.overview.succession.set(Some(why));
@@ -357,6 +373,7 @@ impl Control {
             released,
             began: now,
             serving: None,
+            late: now + LETTING_GO.min(self.config.upgrade.timeout),
             committed: false,
             reported: now,
             told: None,
@@ -368,7 +385,9 @@ impl Control {
         let error = "this process is being stopped".to_owned();
         let refused = Message::Refused { error: error.clone() };
         let _gone = prepared.channel.send(&refused, &[], &[]).await;
-        launched_ends(prepared.launched).await;
+        if let Some(launched) = prepared.launched {
+            let _late = tokio::time::timeout(REAP, launched.abort()).await;
+        }
         self.upgrade_failed(&error);
     }
 
@@ -401,7 +420,6 @@ impl Control {
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
         self.stopping.reason.get_or_insert("upgrade");
-        self.leave_doors();
         Some(Happened::HandedOver)
     }
 
@@ -411,7 +429,8 @@ impl Control {
         let released = std::mem::take(&mut out.released);
         let is_released =
             |listener: &mut Listener| released.iter().any(|name| name == listener.name());
-        let gone: Vec<_> = self.listeners.extract_if(.., is_released).collect();
+        let mut gone: Vec<_> = self.listeners.extract_if(.., is_released).collect();
+        self.manager.forget(&mut gone);
         if !gone.is_empty() {
             // It has closed its copies before it was ready.
             self.close_some(gone, std::future::ready(true));
@@ -429,12 +448,29 @@ impl Control {
 
     /// Lets the workers accept again, and the admin listener answer.
     pub(in crate::server) fn open_again(&mut self) {
+        self.bind_again();
         let opened = self.workers.as_mut().map(|workers| workers.open(&self.listeners));
         if let Some(Err(error)) = opened {
             let event = Event::new(Level::Error, "accept_failed").with("error", error.to_string());
             self.events.emit(event);
         }
         self.own_doors();
+    }
+
+    /// Listeners that were closed because the successor had no use for them.
+    fn bind_again(&mut self) {
+        for (listen, secure, name) in named(&self.config) {
+            if self.listeners.iter().any(|listener| listener.name() == name) {
+                continue;
+            }
+            match Listener::bind(listen, secure) {
+                Ok(listener) => self.listeners.push(listener.named(name)),
+                Err(error) => {
+                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
+                    self.events.emit(event.with("error", error.to_string()));
+                }
+            }
+        }
     }
 
     async fn look_after_successor(&mut self) -> Option<Happened> {
@@ -445,11 +481,11 @@ impl Control {
         }
         let state = self.overview.elder_state();
         let out = self.succession.outgoing.as_mut()?;
-        if out.serving.is_none() && now >= out.began + LETTING_GO {
+        if out.serving.is_none() && now >= out.late {
             // It does not do what it was let to do.
-            // Its channel ends with it.
-            launched_ends(out.launched.take()).await;
-            out.began = now;
+            let error = format!("it was let go and has not accepted in {:?}", now - out.began);
+            out.late = now + LETTING_GO;
+            let _gone = out.words.try_send(Message::Refused { error });
             return None;
         }
         if now >= out.reported + ELDER_REPORT {
@@ -489,7 +525,7 @@ impl Control {
 
     /// The channel has ended: either all is done, or the successor is lost.
     async fn lose(&mut self, left: Left) -> Option<Happened> {
-        let Left { departures, ours, why } = left;
+        let Left { departures, ours, over } = left;
         self.departures = Some(departures);
         let bound = self.take_back_until();
         let out = self.succession.outgoing.as_mut()?;
@@ -505,18 +541,23 @@ impl Control {
         let in_time = serving.is_none()
             || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
         // It may hang: it must not come back.
-        launched_ends(out.launched.take()).await;
+        let why = end(out.launched.take(), over).await;
         let error = format!("the successor (pid {}) is lost: {why}", out.pid);
-        let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
-        self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
         if in_time && !stops {
             self.succession.outgoing = None;
+            if serving.is_some() {
+                let event = Event::new(Level::Error, "upgrade_taken_back");
+                self.events.emit(event.with("error", error.clone()).with("returned", ours.len()));
+            }
             self.upgrade_failed(&error);
+            self.own_doors();
             self.elders.resume();
-            let back = serving.map(|_| Happened::TakenBack);
             self.returned = ours;
-            return back;
+            return serving.map(|_| Happened::TakenBack);
         }
+        let event = Event::new(Level::Error, "upgrade_lost").with("error", error);
+        let message = "too late to go on: what is left here ends by the plan of an upgrade";
+        self.events.emit(event.with("returned", ours.len()).with("message", message));
         self.returned = ours;
         if stops && !self.listeners.is_empty() {
             // Nobody else holds them now.
@@ -543,9 +584,18 @@ impl Control {
     }
 }
 
-async fn launched_ends(launched: Option<Launched>) {
-    if let Some(launched) = launched {
-        let _late = tokio::time::timeout(REAP, launched.abort()).await;
+/// Ends what was started, if it has not ended by itself; how it did says more than that
+/// its channel has.
+async fn end(launched: Option<Launched>, over: Over) -> String {
+    let why = over.to_string();
+    let Some(mut launched) = launched else { return why };
+    match (over, tokio::time::timeout(LAST_MOMENT, launched.ended()).await) {
+        (Over::Ended, Ok(ended)) => format!("it {ended}"),
+        (_, Ok(_)) => why,
+        (_, Err(_)) => {
+            let _late = tokio::time::timeout(REAP, launched.abort()).await;
+            why
+        }
     }
 }
 

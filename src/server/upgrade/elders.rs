@@ -122,6 +122,11 @@ impl Elders {
         !self.all.is_empty()
     }
 
+    /// Whether none of them has copies of our listeners any more.
+    pub(in crate::server) fn hold_nothing(&self) -> bool {
+        self.holding.borrow().is_empty()
+    }
+
     /// Tells the youngest that this process accepts.
     pub(in crate::server) async fn say_serving(&self) {
         if let Some(elder) = self.all.values().next_back() {
@@ -146,7 +151,8 @@ impl Elders {
     /// Copies of their channels, for a successor.
     pub(super) fn channels(&self) -> io::Result<Vec<(Given, OwnedFd)>> {
         let copy = |(generation, elder): (&u32, &Elder)| {
-            let given = Given { kind: GivenKind::Elder, name: generation.to_string() };
+            let given =
+                Given { kind: GivenKind::Elder, name: generation.to_string(), keeper: None };
             Ok((given, elder.channel.as_fd().try_clone_to_owned()?))
         };
         self.all.iter().map(copy).collect()

@@ -33,7 +33,7 @@ pub(in crate::server) struct Left {
     pub(super) departures: mpsc::Receiver<Departure>,
     /// What is still ours.
     pub(super) ours: Vec<Departure>,
-    pub(super) why: String,
+    pub(super) over: Over,
 }
 
 /// The channel to the successor, and what is on its way.
@@ -41,7 +41,8 @@ pub(super) struct Line {
     pub(super) channel: Channel,
     pub(super) departures: mpsc::Receiver<Departure>,
     pub(super) news: mpsc::Sender<News>,
-    /// What we have to say, besides connections. `Bye` is the last word.
+    /// What we have to say, besides connections. `Bye` and `Refused` are the
+    /// last word.
     pub(super) words: mpsc::Receiver<Message>,
     /// The control thread's own.
     pub(super) counters: Arc<Counters>,
@@ -57,9 +58,11 @@ struct Sent {
 }
 
 /// Why no more can go over.
-enum Over {
+pub(in crate::server) enum Over {
     /// All is said.
     Bye,
+    /// We do not want it any more.
+    Refused(String),
     Ended,
     Broken(Broken),
     /// What came is not to be understood now.
@@ -78,6 +81,7 @@ impl std::fmt::Display for Over {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Over::Bye => f.write_str("we have said goodbye"),
+            Over::Refused(error) => f.write_str(error),
             Over::Ended => f.write_str("it has ended"),
             Over::Broken(error) => error.fmt(f),
             Over::OutOfTurn(name) => write!(f, "it said {name} out of turn"),
@@ -103,7 +107,7 @@ impl Line {
         }
         let unsent = waiting.into_iter();
         let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
-        Left { departures: self.departures, ours, why: over.to_string() }
+        Left { departures: self.departures, ours, over }
     }
 
     async fn drive(
@@ -128,8 +132,10 @@ impl Line {
                 }
                 Some(message) = self.words.recv() => {
                     self.say(&message).await?;
-                    if matches!(message, Message::Bye(_)) {
-                        return Err(Over::Bye);
+                    match message {
+                        Message::Bye(_) => return Err(Over::Bye),
+                        Message::Refused { error } => return Err(Over::Refused(error)),
+                        _ => {}
                     }
                 }
                 () = std::future::ready(()), if room && !waiting.is_empty() => {

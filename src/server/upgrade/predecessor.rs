@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ledger::Ledger;
 use crate::handoff::{
-    Channel, Given, GivenKind, Message, Received, State, Ticket, Welcome, message::VERSION,
+    Channel, Given, GivenKind, Keeper, Message, Received, State, Ticket, VERSION, Welcome,
 };
 use crate::limits::HANDOFF_SOCKETS_MAX;
 use crate::tls::{TicketKey, TicketKeys};
@@ -70,6 +70,10 @@ impl Predecessor {
                 return Ok(());
             };
             match message {
+                Message::Welcome(Welcome { protocol, .. }) if protocol != VERSION => {
+                    let ours = format!("it speaks version {protocol}, this process {VERSION}");
+                    return Err(broken(ours));
+                }
                 Message::Welcome(welcome) => self.welcome = Some(welcome),
                 Message::Sockets { batch, sockets } => {
                     if self.given.len() + sockets.len() > HANDOFF_SOCKETS_MAX {
@@ -101,10 +105,11 @@ impl Predecessor {
     }
 
     /// A socket of this kind and name, once.
-    pub(in crate::server) fn take(&mut self, kind: GivenKind, name: &str) -> Option<OwnedFd> {
+    pub(in crate::server) fn take(&mut self, kind: GivenKind, name: &str) -> Option<Inherited> {
         let found = |(given, _): &(Given, _)| given.kind == kind && given.name == name;
         let at = self.given.iter().position(found)?;
-        Some(self.given.swap_remove(at).1)
+        let (given, fd) = self.given.swap_remove(at);
+        Some(Inherited { fd, keeper: given.keeper })
     }
 
     /// The names of the listeners that nobody has taken; they are closed.
@@ -156,6 +161,13 @@ impl Predecessor {
     async fn say(&self, message: &Message) {
         let _gone = self.channel.send(message, &[], &[]).await;
     }
+}
+
+/// A listener that a predecessor has given.
+pub(in crate::server) struct Inherited {
+    pub(in crate::server) fd: OwnedFd,
+    /// The service manager has a copy, too.
+    pub(in crate::server) keeper: Option<Keeper>,
 }
 
 /// What a process that serves has of those before it.
