@@ -254,9 +254,10 @@ impl Run {
     /// Whether the elder had nothing left before the successor was gone, or a moment later.
     fn had_left(&self, line: &Generations, act: Instant) -> bool {
         !self.held
-            && line.events("phase").iter().any(|event| {
-                event.fields["to_phase"] == "finishing" && event.at <= act + ms(20)
-            })
+            && line
+                .events("phase")
+                .iter()
+                .any(|event| event.fields["to_phase"] == "finishing" && event.at <= act + ms(20))
     }
 
     fn judged(
