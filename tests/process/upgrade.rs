@@ -3,6 +3,7 @@
 
 mod account;
 mod connections;
+mod identity;
 mod places;
 mod resumption;
 

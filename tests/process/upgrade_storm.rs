@@ -23,6 +23,7 @@ use crate::support::peers::{
     Target,
 };
 use crate::support::process::{Launch, Proxy};
+use crate::support::shelf::Shelf;
 use crate::support::wire::{End, Place};
 use crate::support::{PATIENCE, Rng, ms, pattern, pause, within};
 
@@ -221,6 +222,36 @@ fn upgrades_under_load_end_http2_and_tls_in_order() {
     storm.join(&line.place(), STREAMS);
     storm.join(&line.tls_place(), OVER_TLS);
     blow(&line, &score, storm, PATIENCE);
+    assert_eq!(line.stop().code, Some(0));
+}
+
+/// Successors that are no good, one after the other, under the same load.
+#[test]
+fn upgrades_that_fail_under_load_do_no_harm() {
+    let score = Score::new();
+    let origin = origin(&score);
+    let shelf = Shelf::new();
+    let launch = launch(&origin).set("upgrade.timeout", "1s").binary(&shelf.path());
+    let line = Generations::start(launch);
+    let mut storm = Storm::new(&score, 8);
+    storm.join(&line.place(), PLAIN);
+    storm.wait_blowing();
+    let scripts =
+        ["exit 1", "exec sleep 60", "kill -SEGV $$", "exec /usr/bin/python3 -c 'import sys'"];
+    for (n, script) in scripts.iter().enumerate() {
+        shelf.put_script(&format!("#!/bin/sh\n{script}\n"), 0o755);
+        line.newest().signal(Signal::USR2);
+        line.wait_nth("upgrade_failed", n);
+        storm.wait_blowing();
+        assert!(score.all_harm().is_none(), "{script}: {}", score.all_harm().unwrap());
+    }
+    shelf.put_right();
+    line.upgrade();
+    storm.wait_blowing();
+    storm.end();
+    if let Some(harm) = score.all_harm() {
+        panic!("{harm}");
+    }
     assert_eq!(line.stop().code, Some(0));
 }
 
