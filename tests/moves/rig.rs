@@ -225,6 +225,17 @@ impl Side {
         count
     }
 
+    /// Takes everybody back who has left, or is just leaving.
+    pub(crate) fn take_back(&mut self) {
+        // Only who has left is alive and in no state.
+        within(PATIENCE, "nobody on the way", || {
+            while let Some(departure) = self.try_departure() {
+                self.deliver(departure);
+            }
+            (self.scope.census().total() == self.alive()).then_some(())
+        });
+    }
+
     /// Ends it; the lines of its access log.
     pub(crate) fn end(mut self) -> Vec<Value> {
         self.stop();
