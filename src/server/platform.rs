@@ -5,7 +5,7 @@ use crate::lifecycle::orphans::is_pid_one;
 /// Why the binary cannot be replaced here by starting a successor, if it cannot.
 pub(super) fn no_successor() -> Option<&'static str> {
     is_pid_one().then_some(
-        "this is PID 1: when it ended, the container would end with its successor. Start \
+        "this is process 1: when it ended, the container would end with its successor. Start \
          the new version in a container of its own that shares a directory with this one, both \
          with --takeover PATH",
     )

@@ -197,7 +197,8 @@ async fn start(
     };
     workers.open(&listeners)?;
     *overview.ledger.borrow_mut() = inheritance.ledger;
-    let elders = Elders::new(inheritance.elders, port);
+    let elders = Elders::new(inheritance.elders, inheritance.states, port);
+    overview.elders.replace(elders.states());
     for listener in &listeners {
         let proto = if listener.is_secure() { "https" } else { "http" };
         events.emit(Event::listening(listener.to_string(), proto));

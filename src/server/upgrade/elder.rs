@@ -365,7 +365,7 @@ impl Control {
         let line = Line { channel, departures, news: tell, words: said, counters };
         let now = Instant::now();
         self.succession.outgoing = Some(Outgoing {
-            line: Some(Box::pin(line.run(self.overview.elder_state()))),
+            line: Some(Box::pin(line.run(self.go()))),
             news,
             words,
             launched,
@@ -378,6 +378,15 @@ impl Control {
             reported: now,
             told: None,
         });
+    }
+
+    /// All that is known now.
+    fn go(&self) -> Message {
+        let ours = self.overview.elder_state();
+        let counted = ours.counted.clone();
+        let counted = self.overview.ledger.borrow().with(self.overview.generation, counted);
+        let elders = self.elders.states().into_iter().chain([ours]).collect();
+        Message::Go { counted, elders }
     }
 
     /// It comes too late.
@@ -543,21 +552,16 @@ impl Control {
         // It may hang: it must not come back.
         let why = end(out.launched.take(), over).await;
         let error = format!("the successor (pid {}) is lost: {why}", out.pid);
+        let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
+        self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
         if in_time && !stops {
             self.succession.outgoing = None;
-            if serving.is_some() {
-                let event = Event::new(Level::Error, "upgrade_taken_back");
-                self.events.emit(event.with("error", error.clone()).with("returned", ours.len()));
-            }
             self.upgrade_failed(&error);
             self.own_doors();
             self.elders.resume();
             self.returned = ours;
             return serving.map(|_| Happened::TakenBack);
         }
-        let event = Event::new(Level::Error, "upgrade_lost").with("error", error);
-        let message = "too late to go on: what is left here ends by the plan of an upgrade";
-        self.events.emit(event.with("returned", ours.len()).with("message", message));
         self.returned = ours;
         if stops && !self.listeners.is_empty() {
             // Nobody else holds them now.

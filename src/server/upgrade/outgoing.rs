@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::drain::Deadline;
 use crate::drain::Hold;
-use crate::handoff::{Batch, Broken, Channel, Message, State};
+use crate::handoff::{Batch, Broken, Channel, Message};
 use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_WINDOW};
 use crate::serve::Departure;
 use crate::server::control::due;
@@ -92,9 +92,9 @@ impl std::fmt::Display for Over {
 
 impl Line {
     /// Lets the successor accept, and hands connections over until it or we are done.
-    pub(super) async fn run(mut self, state: State) -> Left {
+    pub(super) async fn run(mut self, go: Message) -> Left {
         let (mut open, mut waiting) = (VecDeque::new(), VecDeque::new());
-        let over = match self.drive(state, &mut open, &mut waiting).await {
+        let over = match self.drive(go, &mut open, &mut waiting).await {
             Ok(never) => match never {},
             Err(over) => over,
         };
@@ -112,12 +112,11 @@ impl Line {
 
     async fn drive(
         &mut self,
-        state: State,
+        go: Message,
         open: &mut VecDeque<Sent>,
         waiting: &mut VecDeque<Departure>,
     ) -> Result<std::convert::Infallible, Over> {
-        self.say(&Message::State(state)).await?;
-        self.say(&Message::Go).await?;
+        self.say(&go).await?;
         let mut number = 0;
         let mut came = Vec::new();
         let mut ended = false;
