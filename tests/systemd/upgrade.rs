@@ -257,6 +257,38 @@ fn a_successor_that_is_killed_after_it_was_named_is_started_anew() {
     service.is_well("1");
 }
 
+/// The elder has named nobody yet when its successor is replaced, too.
+fn two_in_a_row(elder_works: bool) {
+    let origin = Origin::new();
+    let service = Plan::before(&origin).set("upgrade.commit_after", "1500ms").start();
+    let work = elder_works.then(|| held(&service, &origin, "/hold"));
+    let (elder, first) = service.replaced();
+    let place = service.admin.to_string();
+    let upgrade = service.manager.run(BINARY, &["upgrade", "--admin", &place]);
+    assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
+    let second = number(&service.wait_events("upgrade_serving", 2), "pid");
+    service.wait_main(second);
+    wait_gone(first);
+    if let Some(client) = work {
+        origin.release("/hold");
+        assert_held(client);
+    }
+    wait_gone(elder);
+    pause(ms(500));
+    assert_eq!(service.main_pid(), second);
+    service.is_well("0");
+}
+
+#[test]
+fn two_upgrades_in_a_row_name_the_last_one_while_the_first_works() {
+    two_in_a_row(true);
+}
+
+#[test]
+fn two_upgrades_in_a_row_name_the_last_one() {
+    two_in_a_row(false);
+}
+
 #[test]
 fn a_socket_unit_keeps_its_socket_over_an_upgrade_and_a_stop() {
     for by_name in [true, false] {
