@@ -344,6 +344,10 @@ pub const ELDER_REPORT: Duration = Duration::from_millis(200);
 /// How long an elder that is empty stays, in case its successor dies at once.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
+/// Turns of the control thread in which the admin listener's connections see that they
+/// are over.
+pub const SETTLING_TURNS: u32 = 8;
+
 /// How long elders may take to close their copies of listeners.
 pub const RELEASE: Duration = Duration::from_secs(1);
 

@@ -37,10 +37,10 @@ pub struct Status {
     #[serde(default)]
     pub told: u64,
     /// What this generation has handed over to its successor, by kind.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub moved: BTreeMap<String, u64>,
     /// Processes that this one has replaced and that are still there, the oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub elders: Vec<ElderStatus>,
     /// The oldest of the tunnels; over the unix socket only, since they name clients.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,7 +108,7 @@ mod tests {
              \"deadline_ms\":12345,\"connections\":{\"h1\":{\"fresh\":0,\"reading\":0,\
              \"active\":3,\"idle\":12,\"closing\":0},\"h2\":{\"active\":0,\"idle\":0,\
              \"closing\":0},\"tunnel\":{\"websocket\":0,\"opaque\":0}},\"requests\":1000,\
-             \"raced\":1,\"cut\":0,\"endless\":2,\"told\":5}"
+             \"raced\":1,\"cut\":0,\"endless\":2,\"told\":5,\"moved\":{},\"elders\":[]}"
         );
         let serving = Status { deadline_ms: None, ..example() };
         let text = serde_json::to_string(&serving).unwrap();

@@ -325,7 +325,7 @@ mod tests {
             other.send(&Message::Ack { batch }, &[], b"").await.unwrap();
         }
         // Never read: the other end of the channel breaks when it closes.
-        one.send(&Message::Go, &[], b"").await.unwrap();
+        one.send(&Message::Begin, &[], b"").await.unwrap();
         drop(other);
         let Err(Broken::Io(error)) = one.send(&Message::Leave, &[], b"").await else {
             panic!("nobody is there")
@@ -342,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn the_dead_are_heard_without_a_word_to_them() {
         let (one, other) = channels();
-        one.send(&Message::Go, &[], b"").await.unwrap();
+        one.send(&Message::Begin, &[], b"").await.unwrap();
         other.send(&Message::Serving, &[], b"").await.unwrap();
         drop(other);
         assert_eq!(one.recv().await.unwrap().unwrap().message, Message::Serving);

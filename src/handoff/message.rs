@@ -49,7 +49,12 @@ pub enum Message {
         error: String,
     },
     /// The successor is to accept now.
-    Go,
+    Go {
+        /// What each generation has counted since it began, at the last moment.
+        counted: Vec<(u32, Tally)>,
+        /// How those are that are still there, this elder among them.
+        elders: Vec<State>,
+    },
     /// The elder does not hand anything over, for this reason.
     Refused {
         /// As it is shown to a person.
@@ -96,7 +101,7 @@ impl Message {
             Message::Ack { .. } => "ack",
             Message::Ready { .. } => "ready",
             Message::Failed { .. } => "failed",
-            Message::Go => "go",
+            Message::Go { .. } => "go",
             Message::Refused { .. } => "refused",
             Message::Serving => "serving",
             Message::Connections { .. } => "connections",

@@ -51,7 +51,7 @@ pub struct Moved {
     pub accepted: u64,
     /// Since when it has been waiting.
     pub since: u64,
-    /// How many octets come with it; of a tunnel, what both directions hold.
+    /// How many octets come with it; of a tunnel [`MovedTunnel::octets`].
     pub octets: u32,
     /// What it has become, if it is no HTTP any more.
     pub tunnel: Option<Box<MovedTunnel>>,
@@ -134,6 +134,17 @@ pub struct MovedFrames {
     pub closed: bool,
 }
 
+impl MovedTunnel {
+    /// How many octets come with it: what both directions hold, and the request's texts.
+    /// None if that cannot be.
+    #[must_use]
+    pub fn octets(&self) -> Option<u32> {
+        let texts = self.request.texts.iter().flatten();
+        let held = [self.up.held, self.down.held];
+        held.iter().chain(texts).try_fold(0_u32, |sum, length| sum.checked_add(*length))
+    }
+}
+
 impl Moved {
     /// How many descriptors come with it.
     #[must_use]
@@ -190,10 +201,10 @@ pub(super) mod tests {
             half: Some(2),
             request: MovedRequest {
                 token: "websocket".to_owned(),
-                texts: [None; 7],
+                texts: [Some(0), Some(0), Some(0), Some(0), None, None, None],
                 began: 6,
-                wall: 1 << 40,
-                first_byte: None,
+                wall: 1_700_000_000_000,
+                first_byte: Some(5),
                 attempts: 1,
             },
         };

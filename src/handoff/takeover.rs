@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use super::channel::{Channel, Peer, peer};
 use super::path::{SocketFile, bind};
 use super::watch::watch;
+use crate::limits::ACCEPT_BACKOFF_MAX;
 
 /// The permission bits of the socket.
 const MODE: u32 = 0o600;
@@ -77,7 +78,8 @@ impl Takeover {
     ///
     /// # Errors
     ///
-    /// If the kernel has no more descriptors; the next try may do.
+    /// If the kernel has no more descriptors; the next try may do. That is said only after
+    /// a moment, so that who tries again at once does not spin.
     pub async fn accept(&self, mut stranger: impl FnMut(Peer)) -> io::Result<Channel> {
         loop {
             let mut ready = self.socket.readable().await?;
@@ -88,7 +90,10 @@ impl Takeover {
                 Err(_would_block) => {}
                 Ok(Err(error)) => match Errno::from_io_error(&error) {
                     Some(Errno::INTR | Errno::CONNABORTED) => {}
-                    _ => return Err(error),
+                    _ => {
+                        tokio::time::sleep(ACCEPT_BACKOFF_MAX).await;
+                        return Err(error);
+                    }
                 },
                 Ok(Ok(fd)) => {
                     let who = peer(fd.as_fd())?;

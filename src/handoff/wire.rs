@@ -108,9 +108,7 @@ fn parse(json: &[u8]) -> Result<Message, Malformed> {
         Err(error) => return malformed(format!("a message is not understood: {error}")),
     };
     // Of a message without fields, serde refuses none.
-    if let Message::Begin | Message::Go | Message::Serving | Message::Leave | Message::Main =
-        message
-    {
+    if let Message::Begin | Message::Serving | Message::Leave | Message::Main = message {
         let fields: BTreeMap<String, IgnoredAny> = serde_json::from_slice(json).unwrap_or_default();
         if let Some(field) = fields.keys().find(|name| *name != "type") {
             return malformed(format!("a message is not understood: unknown field `{field}`"));
@@ -145,16 +143,13 @@ fn check(message: &Message, fds: usize, octets: usize) -> Result<(), Malformed> 
 }
 
 fn octets_of(moved: &Moved) -> Result<usize, Malformed> {
-    if let Some(tunnel) = &moved.tunnel {
-        let (up, down) = (u64::from(tunnel.up.held), u64::from(tunnel.down.held));
-        let texts: u64 = tunnel.request.texts.iter().flatten().map(|text| u64::from(*text)).sum();
-        if up + down + texts != u64::from(moved.octets) {
-            return malformed(format!(
-                "a tunnel holds {up} and {down} octets and {texts} of its request, and comes \
-                 with {}",
-                moved.octets
-            ));
-        }
+    if let Some(tunnel) = &moved.tunnel
+        && tunnel.octets() != Some(moved.octets)
+    {
+        return malformed(format!(
+            "a tunnel holds {} and {} octets, with its texts, and comes with {}",
+            tunnel.up.held, tunnel.down.held, moved.octets
+        ));
     }
     Ok(usize::try_from(moved.octets).unwrap_or(usize::MAX))
 }
@@ -208,7 +203,7 @@ mod tests {
             (Message::Ack { batch: u64::MAX }, 0, b""),
             (Message::Ready { released: names.clone() }, 0, b""),
             (Message::Failed { error: "\"\0\n".to_owned() }, 0, b""),
-            (Message::Go, 0, b""),
+            (Message::Go { counted: Vec::new(), elders: Vec::new() }, 0, b""),
             (Message::Refused { error: String::new() }, 0, b""),
             (Message::Serving, 0, b""),
             (
@@ -244,7 +239,7 @@ mod tests {
 
     #[test]
     fn lengths_are_not_believed() {
-        let whole = packet(&Message::Go, 0, b"");
+        let whole = packet(&Message::Begin, 0, b"");
         for cut in 0..whole.len() {
             assert!(decode(&whole[..cut], 0).is_err(), "{cut}");
         }

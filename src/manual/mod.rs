@@ -6,12 +6,16 @@
 //! | page | for whom |
 //! | --- | --- |
 //! | [`draining`] | who wants to know what a stop does to each connection |
+//! | [`upgrading`] | who replaces the program, and what may go wrong |
 //! | [`defaults`] | who asks why a number is what it is, or changes one |
 //! | [`failures`] | who has a 502 in front of them |
 //! | [`signs`] | who writes an alert or reads a log |
 
 #[doc = include_str!("draining.md")]
 pub mod draining {}
+
+#[doc = include_str!("upgrading.md")]
+pub mod upgrading {}
 
 #[doc = include_str!("defaults.md")]
 ///

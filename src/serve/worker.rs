@@ -219,6 +219,11 @@ impl Worker {
                     drop(hold);
                 }
                 Some(Delivery::Arrival { parcel, hold }) => {
+                    // Who comes back when nobody moves any more must not be sent away again
+                    // by orders that were given before.
+                    while self.proxy.orders.get() != watch.orders() {
+                        tokio::task::yield_now().await;
+                    }
                     self.arrive(parcel);
                     drop(hold);
                 }

@@ -57,6 +57,14 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The process to take over from cannot be asked.
+    #[error("cannot ask at {path} to hand over")]
+    Ask {
+        /// Where.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// There is a process to take over from, and it does not hand over.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -137,7 +145,8 @@ async fn find_predecessor(
         (Some(fd), _) => Channel::from_fd(fd).map_err(system("hear from the running process"))?,
         (None, Some(path)) => {
             let asked = takeover::connect(path);
-            match asked.map_err(system("ask the running process to hand over"))? {
+            let refused = |source| StartError::Ask { path: path.display().to_string(), source };
+            match asked.map_err(refused)? {
                 Some(channel) => channel,
                 None => return Ok(None),
             }
@@ -188,7 +197,8 @@ async fn start(
     };
     workers.open(&listeners)?;
     *overview.ledger.borrow_mut() = inheritance.ledger;
-    let elders = Elders::new(inheritance.elders, port);
+    let elders = Elders::new(inheritance.elders, inheritance.states, port);
+    overview.elders.replace(elders.states());
     for listener in &listeners {
         let proto = if listener.is_secure() { "https" } else { "http" };
         events.emit(Event::listening(listener.to_string(), proto));

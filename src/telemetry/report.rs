@@ -163,6 +163,7 @@ impl DrainReport {
         self.requests_served = totals.requests();
         self.closed = totals.by_reason().map(|(reason, n)| (reason.name(), n)).collect();
         self.raced = totals.raced;
+        self.moved = totals.moved.iter().sum();
         self.told = totals.told;
         self.cancelled_total = totals.cancelled;
     }

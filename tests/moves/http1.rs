@@ -46,7 +46,7 @@ fn who_waits_for_nothing_goes_on_in_the_successor() {
     let kinds = pair.elder.hand_over(&pair.successor, 40);
     assert_eq!(kinds.iter().filter(|kind| **kind == MovedKind::H1Fresh).count(), 20);
     pair.assert_gone();
-    assert_eq!(pair.successor.in_state(ConnectionState::H1Fresh), 20);
+    pair.successor.wait_state(ConnectionState::H1Fresh, 20);
     for client in &mut clients {
         for _ in 0..2 {
             let response = client.get("/second").response();
@@ -197,12 +197,15 @@ fn who_sends_more_ahead_than_can_move_is_served_until_it_can() {
         )
     };
     let mut writer = pair.client();
+    // Who was not accepted before would have to wait for the successor.
+    pair.elder.wait_state(ConnectionState::H1Fresh, 2);
+    writer.send(large(0));
     pair.elder.tell_moves();
     let over = AtomicBool::new(false);
     let (elder, successor, over) = (&mut pair.elder, &pair.successor, &over);
     std::thread::scope(|scope| {
         let pump = scope.spawn(move || elder.hand_over_until(successor, over));
-        for n in 0..8 {
+        for n in 1..8 {
             writer.send(large(n));
         }
         for n in 0..8 {

@@ -30,9 +30,7 @@ fn who_was_on_the_way_to_a_successor_that_died_goes_on_here() {
     for departure in taken {
         side.deliver(departure);
     }
-    while let Some(departure) = side.try_departure() {
-        side.deliver(departure);
-    }
+    side.take_back();
     assert_eq!(clients[0].response().text(), "GET /meanwhile 0");
     for client in &mut clients {
         let response = client.get("/second").response();
@@ -61,9 +59,7 @@ fn while_there_is_no_room_everybody_is_served_here() {
     assert!(answered >= 4, "{answered}");
     side.tell_open();
     side.deliver(first);
-    while let Some(departure) = side.try_departure() {
-        side.deliver(departure);
-    }
+    side.take_back();
     side.wait_state(ConnectionState::H1Idle, 6);
 }
 

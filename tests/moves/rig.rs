@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ebbtide::config::{self, Sources};
 use ebbtide::drain::{Deadline, Orders, Plan, Scope, Stage};
-use ebbtide::handoff::{Moved, Parcel};
+use ebbtide::handoff::{Batch, Message, parcels, wire};
 use ebbtide::net::Listener;
 use ebbtide::serve::{self, Admission, Delivery, Departure, Start};
 use ebbtide::telemetry::event::Style;
@@ -182,12 +182,16 @@ impl Side {
     /// Delivers a connection as it comes out of a message.
     pub(crate) fn deliver(&self, departure: Departure) {
         let Departure { parcel, hold: elder, .. } = departure;
-        let text = serde_json::to_vec(&parcel.moved).expect("a message");
-        let moved: Moved = serde_json::from_slice(&text).expect("the same message");
-        assert_eq!(moved, parcel.moved);
-        assert_eq!(usize::try_from(moved.octets), Ok(parcel.octets.len()));
-        let copies = parcel.fds.iter().map(|fd| fd.try_clone().expect("a copy"));
-        let parcel = Parcel { moved, fds: copies.collect(), octets: parcel.octets };
+        let mut batch = Batch::default();
+        batch.push(parcel).expect("a connection that fits into a message");
+        let (message, fds, octets) = batch.message(1);
+        let mut packet = wire::encode(&message, fds.len(), octets.len()).expect("a packet");
+        packet.extend_from_slice(octets);
+        let (message, at) = wire::decode(&packet, fds.len()).expect("the same message");
+        let Message::Connections { connections, .. } = message else { panic!("{message:?}") };
+        let copies = fds.iter().map(|fd| fd.try_clone_to_owned().expect("a copy")).collect();
+        let mut parcels = parcels(connections, copies, &packet[at..]).expect("what belongs to it");
+        let parcel = parcels.pop().expect("a connection");
         let hold = self.scope.hold();
         let to = self.deliveries.as_ref().expect("a worker");
         assert!(to.try_send(Delivery::Arrival { parcel, hold }).is_ok(), "no room");
@@ -219,6 +223,17 @@ impl Side {
             }
         }
         count
+    }
+
+    /// Takes everybody back who has left, or is just leaving.
+    pub(crate) fn take_back(&mut self) {
+        // Only who has left is alive and in no state.
+        within(PATIENCE, "nobody on the way", || {
+            while let Some(departure) = self.try_departure() {
+                self.deliver(departure);
+            }
+            (self.scope.census().total() == self.alive()).then_some(())
+        });
     }
 
     /// Ends it; the lines of its access log.

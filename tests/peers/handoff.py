@@ -58,7 +58,7 @@ def hello(**more):
 
 def welcome(**more):
     return {"type": "welcome", "protocol": VERSION, "generation": 2, "pid": os.getppid(),
-            "tickets": [], "counted": {}, **more}
+            "tickets": [], "counted": [], **more}
 
 
 def first_words(mode, first):

@@ -25,6 +25,7 @@ mod grpc_real;
 mod h2_forward;
 mod h2_limits;
 mod headers;
+mod launcher;
 mod limits;
 mod listener;
 mod peers_themselves;

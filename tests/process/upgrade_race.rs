@@ -146,7 +146,7 @@ impl Run {
             acted.push(Instant::now());
         }
         pause(ms(400));
-        let end = self.settle(&line, &elder, &timeline);
+        let end = self.settle(&line, &elder, acted[0], &timeline);
         origin.release("/hold/1");
         stage.end();
         let mut facts: Vec<Fact> =
@@ -195,9 +195,15 @@ impl Run {
                 if let Some(one) = one.and_then(|&pid| line.member(pid, 0)) {
                     timeline.note(format!("{signal:?} to {} of {all:?}", one.pid));
                     one.try_signal(signal);
+                    if signal == Signal::KILL {
+                        one.wait_gone(PATIENCE);
+                    }
                 }
             }
-            Deed::KillElder => elder.try_signal(Signal::KILL),
+            Deed::KillElder => {
+                elder.try_signal(Signal::KILL);
+                elder.wait_gone(PATIENCE);
+            }
             Deed::TermElder => elder.try_signal(Signal::TERM),
         }
     }
@@ -207,6 +213,7 @@ impl Run {
         &self,
         line: &Generations,
         elder: &crate::support::generations::Member,
+        act: Instant,
         timeline: &Timeline,
     ) -> Result<(), String> {
         match self.deed {
@@ -227,6 +234,8 @@ impl Run {
                 }
                 Err(format!("neither served nor gone: {:?}", line.alive()))
             }
+            // Its elder had left already, as it has to: nobody is there any more.
+            Deed::KillSuccessor if self.had_left(line, act) => Ok(()),
             Deed::Upgrades | Deed::KillSuccessor => {
                 let newest = within(PATIENCE, "somebody who serves", || {
                     let status: serde_json::Value =
@@ -240,6 +249,15 @@ impl Run {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the elder had nothing left before the successor was gone, or a moment later.
+    fn had_left(&self, line: &Generations, act: Instant) -> bool {
+        !self.held
+            && line
+                .events("phase")
+                .iter()
+                .any(|event| event.fields["to_phase"] == "finishing" && event.at <= act + ms(20))
     }
 
     fn judged(
@@ -256,15 +274,19 @@ impl Run {
         let (mut losses, mut taken) = (Vec::new(), 0);
         for fact in facts {
             let Some(end) = &fact.end else { continue };
+            let dead = killed && judge == Judge::Fair && fact.began <= act + ms(1);
             let excused = match end.how {
                 actor::How::Told | actor::How::Refused => told_is_fine,
-                actor::How::Broken => killed && judge == Judge::Fair && fact.began <= act + ms(1),
+                actor::How::Idle => told_is_fine || dead,
+                actor::How::Broken => dead,
             };
             // Where nobody has survived, nobody listens.
-            let nobody = self.deed == Deed::KillElder && end.how == actor::How::Refused;
+            let nobody = end.how == actor::How::Refused
+                && (self.deed == Deed::KillElder
+                    || self.deed == Deed::KillSuccessor && self.had_left(line, act));
             if !excused && !(nobody && judge == Judge::Fair) {
                 losses.push(format!("{}: {:?}: {}", fact.who, end.how, end.what));
-            } else if end.how == actor::How::Broken {
+            } else {
                 taken += 1;
             }
         }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::elders::Word;
-use super::outgoing::{Left, Line, News};
+use super::outgoing::{Left, Line, News, Over};
 use super::predecessor;
 use super::prepare::{Offer, Origin, Prepared, prepare};
 use crate::admin::Progress;
@@ -26,7 +26,9 @@ use crate::drain::{Deadline, Phase};
 use crate::handoff::{Channel, Given, GivenKind, Launched, Message, Welcome};
 use crate::handoff::{VERSION, launch::program};
 use crate::lifecycle::Event as Happened;
-use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLE};
+use crate::limits::{
+    ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLE, SETTLING_TURNS,
+};
 use crate::net::Listener;
 use crate::server::bind::named;
 use crate::server::control::{Control, Running, done, due};
@@ -58,6 +60,8 @@ struct Outgoing {
     /// When we let go, and since when it serves.
     began: Instant,
     serving: Option<Instant>,
+    /// When it should have.
+    late: Instant,
     /// It can not be undone any more.
     committed: bool,
     reported: Instant,
@@ -126,7 +130,7 @@ impl Outgoing {
         let report = Deadline::at(self.reported + ELDER_REPORT);
         let report = if self.line.is_some() { report } else { Deadline::NEVER };
         let Some(serving) = self.serving else {
-            return report.nearer(Deadline::at(self.began + LETTING_GO));
+            return report.nearer(Deadline::at(self.late));
         };
         let commit =
             if self.committed { Deadline::NEVER } else { Deadline::after(serving, commit) };
@@ -347,6 +351,11 @@ impl Control {
         let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
+        // What is shown after our last word to the successor would be more than it knows.
+        self.leave_doors();
+        for _ in 0..SETTLING_TURNS {
+            tokio::task::yield_now().await;
+        }
         self.elders.pause().await;
         let why = "this process has been replaced already; ask its successor";
         self.overview.succession.set(Some(why));
@@ -356,7 +365,7 @@ impl Control {
         let line = Line { channel, departures, news: tell, words: said, counters };
         let now = Instant::now();
         self.succession.outgoing = Some(Outgoing {
-            line: Some(Box::pin(line.run(self.overview.elder_state()))),
+            line: Some(Box::pin(line.run(self.go()))),
             news,
             words,
             launched,
@@ -364,10 +373,20 @@ impl Control {
             released,
             began: now,
             serving: None,
+            late: now + LETTING_GO.min(self.config.upgrade.timeout),
             committed: false,
             reported: now,
             told: None,
         });
+    }
+
+    /// All that is known now.
+    fn go(&self) -> Message {
+        let ours = self.overview.elder_state();
+        let counted = ours.counted.clone();
+        let counted = self.overview.ledger.borrow().with(self.overview.generation, counted);
+        let elders = self.elders.states().into_iter().chain([ours]).collect();
+        Message::Go { counted, elders }
     }
 
     /// It comes too late.
@@ -410,7 +429,6 @@ impl Control {
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
         self.stopping.reason.get_or_insert("upgrade");
-        self.leave_doors();
         Some(Happened::HandedOver)
     }
 
@@ -472,10 +490,10 @@ impl Control {
         }
         let state = self.overview.elder_state();
         let out = self.succession.outgoing.as_mut()?;
-        if out.serving.is_none() && now >= out.began + LETTING_GO {
+        if out.serving.is_none() && now >= out.late {
             // It does not do what it was let to do.
-            out.began = now;
-            let error = "it does not accept".to_owned();
+            let error = format!("it was let go and has not accepted in {:?}", now - out.began);
+            out.late = now + LETTING_GO;
             let _gone = out.words.try_send(Message::Refused { error });
             return None;
         }
@@ -516,7 +534,7 @@ impl Control {
 
     /// The channel has ended: either all is done, or the successor is lost.
     async fn lose(&mut self, left: Left) -> Option<Happened> {
-        let Left { departures, ours, why } = left;
+        let Left { departures, ours, over } = left;
         self.departures = Some(departures);
         let bound = self.take_back_until();
         let out = self.succession.outgoing.as_mut()?;
@@ -532,17 +550,17 @@ impl Control {
         let in_time = serving.is_none()
             || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
         // It may hang: it must not come back.
-        let why = end(out.launched.take(), why).await;
+        let why = end(out.launched.take(), over).await;
         let error = format!("the successor (pid {}) is lost: {why}", out.pid);
         let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
         self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
         if in_time && !stops {
             self.succession.outgoing = None;
             self.upgrade_failed(&error);
+            self.own_doors();
             self.elders.resume();
-            let back = serving.map(|_| Happened::TakenBack);
             self.returned = ours;
-            return back;
+            return serving.map(|_| Happened::TakenBack);
         }
         self.returned = ours;
         if stops && !self.listeners.is_empty() {
@@ -572,11 +590,13 @@ impl Control {
 
 /// Ends what was started, if it has not ended by itself; how it did says more than that
 /// its channel has.
-async fn end(launched: Option<Launched>, why: String) -> String {
+async fn end(launched: Option<Launched>, over: Over) -> String {
+    let why = over.to_string();
     let Some(mut launched) = launched else { return why };
-    match tokio::time::timeout(LAST_MOMENT, launched.ended()).await {
-        Ok(ended) => format!("it {ended}"),
-        Err(_) => {
+    match (over, tokio::time::timeout(LAST_MOMENT, launched.ended()).await) {
+        (Over::Ended, Ok(ended)) => format!("it {ended}"),
+        (_, Ok(_)) => why,
+        (_, Err(_)) => {
             let _late = tokio::time::timeout(REAP, launched.abort()).await;
             why
         }

@@ -51,13 +51,17 @@ pub(in crate::server) struct Port {
 
 impl Elders {
     /// Elders by generation, nobody listens to them yet.
-    pub(in crate::server) fn new(channels: BTreeMap<u32, Channel>, port: Port) -> Self {
+    pub(in crate::server) fn new(
+        channels: BTreeMap<u32, Channel>,
+        states: Vec<State>,
+        port: Port,
+    ) -> Self {
         let (speak, words) = mpsc::channel(HANDOFF_WORDS);
         let holding = watch::Sender::new(channels.keys().copied().collect());
         let elder = |(generation, channel)| {
-            let state = State { generation, ..State::default() };
-            let channel = Rc::new(channel);
-            (generation, Elder { channel, task: None, state })
+            let known = states.iter().find(|state| state.generation == generation);
+            let state = known.cloned().unwrap_or(State { generation, ..State::default() });
+            (generation, Elder { channel: Rc::new(channel), task: None, state })
         };
         let all = channels.into_iter().map(elder).collect();
         Elders { all, words, speak, holding, pause: watch::Sender::new(true), port }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::drain::Deadline;
 use crate::drain::Hold;
-use crate::handoff::{Batch, Broken, Channel, Message, State};
+use crate::handoff::{Batch, Broken, Channel, Message};
 use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_WINDOW};
 use crate::serve::Departure;
 use crate::server::control::due;
@@ -33,7 +33,7 @@ pub(in crate::server) struct Left {
     pub(super) departures: mpsc::Receiver<Departure>,
     /// What is still ours.
     pub(super) ours: Vec<Departure>,
-    pub(super) why: String,
+    pub(super) over: Over,
 }
 
 /// The channel to the successor, and what is on its way.
@@ -58,7 +58,7 @@ struct Sent {
 }
 
 /// Why no more can go over.
-enum Over {
+pub(in crate::server) enum Over {
     /// All is said.
     Bye,
     /// We do not want it any more.
@@ -92,9 +92,9 @@ impl std::fmt::Display for Over {
 
 impl Line {
     /// Lets the successor accept, and hands connections over until it or we are done.
-    pub(super) async fn run(mut self, state: State) -> Left {
+    pub(super) async fn run(mut self, go: Message) -> Left {
         let (mut open, mut waiting) = (VecDeque::new(), VecDeque::new());
-        let over = match self.drive(state, &mut open, &mut waiting).await {
+        let over = match self.drive(go, &mut open, &mut waiting).await {
             Ok(never) => match never {},
             Err(over) => over,
         };
@@ -107,17 +107,16 @@ impl Line {
         }
         let unsent = waiting.into_iter();
         let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
-        Left { departures: self.departures, ours, why: over.to_string() }
+        Left { departures: self.departures, ours, over }
     }
 
     async fn drive(
         &mut self,
-        state: State,
+        go: Message,
         open: &mut VecDeque<Sent>,
         waiting: &mut VecDeque<Departure>,
     ) -> Result<std::convert::Infallible, Over> {
-        self.say(&Message::State(state)).await?;
-        self.say(&Message::Go).await?;
+        self.say(&go).await?;
         let mut number = 0;
         let mut came = Vec::new();
         let mut ended = false;

@@ -17,8 +17,6 @@ pub(in crate::server) struct Predecessor {
     /// None if it ended before it could say so.
     welcome: Option<Welcome>,
     given: Vec<(Given, OwnedFd)>,
-    /// How it was when it let us go.
-    last: Option<State>,
 }
 
 /// Why there is nothing to take over.
@@ -46,7 +44,7 @@ impl Predecessor {
         channel: Channel,
         patience: Duration,
     ) -> Result<Self, Refusal> {
-        let mut predecessor = Predecessor { channel, welcome: None, given: Vec::new(), last: None };
+        let mut predecessor = Predecessor { channel, welcome: None, given: Vec::new() };
         let greeted = tokio::time::timeout(patience, predecessor.take_all()).await;
         match greeted.unwrap_or(Err(Refusal::Silent(patience))) {
             Ok(()) => Ok(predecessor),
@@ -70,6 +68,10 @@ impl Predecessor {
                 return Ok(());
             };
             match message {
+                Message::Welcome(Welcome { protocol, .. }) if protocol != VERSION => {
+                    let ours = format!("it speaks version {protocol}, this process {VERSION}");
+                    return Err(broken(ours));
+                }
                 Message::Welcome(welcome) => self.welcome = Some(welcome),
                 Message::Sockets { batch, sockets } => {
                     if self.given.len() + sockets.len() > HANDOFF_SOCKETS_MAX {
@@ -119,12 +121,18 @@ impl Predecessor {
     pub(in crate::server) async fn ready(mut self) -> Result<Inheritance, Refusal> {
         let released = self.leave_rest();
         self.say(&Message::Ready { released }).await;
+        let counted = self.welcome.as_ref().map(|welcome| welcome.counted.clone());
+        let mut ledger = Ledger::new(counted.unwrap_or_default());
+        let mut states = Vec::new();
         loop {
             // An elder that dies now leaves all that it has given.
             let Some(received) = self.channel.recv().await.map_err(broken)? else { break };
             match received.message {
-                Message::Go => break,
-                Message::State(state) => self.last = Some(state),
+                Message::Go { counted, elders } => {
+                    ledger = Ledger::new(counted);
+                    states = elders;
+                    break;
+                }
                 Message::Refused { error } => return Err(Refusal::Refused(error)),
                 other => return Err(broken(format!("{} out of turn", other.name()))),
             }
@@ -137,15 +145,10 @@ impl Predecessor {
                 elders.insert(generation, channel);
             }
         }
-        let mut ledger = Ledger::default();
         if let Some(welcome) = self.welcome {
             elders.insert(welcome.generation.saturating_sub(1), self.channel);
-            ledger = Ledger::new(welcome.counted);
         }
-        if let Some(state) = self.last {
-            ledger.note(state.generation, state.counted);
-        }
-        Ok(Inheritance { elders, ledger })
+        Ok(Inheritance { elders, states, ledger })
     }
 
     /// Says why this process ends.
@@ -171,6 +174,8 @@ pub(in crate::server) struct Inherited {
 pub(in crate::server) struct Inheritance {
     /// Their channels, by generation.
     pub(in crate::server) elders: BTreeMap<u32, Channel>,
+    /// How they were last.
+    pub(in crate::server) states: Vec<State>,
     /// What they have counted.
     pub(in crate::server) ledger: Ledger,
 }

@@ -57,9 +57,11 @@ pub(super) async fn prepare(
     timeout: Duration,
     called_off: oneshot::Receiver<()>,
 ) -> Result<Prepared, String> {
-    let Origin { channel, launched } = origin;
+    let Origin { channel, mut launched } = origin;
     let outcome = tokio::select! {
+        biased;
         outcome = bring_up(&channel, offer) => outcome,
+        how = ended(&mut launched) => Err(last_words(&channel, &how)),
         () = tokio::time::sleep(timeout) => {
             Err(format!("it was not ready after upgrade.timeout, {timeout:?}"))
         }
@@ -77,6 +79,24 @@ pub(super) async fn prepare(
             })
         }
     }
+}
+
+/// How what was started has ended; its channel may be somebody else's, too.
+async fn ended(launched: &mut Option<Launched>) -> String {
+    match launched {
+        Some(launched) => launched.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What it has said of its end, or how that was.
+fn last_words(channel: &Channel, how: &str) -> String {
+    while let Ok(Some(received)) = channel.try_recv() {
+        if let Message::Failed { error } = received.message {
+            return error;
+        }
+    }
+    format!("it {how} before it was ready")
 }
 
 /// Waits a moment for the end of what was started, and says how it ended.

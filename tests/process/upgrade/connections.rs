@@ -1,6 +1,9 @@
 //! Established connections: what moves goes on in the new process, what cannot goes on
 //! in the old one, and no peer notices.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{LEAVES_WITHIN, app, leaves, start, upgrade_whole};
 use crate::support::client::{Client, End, get, post_head};
 use crate::support::generations::{Generations, sum};
@@ -10,7 +13,7 @@ use crate::support::origin::{HALVES, Next, Origin};
 use crate::support::process::Launch;
 use crate::support::tls::TlsEnd;
 use crate::support::ws::{self, BINARY, Frame, Socket};
-use crate::support::{PATIENCE, ms, pattern};
+use crate::support::{PATIENCE, ms, pattern, within};
 
 #[track_caller]
 fn is_served(client: &mut Client, target: &str) {
@@ -194,7 +197,9 @@ fn octets_that_nobody_takes_yet_go_with_their_tunnel() {
 
 #[test]
 fn tunnel_of_which_one_side_has_ended_goes_on() {
-    let origin = Origin::scripted(|conn, request| {
+    let late = Arc::new(AtomicBool::new(false));
+    let released = Arc::clone(&late);
+    let origin = Origin::scripted(move |conn, request| {
         assert!(request.head.lists("connection", "upgrade"), "{request:?}");
         conn.send(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw\r\nConnection: Upgrade\r\n\r\n",
@@ -202,7 +207,7 @@ fn tunnel_of_which_one_side_has_ended_goes_on() {
         let mut came = Vec::new();
         assert_eq!(conn.wire().until_end(&mut came), End::Eof);
         assert_eq!(came, b"to the app");
-        conn.hold("late")?;
+        within(PATIENCE, "the test", || released.load(Ordering::SeqCst).then_some(()));
         conn.send("to the client")?;
         Ok(Next::Close)
     });
@@ -214,7 +219,7 @@ fn tunnel_of_which_one_side_has_ended_goes_on() {
     client.half_close();
     upgrade_whole(&line);
     assert_eq!(client.ended(), None);
-    origin.release("late");
+    late.store(true, Ordering::SeqCst);
     assert_eq!(client.rest(), (End::Eof, b"to the client".to_vec()));
 }
 

@@ -304,7 +304,7 @@ fn first_process_of_a_container_refuses_and_names_the_other_way() {
     let output = line.command(&[]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for word in ["PID 1", "takeover"] {
+    for word in ["process 1", "takeover"] {
         assert!(said.contains(word), "no {word} in {said}");
     }
     let outside = *line.alive().iter().find(|&&pid| pid != line.pid).expect("the inner one");

@@ -55,8 +55,10 @@ impl Stage {
 /// How a connection ended that its client did not want to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// By `Connection: close`, a WebSocket Close, or as an idle connection.
+    /// By `Connection: close` or a WebSocket Close.
     Told,
+    /// In order, with nothing under way.
+    Idle,
     /// It never began: nobody listens.
     Refused,
     /// By the loss of what was under way.
@@ -177,7 +179,7 @@ fn keep(stage: &Stage, who: &str, mut rng: Rng, step: Step) -> Vec<Fact> {
 
 fn ask(client: &mut Client, target: &str) -> Result<(), (How, String)> {
     if let Some(end) = client.ended() {
-        let how = if end == End::Eof { How::Told } else { How::Broken };
+        let how = if end == End::Eof { How::Idle } else { How::Broken };
         return Err((how, format!("{end:?} while idle")));
     }
     let sent = client.try_send(get(target));
