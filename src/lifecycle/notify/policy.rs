@@ -137,11 +137,13 @@ impl Policy {
     pub(super) fn upgrade_failed(&mut self, why: &str, now: Instant) -> Option<Notice> {
         self.remark = Some(one_line(why));
         self.heir = None;
-        if self.standing != Standing::Main || !std::mem::replace(&mut self.upgrading, false) {
+        let had_begun = std::mem::replace(&mut self.upgrading, false);
+        if self.standing != Standing::Main {
             return None;
         }
+        let ready = had_begun.then(|| "READY=1".to_owned());
         let status = self.fresh_status(format!("{}{}", self.phase, self.remark()), now);
-        notice(std::iter::once("READY=1".to_owned()).chain(status).collect(), true)
+        notice(ready.into_iter().chain(status).collect(), true)
     }
 
     /// The successor is to stay. Says whether it has to be told that it is main.
@@ -360,6 +362,9 @@ mod tests {
         process.now += STATUS_EVERY;
         assert!(process.beat().ends_with(remark), "it is still to be read");
         assert!(!process.begins().contains(remark));
+        process.fails("killed");
+        let told = process.fails("no such program");
+        assert_eq!(told, "STATUS=serving; the last upgrade failed: no such program");
     }
 
     #[test]
