@@ -286,11 +286,12 @@ impl Run {
                     || self.deed == Deed::KillSuccessor && self.had_left(line, act));
             if !excused && !(nobody && judge == Judge::Fair) {
                 losses.push(format!("{}: {:?}: {}", fact.who, end.how, end.what));
-            } else {
+            } else if end.how != actor::How::Refused {
                 taken += 1;
             }
         }
-        if self.deed == Deed::KillSuccessor && judge == Judge::Fair && taken > 0 {
+        let counts = self.deed == Deed::KillSuccessor && !self.had_left(line, act);
+        if counts && judge == Judge::Fair && taken > 0 {
             // Those that were its own, and one of each who had just come.
             let moved = moved(line);
             if taken > moved + actor::KNOCKERS {
