@@ -230,7 +230,7 @@ mod tests {
         refused(&raw(2, 0, r#"{"type":"begin"}"#, b""), 0, "speaks version 2 of the handoff");
         refused(&raw(1, 0, r#"{"type":"fly"}"#, b""), 0, "unknown variant `fly`");
         refused(&raw(1, 0, r#"{"type":"ack","batch":1,"x":2}"#, b""), 0, "unknown field `x`");
-        refused(&raw(1, 0, r#"{"type":"go","x":2}"#, b""), 0, "unknown field `x`");
+        refused(&raw(1, 0, r#"{"type":"begin","x":2}"#, b""), 0, "unknown field `x`");
         refused(&raw(1, 0, r#"{"type":"bye","generation":1,"zz":2}"#, b""), 0, "`zz`");
         refused(&raw(1, 0, r#"{"type":"ack"}"#, b""), 0, "missing field `batch`");
         let kind = r#"{"type":"sockets","batch":1,"sockets":[{"kind":"pipe","name":""}]}"#;
