@@ -214,6 +214,7 @@ mod tests {
             (Message::Release { names: names.clone() }, 0, b""),
             (Message::Released { names }, 0, b""),
             (Message::Leave, 0, b""),
+            (Message::Here { pid: 9 }, 0, b""),
             (Message::Main, 0, b""),
             (Message::State(State::default()), 0, b""),
             (Message::Bye(State { deadline_ms: Some(3), ..State::default() }), 0, b""),

@@ -87,6 +87,8 @@ pub(super) struct Parts {
     pub(super) takeover: Option<Takeover>,
     pub(super) tickets: Option<Arc<Tickets>>,
     pub(super) elders: Elders,
+    /// An elder has started this process, in whose service it is.
+    pub(super) launched: bool,
     pub(super) program: Program,
     pub(super) signals: Signals,
     pub(super) events: Events,
@@ -97,7 +99,7 @@ impl Control {
         let (admin, requests) = parts.admin.unzip();
         Ok(Control {
             watchdog: Watchdog::start(stop::expire)?,
-            manager: Manager::new(parts.elders.are_there(), parts.config.workers, &parts.events),
+            manager: Manager::new(parts.launched, parts.config.workers, &parts.events),
             config: parts.config,
             stopping: Stopping::new(parts.overview.generation),
             overview: parts.overview,

@@ -290,6 +290,43 @@ fn two_upgrades_in_a_row_name_the_last_one() {
 }
 
 #[test]
+fn another_service_takes_over_and_neither_is_taken_for_the_other() {
+    const OTHER: &str = "other.service";
+    let origin = Origin::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let takeover = dir.path().join("takeover").display().to_string();
+    let plan = soon(&origin).set("upgrade.takeover", &takeover).listening();
+    let (place, app) = (plan.place().to_string(), origin.place().to_string());
+    let own = format!(
+        "[Service]\nType=notify\nExecStart={BINARY} run --listen {place} --upstream {app} \
+         --set upgrade.takeover={takeover} --set upgrade.commit_after=300ms\n"
+    );
+    let service = plan.beside(OTHER, own).load();
+    service.manager.must(&["start", UNIT]);
+    let elder = service.main_pid();
+    let mut idle = service.asked("/ok");
+    idle.response();
+    let work = held(&service, &origin, "/hold");
+    service.manager.must(&["start", OTHER]);
+    let successor = service.manager.show(OTHER, "MainPID");
+    service.manager.wait(OTHER, "ActiveState", "active");
+    let status = format!("draining: process {successor} of another service goes on");
+    service.manager.wait_where(UNIT, "StatusText", "the elder's status", |text| text == status);
+    service.wait("ActiveState", "active");
+    assert_eq!(service.main_pid(), elder);
+    origin.release("/hold");
+    assert_held(work);
+    assert_eq!(service.stopped(), "success");
+    idle.get("/ok");
+    assert_eq!(idle.response().text(), "GET /ok 0");
+    service.answers();
+    assert_eq!(service.manager.show(OTHER, "MainPID"), successor);
+    assert_eq!(service.manager.show(OTHER, "NRestarts"), "0");
+    service.manager.must(&["stop", OTHER]);
+    assert_eq!(service.manager.show(OTHER, "Result"), "success");
+}
+
+#[test]
 fn a_socket_unit_keeps_its_socket_over_an_upgrade_and_a_stop() {
     for by_name in [true, false] {
         let origin = Origin::new();

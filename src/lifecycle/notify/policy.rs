@@ -6,6 +6,7 @@
 //! | an upgrade begins | main | `RELOADING=1`, `MONOTONIC_USEC`, `STATUS` |
 //! | it has failed, or the successor died soon enough | main | `READY=1`, `STATUS` with the reason |
 //! | the successor is to stay, or we are about to exit | main | `MAINPID` of the successor, `READY=1`, and nothing ever again |
+//! | the successor is another service's | main | `READY=1`, `STATUS` |
 //! | the listeners are about to close | main, and nobody goes on | `STOPPING=1`, `STATUS` |
 //! | time passes in a drain | main | `EXTEND_TIMEOUT_USEC`, so that it ends by its own bounds |
 //! | time passes | main | `WATCHDOG=1` if every thread turns, `STATUS` if it is another one |
@@ -159,6 +160,16 @@ impl Policy {
             lines.push("WATCHDOG=1".to_owned());
         }
         (true, notice(lines, true))
+    }
+
+    /// The successor belongs to another service.
+    pub(super) fn went_elsewhere(&mut self, successor: u32, now: Instant) -> Option<Notice> {
+        if self.standing != Standing::Main || !std::mem::replace(&mut self.upgrading, false) {
+            return None;
+        }
+        let status = format!("{}: process {successor} of another service goes on", self.phase);
+        let status = self.fresh_status(status, now);
+        notice(std::iter::once("READY=1".to_owned()).chain(status).collect(), true)
     }
 
     /// The elder has named this process, or it is gone. If this one has a successor
@@ -405,6 +416,21 @@ mod tests {
         assert!(process.policy.due() != Deadline::NEVER);
         assert_eq!(process.is_main(), (false, String::new()));
         assert!(process.enters(Phase::Closing).starts_with("STOPPING=1\n"));
+    }
+
+    #[test]
+    fn a_successor_in_another_service_is_not_named() {
+        let mut process = Process::serving();
+        process.begins();
+        process.vitals.outgoing = true;
+        process.enters(Phase::Draining);
+        let told = said(process.policy.went_elsewhere(44, process.now));
+        let status = "STATUS=draining: process 44 of another service goes on";
+        assert_eq!(told, format!("READY=1\n{status}"));
+        assert_eq!(process.policy.went_elsewhere(44, process.now), None);
+        process.now += EXTEND_EVERY;
+        assert!(process.beat().contains("EXTEND_TIMEOUT_USEC"), "it is still the main process");
+        assert!(!process.enters(Phase::Finishing).contains("STOPPING"));
     }
 
     #[test]

@@ -65,6 +65,7 @@ impl Control {
         // One that does not read has room for every step there is.
         self.watchers.retain(|watcher| watcher.try_send(progress.clone()).is_ok());
     }
+
     pub(super) fn upgrade_failed(&mut self, error: &str) {
         let event = Event::new(Level::Error, "upgrade_failed").with("error", error.to_owned());
         let message = "this process goes on";
@@ -134,6 +135,7 @@ impl Control {
     fn hear(&mut self, news: News) -> Option<Happened> {
         match news {
             News::Serving => return self.handed_over(),
+            News::Here(pid) => self.is_with(pid),
             News::Release(names) => {
                 // It is about to stop, and whoever went there would not stay long.
                 self.release(&names);
@@ -161,6 +163,15 @@ impl Control {
         self.tell_watchers(&Progress::Serving { pid, generation });
         self.stopping.reason.get_or_insert("upgrade");
         Some(Happened::HandedOver)
+    }
+
+    /// Its own successor goes on in the successor's place, or itself again: it is that one
+    /// who stays.
+    fn is_with(&mut self, pid: u32) {
+        if let Some(out) = self.succession.outgoing.as_mut().filter(|out| out.pid != pid) {
+            out.pid = pid;
+            out.serving = out.serving.map(|_| Instant::now());
+        }
     }
 
     /// Listeners that the successor has no use for are closed without a reset.
@@ -258,7 +269,7 @@ impl Control {
             // It is the service manager's child only when who has started it is gone.
             let _late = tokio::time::timeout(REAP, launched.commit()).await;
         }
-        if self.manager.notifier.committed(out.pid) {
+        if self.manager.committed(out.pid) {
             let _gone = out.words.try_send(Message::Main);
         }
     }

@@ -25,7 +25,7 @@ impl Control {
             Word::Gone => {
                 self.overview.ledger.borrow_mut().close(generation);
                 if self.elders.remove(generation) {
-                    // Whoever it was to name is the main process by itself now.
+                    // There is nobody left who could name this process.
                     self.is_main();
                 }
                 let event = Event::new(Level::Info, "elder_gone");
