@@ -1,10 +1,11 @@
 //! Orders that change while connections are in every state.
 
-use ebbtide::telemetry::ConnectionState;
+use ebbtide::telemetry::{ConnectionState, MovedKind};
 
 use crate::rig::Side;
 use crate::support::client::{Client, End, get};
-use crate::support::origin::Origin;
+use crate::support::h2::{Code, H2};
+use crate::support::origin::{Next, Origin};
 use crate::support::{ms, ws};
 
 /// So many clients of which each has been answered once.
@@ -107,7 +108,7 @@ fn a_close_that_is_wanted_in_mid_frame_is_not_wanted_when_the_drain_is_taken_bac
         conn.hold("rest")?;
         conn.send(&frame[5..])?;
         conn.wait_end();
-        Ok(crate::support::origin::Next::Close)
+        Ok(Next::Close)
     });
     let side = Side::before(app.place(), &["drain.upgrade.stream_close_after=0s"]);
     let mut socket = ws::Socket::open(Client::connect(side.place()), "/chat");
@@ -120,4 +121,75 @@ fn a_close_that_is_wanted_in_mid_frame_is_not_wanted_when_the_drain_is_taken_bac
     socket.wire.read_bound(ms(200));
     assert!(socket.read().is_err(), "nothing is said");
     assert_eq!(side.closed(), 0);
+}
+
+#[test]
+fn what_speaks_http2_stays_and_is_told_in_two_steps() {
+    let app = Origin::new();
+    let mut side = Side::before(app.place(), &["drain.upgrade.goaway_grace=300ms"]);
+    let mut h2 = H2::connect(side.place());
+    let held = h2.get("/hold");
+    app.wait_started("/hold");
+    side.tell_moves();
+    let first = h2.wait_goaway(0);
+    assert_eq!(first.code, Code::NO_ERROR);
+    let meanwhile = h2.get("/meanwhile");
+    assert_eq!(h2.response(meanwhile).text(), "GET /meanwhile 0");
+    app.release("/hold");
+    assert_eq!(h2.response(held).text(), "held");
+    let second = h2.wait_goaway(1);
+    assert_eq!((second.last, second.code), (meanwhile, Code::NO_ERROR));
+    assert!(second.at - first.at >= ms(300));
+    assert_eq!(h2.wait_end(), End::Eof);
+    assert!(side.try_departure().is_none());
+}
+
+#[test]
+fn an_event_stream_is_ended_where_it_may_end_and_its_connection_moves() {
+    let app = Origin::scripted(|conn, _| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        conn.send("9\r\ndata: 1\n\n\r\n")?;
+        conn.wait_end();
+        Ok(Next::Close)
+    });
+    let later = Origin::new();
+    let mut elder = Side::before(app.place(), &["drain.upgrade.stream_close_after=0s"]);
+    let successor = Side::before(later.place(), &[]);
+    let mut client = Client::connect(elder.place());
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    assert_eq!(client.head().field("content-type"), Some("text/event-stream"));
+    assert_eq!(client.octets(14), b"9\r\ndata: 1\n\n\r\n"[..14]);
+    elder.tell_moves();
+    assert_eq!(elder.hand_over(&successor, 1), [MovedKind::H1Active]);
+    assert_eq!(client.octets(5), b"0\r\n\r\n");
+    assert!(!client.get("/behind").response().says_close());
+    assert_eq!(later.requests_for("/behind").len(), 1);
+}
+
+#[test]
+fn a_stop_ends_who_has_not_moved_and_leaves_who_has() {
+    let app = Origin::new();
+    let set = ["drain.stop.idle_grace=0s"];
+    let mut side = Side::with_room(app.place(), &set, 2);
+    let successor = Side::before(app.place(), &[]);
+    let mut clients = idle(&side, 8);
+    side.tell_moves();
+    let first = side.departure();
+    side.tell_stop();
+    let mut moved = 1;
+    successor.deliver(first);
+    // Those that are on the way still go there.
+    crate::support::within(crate::support::PATIENCE, "nobody here", || {
+        while let Some(departure) = side.try_departure() {
+            successor.deliver(departure);
+            moved += 1;
+        }
+        (side.alive() == 0).then_some(())
+    });
+    let answered = clients.iter_mut().filter_map(|client| {
+        client.try_send(get("/second")).ok()?;
+        client.try_response().ok()
+    });
+    assert_eq!(answered.count(), moved);
+    assert!(moved >= 1);
 }

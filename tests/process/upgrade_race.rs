@@ -284,8 +284,8 @@ impl Run {
             let nobody = end.how == actor::How::Refused
                 && (self.deed == Deed::KillElder
                     || self.deed == Deed::KillSuccessor && self.had_left(line, act));
-            let excused = excused || nobody && judge == Judge::Fair;
-            if !excused {
+            let is_blamed = !nobody || judge != Judge::Fair;
+            if !excused && is_blamed {
                 losses.push(format!("{}: {:?}: {}", fact.who, end.how, end.what));
             } else if end.how != actor::How::Refused {
                 taken += 1;

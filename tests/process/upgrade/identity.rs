@@ -40,7 +40,7 @@ fn client_that_was_announced_stays_who_it_is() {
     for (client, name) in [
         (&mut announced, "announced"),
         (&mut whole, "whole"),
-        (&mut part, "part"),
+        (&mut part, "partly"),
         (&mut nothing, "nothing"),
     ] {
         let target = format!("/{name}/1");
