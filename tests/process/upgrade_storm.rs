@@ -22,7 +22,7 @@ use crate::support::peers::{
     CURL_H1, CURL_H2, CURL_PRIOR, Counts, GO_H1, GO_H2, Kind as PeerKind, NGHTTP, PYTHON, Peer,
     Target,
 };
-use crate::support::process::{Launch, Proxy};
+use crate::support::process::Launch;
 use crate::support::shelf::Shelf;
 use crate::support::wire::{End, Place};
 use crate::support::{PATIENCE, Rng, ms, pattern, pause, within};
@@ -155,16 +155,11 @@ impl Elders {
     }
 
     /// All of them are gone, with exit status 0; the longest that it took.
-    fn wait(self, first: &Proxy) -> Duration {
+    fn wait(self, line: &Generations) -> Duration {
         let mut longest = Duration::ZERO;
         for (since, elder) in self.0 {
             let (member, gone) = elder.join().expect("an elder leaves in time");
-            let code = if member.pid == first.pid {
-                first.wait_gone().code()
-            } else {
-                gone.code.expect("we adopted it")
-            };
-            assert_eq!(code, 0, "generation {}", member.generation);
+            assert_eq!(line.exit_of(&member, &gone), 0, "generation {}", member.generation);
             longest = longest.max(gone.at.saturating_duration_since(since));
         }
         longest
