@@ -332,6 +332,9 @@ pub const REQUESTS: usize = 4;
 /// See [`REQUESTS`].
 pub const UPGRADE_NEWS: usize = 64;
 
+/// How often strangers at the takeover listener are written down.
+pub const STRANGERS_EVERY: Duration = Duration::from_secs(60);
+
 /// Sockets that a successor is given before it serves.
 pub const HANDOFF_SOCKETS_MAX: usize = 4096;
 

@@ -62,6 +62,11 @@ pub enum Message {
     },
     /// The successor accepts.
     Serving,
+    /// Who serves at this end of the channel: the successor, or whoever has its elders now.
+    Here {
+        /// Its number.
+        pid: u32,
+    },
     /// Connections, with their descriptors and octets.
     Connections {
         /// Its number, for the acknowledgement.
@@ -104,6 +109,7 @@ impl Message {
             Message::Go { .. } => "go",
             Message::Refused { .. } => "refused",
             Message::Serving => "serving",
+            Message::Here { .. } => "here",
             Message::Connections { .. } => "connections",
             Message::Release { .. } => "release",
             Message::Released { .. } => "released",

@@ -10,7 +10,7 @@
 //! | elder | [`Message::Welcome`], [`Message::Sockets`] in acknowledged batches, [`Message::Begin`] | serves on |
 //! | successor | [`Message::Ready`], or [`Message::Failed`] and ends | waits, without accepting |
 //! | elder | [`Message::Go`], or [`Message::Refused`] | serves on |
-//! | successor | [`Message::Serving`] | accepts |
+//! | successor | [`Message::Serving`], [`Message::Here`] | accepts |
 //! | elder | [`Message::Connections`] in acknowledged batches, [`Message::State`] from time to time | accepts no more |
 //! | successor | [`Message::Release`], [`Message::Leave`] | |
 //! | elder | [`Message::Released`], [`Message::Main`], at its end [`Message::Bye`] | |

@@ -214,6 +214,7 @@ mod tests {
             (Message::Release { names: names.clone() }, 0, b""),
             (Message::Released { names }, 0, b""),
             (Message::Leave, 0, b""),
+            (Message::Here { pid: 9 }, 0, b""),
             (Message::Main, 0, b""),
             (Message::State(State::default()), 0, b""),
             (Message::Bye(State { deadline_ms: Some(3), ..State::default() }), 0, b""),
@@ -227,10 +228,10 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_named() {
-        refused(&raw(2, 0, r#"{"type":"go"}"#, b""), 0, "speaks version 2 of the handoff");
+        refused(&raw(2, 0, r#"{"type":"begin"}"#, b""), 0, "speaks version 2 of the handoff");
         refused(&raw(1, 0, r#"{"type":"fly"}"#, b""), 0, "unknown variant `fly`");
         refused(&raw(1, 0, r#"{"type":"ack","batch":1,"x":2}"#, b""), 0, "unknown field `x`");
-        refused(&raw(1, 0, r#"{"type":"go","x":2}"#, b""), 0, "unknown field `x`");
+        refused(&raw(1, 0, r#"{"type":"begin","x":2}"#, b""), 0, "unknown field `x`");
         refused(&raw(1, 0, r#"{"type":"bye","generation":1,"zz":2}"#, b""), 0, "`zz`");
         refused(&raw(1, 0, r#"{"type":"ack"}"#, b""), 0, "missing field `batch`");
         let kind = r#"{"type":"sockets","batch":1,"sockets":[{"kind":"pipe","name":""}]}"#;
@@ -244,10 +245,10 @@ mod tests {
             assert!(decode(&whole[..cut], 0).is_err(), "{cut}");
         }
         let longer = [whole.as_slice(), b" "].concat();
-        refused(&longer, 0, "13 + 0 octets and has 14");
+        refused(&longer, 0, "16 + 0 octets and has 17");
         let mut huge = whole.clone();
         huge[8..12].copy_from_slice(&[255; 4]);
-        refused(&huge, 0, "octets and has 13");
+        refused(&huge, 0, "octets and has 16");
         refused(&vec![b'E'; HANDOFF_MESSAGE_MAX + 1], 0, "longer than");
         refused(b"GET / HTTP/1.1\r\n\r\n", 0, "no handoff");
         let error = "x".repeat(HANDOFF_MESSAGE_MAX);
@@ -256,9 +257,9 @@ mod tests {
 
     #[test]
     fn descriptors_and_octets_are_those_that_the_message_says() {
-        refused(&raw(1, 1, r#"{"type":"go"}"#, b""), 1, "about 0 descriptors and has 1");
-        refused(&raw(1, 1, r#"{"type":"go"}"#, b""), 0, "1 descriptors were sent, 0 have come");
-        refused(&raw(1, 0, r#"{"type":"go"}"#, b"x"), 0, "about 0 octets and has 1");
+        refused(&raw(1, 1, r#"{"type":"begin"}"#, b""), 1, "about 0 descriptors and has 1");
+        refused(&raw(1, 1, r#"{"type":"begin"}"#, b""), 0, "1 descriptors were sent, 0 have come");
+        refused(&raw(1, 0, r#"{"type":"begin"}"#, b"x"), 0, "about 0 octets and has 1");
         let message = |moved| Message::Connections { batch: 1, connections: vec![moved] };
         assert!(encode(&message(connection(3)), 1, 2).is_err());
         assert!(encode(&message(connection(3)), 2, 3).is_err());

@@ -15,16 +15,18 @@ use super::manager::{Manager, vitals};
 use super::overview::Overview;
 use super::signals::{Asked, Signals};
 use super::stop::{self, Remains, Stopping};
-use super::upgrade::elder::{Program, Succession};
 use super::upgrade::elders::Elders;
+use super::upgrade::program::Program;
+use super::upgrade::succession::Succession;
 use super::workers::Workers;
 use crate::admin::Progress;
 use crate::config::Config;
 use crate::drain::{Deadline, Orders, Phase, Plan, Rule, Stage, kept};
+use crate::handoff::channel::Peer;
 use crate::handoff::{Channel, Takeover};
 use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
-use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT};
+use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT, STRANGERS_EVERY};
 use crate::net::Listener;
 use crate::serve::{Delivery, Departure};
 use crate::telemetry::{Event, Events, Level};
@@ -85,6 +87,8 @@ pub(super) struct Parts {
     pub(super) takeover: Option<Takeover>,
     pub(super) tickets: Option<Arc<Tickets>>,
     pub(super) elders: Elders,
+    /// An elder has started this process, in whose service it is.
+    pub(super) launched: bool,
     pub(super) program: Program,
     pub(super) signals: Signals,
     pub(super) events: Events,
@@ -95,7 +99,7 @@ impl Control {
         let (admin, requests) = parts.admin.unzip();
         Ok(Control {
             watchdog: Watchdog::start(stop::expire)?,
-            manager: Manager::new(parts.elders.are_there(), parts.config.workers, &parts.events),
+            manager: Manager::new(parts.launched, parts.config.workers, &parts.events),
             config: parts.config,
             stopping: Stopping::new(parts.overview.generation),
             overview: parts.overview,
@@ -208,7 +212,7 @@ impl Control {
                 self.returned.push(departure);
                 None
             }
-            asked = successor(&self.takeover), if !let_go => {
+            asked = successor(&self.takeover, &self.events), if !let_go => {
                 self.asked_for(asked);
                 None
             }
@@ -468,9 +472,13 @@ async fn stray(departures: &mut Option<mpsc::Receiver<Departure>>) -> Departure 
 }
 
 /// Somebody who asks to be our successor.
-async fn successor(takeover: &Option<Takeover>) -> io::Result<Channel> {
+async fn successor(takeover: &Option<Takeover>, events: &Events) -> io::Result<Channel> {
+    let refused = |stranger: Peer| {
+        let event = Event::new(Level::Warn, "takeover_peer_refused").with("uid", stranger.uid);
+        events.limited("takeover_peer_refused", STRANGERS_EVERY, event);
+    };
     match takeover {
-        Some(takeover) => takeover.accept(|_| {}).await,
+        Some(takeover) => takeover.accept(refused).await,
         None => std::future::pending().await,
     }
 }

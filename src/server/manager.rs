@@ -55,6 +55,16 @@ impl Manager {
         self.notifier.beat(vitals(overview), turns);
     }
 
+    /// The successor is to stay. Says whether it has to be told that it is the main process
+    /// now.
+    pub(super) fn committed(&mut self, successor: u32) -> bool {
+        if !is_ours(successor) {
+            self.notifier.went_elsewhere(successor);
+            return false;
+        }
+        self.notifier.committed(successor)
+    }
+
     /// Gives the manager copies of the listeners that it has not, if it is to have them
     /// (`systemd.store`). To be called when the process serves and at each beat: a successor
     /// is not listened to before it is the main process.
@@ -118,6 +128,13 @@ impl Question {
             *self = Question::default();
         }
     }
+}
+
+/// Whether a process belongs to the same service as this one: the manager of another one
+/// knows it already, and ours must not know it.
+fn is_ours(pid: u32) -> bool {
+    let group = |of: &str| std::fs::read(format!("/proc/{of}/cgroup"));
+    group(&pid.to_string()).is_ok_and(|its| group("self").is_ok_and(|ours| its == ours))
 }
 
 /// How the process is.

@@ -17,10 +17,10 @@ use super::door::Admin;
 use super::overview::{FIRST_GENERATION, Overview};
 use super::platform;
 use super::signals::Signals;
-use super::upgrade::elder::Program;
 use super::upgrade::elders::{Elders, Port};
 use super::upgrade::predecessor::{Inheritance, Predecessor, Refusal};
 use super::upgrade::probe::probe;
+use super::upgrade::program::Program;
 use super::workers::start_workers;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
@@ -102,8 +102,9 @@ pub fn run(loaded: Loaded, inherited: Option<OwnedFd>) -> Result<u8, StartError>
             tokio::task::spawn_local(orphans::reap());
         }
         let events = Events::stderr().map_err(system("write to stderr"))?;
+        let launched = inherited.is_some();
         let mut predecessor = find_predecessor(&loaded.config, inherited).await?;
-        let started = start(loaded, signals, &events, &mut predecessor).await;
+        let started = start(loaded, signals, &events, &mut predecessor, launched).await;
         match started {
             Ok(control) => Ok(control.run().await),
             Err(error) => {
@@ -163,6 +164,7 @@ async fn start(
     signals: Signals,
     events: &Events,
     predecessor: &mut Option<Predecessor>,
+    launched: bool,
 ) -> Result<Control, StartError> {
     let program = Program::of_this_process();
     let access =
@@ -219,6 +221,7 @@ async fn start(
         admin,
         takeover,
         tickets,
+        launched: launched && shared,
         elders,
         program,
         signals,

@@ -181,7 +181,7 @@ impl Run {
         timeline.note(format!("{:?}", self.deed));
         let others = || line.alive().into_iter().filter(|&pid| pid != elder.pid);
         match self.deed {
-            Deed::Upgrades if self.seed % 2 == 0 => {
+            Deed::Upgrades if self.seed.is_multiple_of(2) => {
                 // Refused or not: a word comes back.
                 let output = line.command(&[]);
                 timeline.note(format!("the command: {:?}", output.status.code()));
@@ -284,13 +284,15 @@ impl Run {
             let nobody = end.how == actor::How::Refused
                 && (self.deed == Deed::KillElder
                     || self.deed == Deed::KillSuccessor && self.had_left(line, act));
-            if !excused && !(nobody && judge == Judge::Fair) {
+            let is_blamed = !nobody || judge != Judge::Fair;
+            if !excused && is_blamed {
                 losses.push(format!("{}: {:?}: {}", fact.who, end.how, end.what));
-            } else {
+            } else if end.how != actor::How::Refused {
                 taken += 1;
             }
         }
-        if self.deed == Deed::KillSuccessor && judge == Judge::Fair && taken > 0 {
+        let counts = self.deed == Deed::KillSuccessor && !self.had_left(line, act);
+        if counts && judge == Judge::Fair && taken > 0 {
             // Those that were its own, and one of each who had just come.
             let moved = moved(line);
             if taken > moved + actor::KNOCKERS {

@@ -182,24 +182,31 @@ impl Generations {
 
     /// What the admin socket answers; none if nobody does.
     pub(crate) fn try_ask(&self, path: &str) -> Option<String> {
-        let mut client = Client::try_connect(&self.admin, PATIENCE).ok()?;
+        self.ask(path).ok()
+    }
+
+    /// What the admin socket answers, or what came instead.
+    pub(crate) fn ask(&self, path: &str) -> Result<String, String> {
+        let connected = Client::try_connect(&self.admin, PATIENCE);
+        let mut client = connected.map_err(|end| format!("connect: {end:?}"))?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        client.try_send(request).ok()?;
-        let response = client.try_response().ok()?;
-        (response.status == 200).then(|| response.text())
+        let sent = client.try_send(request);
+        let response = client.try_response();
+        let response = response.map_err(|broken| format!("{broken:?}, sent {sent:?}"))?;
+        if response.status == 200 { Ok(response.text()) } else { Err(format!("{response:?}")) }
     }
 
     /// What `/status` says.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
-        let text = self.try_ask("/status").unwrap_or_else(|| panic!("no status"));
+        let text = self.ask("/status").unwrap_or_else(|why| panic!("no status: {why}"));
         serde_json::from_str(&text).expect("/status is JSON")
     }
 
     /// The value of a metric; 0 where it has not been counted yet.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = self.try_ask("/metrics").unwrap_or_else(|| panic!("no metrics"));
+        let text = self.ask("/metrics").unwrap_or_else(|why| panic!("no metrics: {why}"));
         metric_in(&text, name)
     }
 

@@ -27,15 +27,14 @@ pub(crate) fn own_address() -> Place {
 }
 
 /// Sets a manager up and ends it, with all that it has started, when its stdin ends.
-/// `$1` is a directory, `$2` a name for its control group.
+/// `$1` is a directory, `$2` a name for its control group. Of the second version: in the
+/// first one nobody tells the manager that a group has become empty.
 const SCRIPT: &str = r#"
 set -eu
 mount --make-rprivate /
 umount -R /sys/fs/cgroup
-mount -t tmpfs cgroup /sys/fs/cgroup
-mkdir /sys/fs/cgroup/systemd
-mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
-group=/sys/fs/cgroup/systemd/$2
+mount -t cgroup2 cgroup /sys/fs/cgroup
+group=/sys/fs/cgroup/$2
 mkdir -p "$group"
 mount -t tmpfs run /run
 mkdir -p /run/systemd/system

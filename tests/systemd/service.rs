@@ -73,7 +73,7 @@ impl Plan {
         let mut units = vec![(UNIT, unit)];
         units.extend(self.units);
         let manager = Manager::start(&units);
-        Service { manager, place: self.place, log, _dir: dir }
+        Service { manager, place: self.place, log, admin: Place::Unix(admin), _dir: dir }
     }
 
     /// Starts the service.
@@ -120,6 +120,8 @@ pub(crate) struct Service {
     pub(crate) manager: Manager,
     pub(crate) place: Place,
     log: PathBuf,
+    /// The admin listener.
+    pub(crate) admin: Place,
     _dir: tempfile::TempDir,
 }
 
@@ -179,5 +181,15 @@ impl Service {
         let is_over = |state: &str| state == "inactive" || state == "failed";
         self.manager.wait_where(UNIT, "ActiveState", what, is_over);
         self.show("Result")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = fs::read_to_string(&self.log).unwrap_or_default();
+            let show = self.manager.systemctl(&["show", UNIT]);
+            eprintln!("the service said:\n{said}\n{}", String::from_utf8_lossy(&show.stdout));
+        }
     }
 }

@@ -114,7 +114,13 @@ fn a_process_that_stands_still_is_started_anew() {
 #[test]
 fn nothing_is_left_of_a_manager() {
     let manager = Manager::start(&[]);
-    let group = std::path::Path::new("/sys/fs/cgroup/systemd").join(manager.group());
+    let process = std::path::PathBuf::from(format!("/proc/{}", manager.pid()));
+    let group = std::fs::read_to_string(process.join("cgroup")).expect("its control group");
+    assert!(group.contains(manager.group()), "{group}");
+    let name = manager.group().to_owned();
     drop(manager);
-    assert!(!group.exists(), "{}", group.display());
+    assert!(!process.exists());
+    let find = ["-x", "-c", "find /sys/fs/cgroup -maxdepth 3 -name \"$0\"", &name];
+    let left = std::process::Command::new("sh").args(find).output().expect("sh").stdout;
+    assert_eq!(String::from_utf8_lossy(&left), "");
 }

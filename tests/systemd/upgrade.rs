@@ -1,6 +1,8 @@
 //! Replacing the binary under a real manager: who is the main process when, what a stop
 //! meets before, during and after, and what a death of either process does.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::Value;
 
 use crate::ear::Ear;
@@ -9,7 +11,7 @@ use crate::service::{Plan, Service, UNIT};
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::process::Launch;
-use crate::support::{PATIENCE, ms, pause, within};
+use crate::support::{PATIENCE, admin, ms, pause, within};
 
 /// A service whose successors are named soon.
 fn soon(origin: &Origin) -> Plan {
@@ -137,8 +139,20 @@ fn held(service: &Service, origin: &Origin, name: &str) -> Client {
 
 #[track_caller]
 fn assert_held(mut client: Client) {
-    let response = client.try_response();
-    assert_eq!(response.map(|it| it.text()).ok().as_deref(), Some("held"));
+    let response = client.try_response().unwrap_or_else(|broken| panic!("{broken:?}"));
+    assert_eq!(response.text(), "held");
+}
+
+/// Responses under way, the last of them in the successor: for a moment both accept.
+fn held_by(successor: u32, service: &Service, origin: &Origin) -> Vec<Client> {
+    let mut clients = Vec::new();
+    within(PATIENCE, "the successor to have a request", || {
+        clients.push(held(service, origin, &format!("/hold-new{}", clients.len())));
+        let status = admin::status(&service.admin);
+        let its = status["pid"] == successor && status["connections"]["h1"]["active"] != 0;
+        its.then_some(())
+    });
+    clients
 }
 
 /// A stop with work in both generations, before or after the elder has named the other.
@@ -150,14 +164,14 @@ fn stop_with_two(plan: Plan, origin: &Origin, named: bool) {
         service.wait_main(successor);
     }
     assert!(is_alive(elder));
-    let new = held(&service, origin, "/hold-new");
+    let new = held_by(successor, &service, origin);
     service.begin("stop");
     pause(ms(1500));
     assert!(is_alive(elder) && is_alive(successor), "both drain");
     origin.release("/hold-old");
-    origin.release("/hold-new");
+    (0..new.len()).for_each(|n| origin.release(&format!("/hold-new{n}")));
     assert_held(old);
-    assert_held(new);
+    new.into_iter().for_each(assert_held);
     assert_eq!(service.stopped(), "success");
     assert!(!is_alive(elder) && !is_alive(successor));
 }
@@ -243,6 +257,75 @@ fn a_successor_that_is_killed_after_it_was_named_is_started_anew() {
     service.is_well("1");
 }
 
+/// The elder has named nobody yet when its successor is replaced, too.
+fn two_in_a_row(elder_works: bool) {
+    let origin = Origin::new();
+    let service = Plan::before(&origin).set("upgrade.commit_after", "1500ms").start();
+    let work = elder_works.then(|| held(&service, &origin, "/hold"));
+    let (elder, first) = service.replaced();
+    let place = service.admin.to_string();
+    let upgrade = service.manager.run(BINARY, &["upgrade", "--admin", &place]);
+    assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
+    let second = number(&service.wait_events("upgrade_serving", 2), "pid");
+    service.wait_main(second);
+    wait_gone(first);
+    if let Some(client) = work {
+        origin.release("/hold");
+        assert_held(client);
+    }
+    wait_gone(elder);
+    pause(ms(500));
+    assert_eq!(service.main_pid(), second);
+    service.is_well("0");
+}
+
+#[test]
+fn two_upgrades_in_a_row_name_the_last_one_while_the_first_works() {
+    two_in_a_row(true);
+}
+
+#[test]
+fn two_upgrades_in_a_row_name_the_last_one() {
+    two_in_a_row(false);
+}
+
+#[test]
+fn another_service_takes_over_and_neither_is_taken_for_the_other() {
+    const OTHER: &str = "other.service";
+    let origin = Origin::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let takeover = dir.path().join("takeover").display().to_string();
+    let plan = soon(&origin).set("upgrade.takeover", &takeover).listening();
+    let (place, app) = (plan.place().to_string(), origin.place().to_string());
+    let own = format!(
+        "[Service]\nType=notify\nExecStart={BINARY} run --listen {place} --upstream {app} \
+         --set upgrade.takeover={takeover} --set upgrade.commit_after=300ms\n"
+    );
+    let service = plan.beside(OTHER, own).load();
+    service.manager.must(&["start", UNIT]);
+    let elder = service.main_pid();
+    let mut idle = service.asked("/ok");
+    idle.response();
+    let work = held(&service, &origin, "/hold");
+    service.manager.must(&["start", OTHER]);
+    let successor = service.manager.show(OTHER, "MainPID");
+    service.manager.wait(OTHER, "ActiveState", "active");
+    let status = format!("draining: process {successor} of another service goes on");
+    service.manager.wait_where(UNIT, "StatusText", "the elder's status", |text| text == status);
+    service.wait("ActiveState", "active");
+    assert_eq!(service.main_pid(), elder);
+    origin.release("/hold");
+    assert_held(work);
+    assert_eq!(service.stopped(), "success");
+    idle.get("/ok");
+    assert_eq!(idle.response().text(), "GET /ok 0");
+    service.answers();
+    assert_eq!(service.manager.show(OTHER, "MainPID"), successor);
+    assert_eq!(service.manager.show(OTHER, "NRestarts"), "0");
+    service.manager.must(&["stop", OTHER]);
+    assert_eq!(service.manager.show(OTHER, "Result"), "success");
+}
+
 #[test]
 fn a_socket_unit_keeps_its_socket_over_an_upgrade_and_a_stop() {
     for by_name in [true, false] {
@@ -306,7 +389,7 @@ fn what_is_said_of_an_upgrade_and_in_which_order() {
     assert!(named.says("READY=1"), "{named:?}");
     let serving = proxy.wait_event("upgrade_serving");
     assert_eq!(named.value("MAINPID"), Some(serving.number("pid").to_string().as_str()));
-    proxy.wait_exit();
+    proxy.wait_gone();
     let heard = within(PATIENCE, "the successor's first word", || {
         let heard = ear.heard();
         let at = heard.iter().position(|message| message.value("MAINPID").is_some())?;
@@ -332,6 +415,8 @@ fn what_is_said_of_an_upgrade_that_fails() {
     let launch = Launch::before(&origin).env("NOTIFY_SOCKET", &ear.address());
     let proxy = launch.binary(&copy).start();
     std::fs::write(dir.path().join("new"), "#!/bin/sh\nexit 7\n").expect("a program");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path().join("new"), executable).expect("a program");
     std::fs::rename(dir.path().join("new"), &copy).expect("another program");
     proxy.signal(rustix::process::Signal::USR2);
     ear.wait("RELOADING=1");
@@ -339,6 +424,12 @@ fn what_is_said_of_an_upgrade_that_fails() {
         message.value("STATUS").is_some_and(|status| status.contains("failed: "))
     });
     assert!(failed.says("READY=1"), "{failed:?}");
+    std::fs::remove_file(&copy).expect("no program");
+    proxy.signal(rustix::process::Signal::USR2);
+    let missing = ear.wait_where("the next failure", |message| {
+        message.value("STATUS").is_some_and(|status| status.contains("cannot start"))
+    });
+    assert_eq!(missing.lines.len(), 1, "nothing had begun: {missing:?}");
     assert_eq!(proxy.client().get("/ok").response().status, 200);
     proxy.terminate();
     ear.wait("STOPPING=1");

@@ -152,6 +152,13 @@ impl Notifier {
         tell
     }
 
+    /// To be called instead of [`Notifier::committed`] if the successor belongs to another
+    /// service: this one ends with this process, which remains its main one.
+    pub fn went_elsewhere(&mut self, successor: u32) {
+        let notice = self.policy.went_elsewhere(successor, Instant::now());
+        self.say(notice);
+    }
+
     /// To be called in a successor when its elder says `main`, or when the elder's
     /// channel has ended without that. `true`: our own successor, which was committed
     /// before, has been named in turn, and has to be told `main` as well.

@@ -6,6 +6,7 @@
 //! | an upgrade begins | main | `RELOADING=1`, `MONOTONIC_USEC`, `STATUS` |
 //! | it has failed, or the successor died soon enough | main | `READY=1`, `STATUS` with the reason |
 //! | the successor is to stay, or we are about to exit | main | `MAINPID` of the successor, `READY=1`, and nothing ever again |
+//! | the successor is another service's | main | `READY=1`, `STATUS` |
 //! | the listeners are about to close | main, and nobody goes on | `STOPPING=1`, `STATUS` |
 //! | time passes in a drain | main | `EXTEND_TIMEOUT_USEC`, so that it ends by its own bounds |
 //! | time passes | main | `WATCHDOG=1` if every thread turns, `STATUS` if it is another one |
@@ -137,11 +138,13 @@ impl Policy {
     pub(super) fn upgrade_failed(&mut self, why: &str, now: Instant) -> Option<Notice> {
         self.remark = Some(one_line(why));
         self.heir = None;
-        if self.standing != Standing::Main || !std::mem::replace(&mut self.upgrading, false) {
+        let had_begun = std::mem::replace(&mut self.upgrading, false);
+        if self.standing != Standing::Main {
             return None;
         }
+        let ready = had_begun.then(|| "READY=1".to_owned());
         let status = self.fresh_status(format!("{}{}", self.phase, self.remark()), now);
-        notice(std::iter::once("READY=1".to_owned()).chain(status).collect(), true)
+        notice(ready.into_iter().chain(status).collect(), true)
     }
 
     /// The successor is to stay. Says whether it has to be told that it is main.
@@ -157,6 +160,16 @@ impl Policy {
             lines.push("WATCHDOG=1".to_owned());
         }
         (true, notice(lines, true))
+    }
+
+    /// The successor belongs to another service.
+    pub(super) fn went_elsewhere(&mut self, successor: u32, now: Instant) -> Option<Notice> {
+        if self.standing != Standing::Main || !std::mem::replace(&mut self.upgrading, false) {
+            return None;
+        }
+        let status = format!("{}: process {successor} of another service goes on", self.phase);
+        let status = self.fresh_status(status, now);
+        notice(std::iter::once("READY=1".to_owned()).chain(status).collect(), true)
     }
 
     /// The elder has named this process, or it is gone. If this one has a successor
@@ -360,6 +373,9 @@ mod tests {
         process.now += STATUS_EVERY;
         assert!(process.beat().ends_with(remark), "it is still to be read");
         assert!(!process.begins().contains(remark));
+        process.fails("killed");
+        let told = process.fails("no such program");
+        assert_eq!(told, "STATUS=serving; the last upgrade failed: no such program");
     }
 
     #[test]
@@ -400,6 +416,21 @@ mod tests {
         assert!(process.policy.due() != Deadline::NEVER);
         assert_eq!(process.is_main(), (false, String::new()));
         assert!(process.enters(Phase::Closing).starts_with("STOPPING=1\n"));
+    }
+
+    #[test]
+    fn a_successor_in_another_service_is_not_named() {
+        let mut process = Process::serving();
+        process.begins();
+        process.vitals.outgoing = true;
+        process.enters(Phase::Draining);
+        let told = said(process.policy.went_elsewhere(44, process.now));
+        let status = "STATUS=draining: process 44 of another service goes on";
+        assert_eq!(told, format!("READY=1\n{status}"));
+        assert_eq!(process.policy.went_elsewhere(44, process.now), None);
+        process.now += EXTEND_EVERY;
+        assert!(process.beat().contains("EXTEND_TIMEOUT_USEC"), "it is still the main process");
+        assert!(!process.enters(Phase::Finishing).contains("STOPPING"));
     }
 
     #[test]

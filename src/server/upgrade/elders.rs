@@ -113,12 +113,11 @@ impl Elders {
         self.holding.send_if_modified(|holding| holding.remove(&generation));
     }
 
-    /// One is gone; whether it was the youngest, whose successor this process is.
+    /// One is gone; whether it was the last.
     pub(in crate::server) fn remove(&mut self, generation: u32) -> bool {
-        let youngest = self.all.keys().next_back() == Some(&generation);
         self.all.remove(&generation);
         self.released(generation);
-        youngest
+        self.all.is_empty()
     }
 
     /// Whether there is any.
@@ -202,6 +201,8 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, mut paused: watch::Receiver<bool>) {
+        // To one that was another process's elder, or is again, this is news.
+        let _gone = self.channel.send(&Message::Here { pid: std::process::id() }, &[], &[]).await;
         loop {
             // Never left between a message and its acknowledgement.
             let received = tokio::select! {

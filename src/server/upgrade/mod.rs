@@ -5,18 +5,23 @@
 //! | --- | --- |
 //! | `prepare` | the elder's side until the successor can serve |
 //! | `outgoing` | the elder's side from then on: batches of connections |
-//! | `elder` | what its control thread does meanwhile |
+//! | `asked`, `program` | who may ask for a successor, and what is started then |
+//! | `succession`, `elder` | how far it has come, and what the control thread does |
 //! | `predecessor` | the successor's side until it serves |
-//! | `elders` | the successor's side from then on |
+//! | `elders`, `heir` | the successor's side from then on |
 //! | `probe` | its proof that it serves |
 //! | `ledger` | what all generations have counted |
 //!
 //! The messages are in [`crate::handoff`].
 
-pub(super) mod elder;
+mod asked;
+mod elder;
 pub(super) mod elders;
+mod heir;
 pub(super) mod ledger;
 mod outgoing;
 pub(super) mod predecessor;
 mod prepare;
 pub(super) mod probe;
+pub(super) mod program;
+pub(super) mod succession;

@@ -20,6 +20,8 @@ use crate::telemetry::{ConnectionState, Counters, MovedKind};
 pub(in crate::server) enum News {
     /// It accepts.
     Serving,
+    /// This process is at the other end.
+    Here(u32),
     /// It wants our copies of these listeners closed.
     Release(Vec<String>),
     /// It wants us gone soon.
@@ -192,6 +194,7 @@ impl Line {
                 return Ok(());
             }
             Message::Serving => News::Serving,
+            Message::Here { pid } => News::Here(pid),
             Message::Release { names } => News::Release(names),
             Message::Leave => News::Leave,
             other => return Err(Over::OutOfTurn(other.name())),

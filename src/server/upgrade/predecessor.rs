@@ -124,18 +124,15 @@ impl Predecessor {
         let counted = self.welcome.as_ref().map(|welcome| welcome.counted.clone());
         let mut ledger = Ledger::new(counted.unwrap_or_default());
         let mut states = Vec::new();
-        loop {
-            // An elder that dies now leaves all that it has given.
-            let Some(received) = self.channel.recv().await.map_err(broken)? else { break };
-            match received.message {
-                Message::Go { counted, elders } => {
-                    ledger = Ledger::new(counted);
-                    states = elders;
-                    break;
-                }
-                Message::Refused { error } => return Err(Refusal::Refused(error)),
-                other => return Err(broken(format!("{} out of turn", other.name()))),
+        // An elder that dies now leaves all that it has given.
+        match self.channel.recv().await.map_err(broken)?.map(|received| received.message) {
+            None => {}
+            Some(Message::Go { counted, elders }) => {
+                ledger = Ledger::new(counted);
+                states = elders;
             }
+            Some(Message::Refused { error }) => return Err(Refusal::Refused(error)),
+            Some(other) => return Err(broken(format!("{} out of turn", other.name()))),
         }
         let mut elders = BTreeMap::new();
         for (given, fd) in self.given {

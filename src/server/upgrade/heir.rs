@@ -1,0 +1,49 @@
+//! The control thread of a process that has elders: what they say.
+
+use super::elders::Word;
+use crate::handoff::Message;
+use crate::lifecycle::Event as Happened;
+use crate::server::control::Control;
+use crate::server::manager::vitals;
+use crate::telemetry::{Event, Level};
+
+impl Control {
+    /// What an elder says.
+    pub(in crate::server) async fn heard(
+        &mut self,
+        generation: u32,
+        word: Word,
+    ) -> Option<Happened> {
+        match word {
+            Word::State(state) => {
+                let counted = state.counted.clone();
+                self.overview.ledger.borrow_mut().note(generation, counted);
+                self.elders.note(generation, state);
+            }
+            Word::Released => self.elders.released(generation),
+            Word::Main => self.is_main(),
+            Word::Gone => {
+                self.overview.ledger.borrow_mut().close(generation);
+                if self.elders.remove(generation) {
+                    // There is nobody left who could name this process.
+                    self.is_main();
+                }
+                let event = Event::new(Level::Info, "elder_gone");
+                self.events.emit(event.with("generation", generation));
+            }
+        }
+        self.overview.elders.replace(self.elders.states());
+        if self.elders.hold_nothing() && !self.succession.has_let_go() {
+            self.own_doors();
+        }
+        None
+    }
+
+    fn is_main(&mut self) {
+        if self.manager.notifier.is_main(vitals(&self.overview))
+            && let Some(out) = &self.succession.outgoing
+        {
+            let _gone = out.words.try_send(Message::Main);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How far a replacement has come, and what comes next in it.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::outgoing::{Left, News};
+use super::prepare::Prepared;
+use crate::admin::Progress;
+use crate::drain::Deadline;
+use crate::handoff::{Launched, Message};
+use crate::limits::{ELDER_REPORT, SETTLE};
+use crate::server::control::{Running, done, due};
+
+/// How far a replacement has come.
+#[derive(Default)]
+pub(in crate::server) struct Succession {
+    pub(super) preparing: Option<Running<Result<Prepared, String>>>,
+    /// Calls that off, by being dropped; and who waits for its end.
+    pub(super) call_off: Option<oneshot::Sender<()>>,
+    pub(super) ends: Option<oneshot::Sender<()>>,
+    pub(super) outgoing: Option<Outgoing>,
+    /// Connections are not to go to it.
+    pub(super) stays: bool,
+}
+
+/// A successor that may accept.
+pub(super) struct Outgoing {
+    /// None once the channel has ended.
+    pub(super) line: Option<Running<Left>>,
+    pub(super) news: mpsc::Receiver<News>,
+    pub(super) words: mpsc::Sender<Message>,
+    pub(super) launched: Option<Launched>,
+    pub(super) pid: u32,
+    pub(super) released: Vec<String>,
+    /// When we let go, and since when it serves.
+    pub(super) began: Instant,
+    pub(super) serving: Option<Instant>,
+    /// When it should have.
+    pub(super) late: Instant,
+    /// It can not be undone any more.
+    pub(super) committed: bool,
+    pub(super) reported: Instant,
+    /// What was told last of what has moved.
+    pub(super) told: Option<Progress>,
+}
+
+/// What has come of a replacement.
+pub(in crate::server) enum Step {
+    Prepared(Result<Prepared, String>),
+    News(News),
+    Left(Left),
+    /// Something is due.
+    Due,
+}
+
+impl Succession {
+    /// Whether connections go to a successor.
+    pub(in crate::server) fn moves(&self) -> bool {
+        !self.stays
+            && self.outgoing.as_ref().is_some_and(|out| out.line.is_some() && out.serving.is_some())
+    }
+
+    /// Whether the process may end as soon as it is empty: a successor that dies at
+    /// once should find somebody who takes back.
+    pub(in crate::server) fn is_settled(&self, now: Instant) -> bool {
+        let Some(out) = &self.outgoing else { return true };
+        out.line.is_none() || out.serving.is_some_and(|since| now >= since + SETTLE)
+    }
+
+    /// Calls a successor off that is not ready yet, and says when nothing of it is left.
+    pub(in crate::server) fn call_off(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.preparing.as_ref()?;
+        self.call_off = None;
+        let (ends, ended) = oneshot::channel();
+        self.ends = Some(ends);
+        Some(ended)
+    }
+
+    /// Whether there is a successor that may accept.
+    pub(in crate::server) fn has_let_go(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|out| out.line.is_some())
+    }
+
+    /// Connections are not to go to the successor any more.
+    pub(super) fn stays(&mut self) {
+        self.stays = true;
+    }
+
+    /// What comes next. Ends without an effect if it is dropped.
+    pub(in crate::server) async fn next(&mut self, take_back: Deadline, commit: Duration) -> Step {
+        let Succession { preparing, outgoing, .. } = self;
+        let Some(out) = outgoing else { return Step::Prepared(done(preparing).await) };
+        let due_at = out.due(take_back, commit);
+        tokio::select! {
+            biased;
+            Some(news) = out.news.recv() => Step::News(news),
+            left = done(&mut out.line) => Step::Left(left),
+            () = due(due_at) => Step::Due,
+        }
+    }
+}
+
+impl Outgoing {
+    fn due(&self, take_back: Deadline, commit: Duration) -> Deadline {
+        let report = Deadline::at(self.reported + ELDER_REPORT);
+        let report = if self.line.is_some() { report } else { Deadline::NEVER };
+        let Some(serving) = self.serving else {
+            return report.nearer(Deadline::at(self.late));
+        };
+        let commit =
+            if self.committed { Deadline::NEVER } else { Deadline::after(serving, commit) };
+        let settle = Deadline::at(serving + SETTLE);
+        let settle = if settle.is_over(Instant::now()) { Deadline::NEVER } else { settle };
+        report.nearer(commit).nearer(settle).nearer(take_back)
+    }
+}
