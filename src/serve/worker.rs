@@ -194,6 +194,11 @@ impl Worker {
                     continue;
                 }
             };
+            // By the orders that hold when it was delivered: who comes back when nobody moves
+            // any more must not be sent away again.
+            while delivery.is_some() && self.proxy.orders.get() != watch.orders() {
+                tokio::task::yield_now().await;
+            }
             match delivery {
                 None => return Ok(()),
                 Some(Delivery::Listener { listener, accepting }) => {
@@ -219,11 +224,6 @@ impl Worker {
                     drop(hold);
                 }
                 Some(Delivery::Arrival { parcel, hold }) => {
-                    // Who comes back when nobody moves any more must not be sent away again
-                    // by orders that were given before.
-                    while self.proxy.orders.get() != watch.orders() {
-                        tokio::task::yield_now().await;
-                    }
                     self.arrive(parcel);
                     drop(hold);
                 }

@@ -18,7 +18,7 @@ use ebbtide::telemetry::{
     ConnectionState, Counters, Events, MovedKind, Sink, Totals, TunnelStatus, Tunnels,
 };
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::wire::Place;
 use crate::support::{PATIENCE, pause, within};
@@ -110,6 +110,11 @@ impl Side {
             _ => Deadline::after(since, Duration::from_secs(600)),
         };
         self.scope.tell(Orders { stage, plan, moves, since, deadline });
+        // What is delivered is looked at only by orders that have been heard.
+        let (heard, hears) = oneshot::channel();
+        let to = self.deliveries.as_ref().expect("a worker");
+        assert!(to.try_send(Delivery::Question(heard)).is_ok(), "no room");
+        hears.blocking_recv().expect("a worker that turns");
     }
 
     /// A successor serves: whoever can go there goes.
