@@ -171,6 +171,10 @@ impl Control {
         if let Some(out) = self.succession.outgoing.as_mut().filter(|out| out.pid != pid) {
             out.pid = pid;
             out.serving = out.serving.map(|_| Instant::now());
+            if let Some(launched) = out.launched.take() {
+                // What we have started is to end by itself.
+                tokio::task::spawn_local(launched.commit());
+            }
         }
     }
 
