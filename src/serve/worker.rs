@@ -201,16 +201,18 @@ impl Worker {
             }
             match delivery {
                 None => return Ok(()),
-                Some(Delivery::Listener { listener, accepting }) => {
+                Some(Delivery::Listener { listener, accepting, opened }) => {
                     let (worker, watch) = (Rc::clone(self), watch.clone());
                     let door =
                         Door { port: listener.port().unwrap_or(0), secure: listener.is_secure() };
-                    let acceptor = listener.acceptor()?;
-                    drop(listener);
-                    tasks.spawn_local(async move {
-                        accept(worker, acceptor, door, watch).await;
-                        drop(accepting);
+                    let acceptor = listener.acceptor().map(|acceptor| {
+                        tasks.spawn_local(async move {
+                            accept(worker, acceptor, door, watch).await;
+                            drop(accepting);
+                        });
                     });
+                    // There is room for each.
+                    let _nobody_asks = opened.try_send(acceptor);
                 }
                 Some(Delivery::Question(answer)) => {
                     // Whoever asked may have stopped listening.
