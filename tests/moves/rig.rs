@@ -83,7 +83,10 @@ impl Side {
         let thread = serve::spawn(0, start).expect("a worker");
         reports.blocking_recv().expect("a report").expect("a worker that works");
         let (accepting, accepts) = mpsc::channel(1);
-        deliveries.try_send(Delivery::Listener { listener, accepting }).expect("room");
+        let (opened, mut answer) = mpsc::channel(1);
+        let delivery = Delivery::Listener { listener, accepting, opened };
+        deliveries.try_send(delivery).expect("room");
+        answer.blocking_recv().expect("an answer").expect("a worker that accepts");
         Side {
             scope,
             deliveries: Some(deliveries),
