@@ -19,6 +19,7 @@ out before `h2` sees them.
 import argparse
 import asyncio
 import collections
+import contextlib
 import json
 import random
 import signal
@@ -261,7 +262,9 @@ class Connection:
                     break
                 self.upload()
                 self.flush()
-                await self.writer.drain()
+                # Who takes no more may have said the rest before: it waits to be read.
+                with contextlib.suppress(ConnectionResetError):
+                    await self.writer.drain()
         except asyncio.TimeoutError:
             why = f"nothing for {PATIENCE} s"
         except (OSError, ssl.SSLError, h2.exceptions.ProtocolError) as error:

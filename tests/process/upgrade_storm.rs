@@ -78,6 +78,7 @@ pub(crate) fn origin(score: &Arc<Score>) -> Origin {
             _ => standard(conn, request),
         }
     })
+    .letting_go()
 }
 
 fn trickle(conn: &mut OriginConn) -> Result<Next, End> {
@@ -253,7 +254,7 @@ fn upgrades_that_fail_under_load_do_no_harm() {
 /// Clients of other make, which work until nobody listens any more.
 #[test]
 fn upgrades_under_load_lose_nothing_of_clients_of_other_make() {
-    let origin = Origin::new();
+    let origin = Origin::new().letting_go();
     let identity = Identity::new();
     let launch = Launch::before(&origin)
         .arg("--workers")

@@ -62,6 +62,7 @@ struct Shared {
     book: Mutex<Book>,
     news: Condvar,
     over: AtomicBool,
+    lets_go: AtomicBool,
 }
 
 impl Shared {
@@ -161,6 +162,13 @@ impl Origin {
             }
         });
         Origin { place, shared }
+    }
+
+    /// Closes each connection as soon as its handler has ended, instead of with the test:
+    /// there may be more of them than descriptors.
+    pub(crate) fn letting_go(self) -> Origin {
+        self.shared.lets_go.store(true, Ordering::SeqCst);
+        self
     }
 
     /// Where it listens.
@@ -371,7 +379,12 @@ fn serve(sock: Socket, shared: Arc<Shared>, handler: &Handler) {
     let mut conn =
         OriginConn { wire, number, current: 0, shared: Arc::clone(&shared), body_read: false };
     let end = converse(&mut conn, handler);
-    shared.tell(|book| book.ends[number] = Some((end, Instant::now())));
+    shared.tell(|book| {
+        book.ends[number] = Some((end, Instant::now()));
+        if shared.lets_go.load(Ordering::SeqCst) {
+            book.sockets.retain(|copy| !same(copy, &conn.wire.sock));
+        }
+    });
 }
 
 /// Serves requests until one side ends the connection; how it ended.
