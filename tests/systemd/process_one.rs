@@ -43,7 +43,7 @@ fn orphans_are_reaped_by_process_one() {
 #[test]
 fn any_other_process_leaves_its_children_to_their_parents() {
     let origin = Origin::new();
-    let launch = Launch::before(&origin).shell("(exit 7) & true");
+    let launch = Launch::before(&origin).shell("sleep 1 & true");
     let proxy = launch.start();
     let mine = || children(proxy.pid);
     within(PATIENCE, "a child that has ended", || {
