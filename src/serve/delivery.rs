@@ -1,5 +1,6 @@
 //! What the control thread gives a worker, and what a worker gives back.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +18,8 @@ pub enum Delivery {
         listener: Listener,
         /// Dropped when it accepts no more, and has closed its copy.
         accepting: mpsc::Sender<()>,
+        /// Told whether it accepts.
+        opened: mpsc::Sender<io::Result<()>>,
     },
     /// A new connection, accepted elsewhere.
     Connection {

@@ -194,18 +194,25 @@ impl Worker {
                     continue;
                 }
             };
+            // By the orders that hold when it was delivered: who comes back when nobody moves
+            // any more must not be sent away again.
+            while delivery.is_some() && self.proxy.orders.get() != watch.orders() {
+                tokio::task::yield_now().await;
+            }
             match delivery {
                 None => return Ok(()),
-                Some(Delivery::Listener { listener, accepting }) => {
+                Some(Delivery::Listener { listener, accepting, opened }) => {
                     let (worker, watch) = (Rc::clone(self), watch.clone());
                     let door =
                         Door { port: listener.port().unwrap_or(0), secure: listener.is_secure() };
-                    let acceptor = listener.acceptor()?;
-                    drop(listener);
-                    tasks.spawn_local(async move {
-                        accept(worker, acceptor, door, watch).await;
-                        drop(accepting);
+                    let acceptor = listener.acceptor().map(|acceptor| {
+                        tasks.spawn_local(async move {
+                            accept(worker, acceptor, door, watch).await;
+                            drop(accepting);
+                        });
                     });
+                    // There is room for each.
+                    let _nobody_asks = opened.try_send(acceptor);
                 }
                 Some(Delivery::Question(answer)) => {
                     // Whoever asked may have stopped listening.
@@ -219,11 +226,6 @@ impl Worker {
                     drop(hold);
                 }
                 Some(Delivery::Arrival { parcel, hold }) => {
-                    // Who comes back when nobody moves any more must not be sent away again
-                    // by orders that were given before.
-                    while self.proxy.orders.get() != watch.orders() {
-                        tokio::task::yield_now().await;
-                    }
                     self.arrive(parcel);
                     drop(hold);
                 }

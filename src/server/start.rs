@@ -197,7 +197,7 @@ async fn start(
         }
         None => Inheritance::default(),
     };
-    workers.open(&listeners)?;
+    workers.open(&listeners).await.map_err(system("start a worker"))?;
     *overview.ledger.borrow_mut() = inheritance.ledger;
     let elders = Elders::new(inheritance.elders, inheritance.states, port);
     overview.elders.replace(elders.states());

@@ -81,19 +81,34 @@ fn panicked() -> io::Error {
 }
 
 impl Workers {
-    /// Has all of them accept from these listeners.
-    pub(super) fn open(&mut self, listeners: &[Listener]) -> Result<(), StartError> {
+    /// Has all of them accept from these listeners; says later whether all of them do.
+    pub(super) fn open(
+        &mut self,
+        listeners: &[Listener],
+    ) -> impl Future<Output = io::Result<()>> + 'static {
         let (accepts, accepting) = mpsc::channel(1);
+        let all = (listeners.len() * self.deliveries.len()).max(1);
+        let (opened, mut answers) = mpsc::channel(all);
+        let mut given = Ok(());
         for (listener, worker) in
             listeners.iter().flat_map(|one| self.deliveries.iter().map(move |to| (one, to)))
         {
-            let listener = listener.share().map_err(system("share a listener"))?;
-            let delivery = Delivery::Listener { listener, accepting: accepts.clone() };
-            let full = |_| system("deliver a listener")(io::ErrorKind::WouldBlock.into());
-            worker.try_send(delivery).map_err(full)?;
+            let (accepting, opened) = (accepts.clone(), opened.clone());
+            let delivered = listener.share().and_then(|listener| {
+                let delivery = Delivery::Listener { listener, accepting, opened };
+                worker.try_send(delivery).map_err(|_| io::ErrorKind::WouldBlock.into())
+            });
+            given = given.and(delivered);
         }
+        drop(opened);
         self.accepting.push(accepting);
-        Ok(())
+        async move {
+            given?;
+            while let Some(opened) = answers.recv().await {
+                opened?;
+            }
+            Ok(())
+        }
     }
 
     /// A worker that ended although nobody asked it to, and why; each is named once.

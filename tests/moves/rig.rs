@@ -18,7 +18,7 @@ use ebbtide::telemetry::{
     ConnectionState, Counters, Events, MovedKind, Sink, Totals, TunnelStatus, Tunnels,
 };
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::wire::Place;
 use crate::support::{PATIENCE, pause, within};
@@ -83,7 +83,10 @@ impl Side {
         let thread = serve::spawn(0, start).expect("a worker");
         reports.blocking_recv().expect("a report").expect("a worker that works");
         let (accepting, accepts) = mpsc::channel(1);
-        deliveries.try_send(Delivery::Listener { listener, accepting }).expect("room");
+        let (opened, mut answer) = mpsc::channel(1);
+        let delivery = Delivery::Listener { listener, accepting, opened };
+        deliveries.try_send(delivery).expect("room");
+        answer.blocking_recv().expect("an answer").expect("a worker that accepts");
         Side {
             scope,
             deliveries: Some(deliveries),
@@ -110,6 +113,11 @@ impl Side {
             _ => Deadline::after(since, Duration::from_secs(600)),
         };
         self.scope.tell(Orders { stage, plan, moves, since, deadline });
+        // What is delivered is looked at only by orders that have been heard.
+        let (heard, hears) = oneshot::channel();
+        let to = self.deliveries.as_ref().expect("a worker");
+        assert!(to.try_send(Delivery::Question(heard)).is_ok(), "no room");
+        hears.blocking_recv().expect("a worker that turns");
     }
 
     /// A successor serves: whoever can go there goes.

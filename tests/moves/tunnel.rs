@@ -97,11 +97,15 @@ fn within_tunnel(side: &Side) -> ebbtide::telemetry::TunnelStatus {
 /// How much goes through a tunnel in each direction.
 const MUCH: usize = 24 << 20;
 
+/// How much a reader's kernel takes, about.
+const NARROW: usize = 48 << 10;
+
 /// Both sides write without a pause, as much as is taken, and read slowly at first.
 fn flood(conn: &mut OriginConn, request: &Request) -> Result<Next, End> {
     conn.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: flood\r\nConnection: Upgrade\r\n\r\n")?;
     assert_eq!(request.target, "/flood");
     let sock = conn.wire().sock.try_clone().expect("a copy");
+    sock.set_recv_buffer_size(NARROW).expect("a receive buffer");
     let got = both_ways(&sock, 7, 11);
     assert!(got == pattern(MUCH), "what the app server got");
     Ok(Next::Close)
@@ -143,7 +147,8 @@ fn both_ways(sock: &socket2::Socket, writes: usize, reads: usize) -> Vec<u8> {
 fn a_flood_goes_to_and_fro_and_nothing_is_lost_or_doubled() {
     let app = Origin::scripted(flood);
     let mut shuttle = Shuttle::before(&app, &["upgrade_tokens=flood"]);
-    let mut client = shuttle.client();
+    // Both readers are narrow, so that there is always something that nobody takes.
+    let mut client = Client::connect_narrow(shuttle.here().place(), NARROW);
     client.send("GET /flood HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n");
     assert_eq!(client.head().start, "HTTP/1.1 101 Switching Protocols");
     shuttle.here().wait_state(ConnectionState::TunnelOpaque, 1);

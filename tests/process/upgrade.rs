@@ -3,6 +3,7 @@
 
 mod account;
 mod connections;
+mod identity;
 mod places;
 mod resumption;
 
@@ -42,6 +43,5 @@ fn upgrade_whole(line: &Generations) {
 #[track_caller]
 fn leaves(line: &Generations, elder: Member) {
     let gone = elder.wait_gone(ms(600) + LEAVES_WITHIN);
-    let code = if elder.pid == line.pid { Some(line.proxy_exit()) } else { gone.code };
-    assert_eq!(code, Some(0), "{}", line.said());
+    assert_eq!(line.exit_of(&elder, &gone), 0, "{}", line.said());
 }

@@ -22,7 +22,8 @@ use crate::support::peers::{
     CURL_H1, CURL_H2, CURL_PRIOR, Counts, GO_H1, GO_H2, Kind as PeerKind, NGHTTP, PYTHON, Peer,
     Target,
 };
-use crate::support::process::{Launch, Proxy};
+use crate::support::process::Launch;
+use crate::support::shelf::Shelf;
 use crate::support::wire::{End, Place};
 use crate::support::{PATIENCE, Rng, ms, pattern, pause, within};
 
@@ -154,16 +155,11 @@ impl Elders {
     }
 
     /// All of them are gone, with exit status 0; the longest that it took.
-    fn wait(self, first: &Proxy) -> Duration {
+    fn wait(self, line: &Generations) -> Duration {
         let mut longest = Duration::ZERO;
         for (since, elder) in self.0 {
             let (member, gone) = elder.join().expect("an elder leaves in time");
-            let code = if member.pid == first.pid {
-                first.wait_gone().code()
-            } else {
-                gone.code.expect("we adopted it")
-            };
-            assert_eq!(code, 0, "generation {}", member.generation);
+            assert_eq!(line.exit_of(&member, &gone), 0, "generation {}", member.generation);
             longest = longest.max(gone.at.saturating_duration_since(since));
         }
         longest
@@ -221,6 +217,36 @@ fn upgrades_under_load_end_http2_and_tls_in_order() {
     storm.join(&line.place(), STREAMS);
     storm.join(&line.tls_place(), OVER_TLS);
     blow(&line, &score, storm, PATIENCE);
+    assert_eq!(line.stop().code, Some(0));
+}
+
+/// Successors that are no good, one after the other, under the same load.
+#[test]
+fn upgrades_that_fail_under_load_do_no_harm() {
+    let score = Score::new();
+    let origin = origin(&score);
+    let shelf = Shelf::new();
+    let launch = launch(&origin).set("upgrade.timeout", "1s").binary(&shelf.path());
+    let line = Generations::start(launch);
+    let mut storm = Storm::new(&score, 8);
+    storm.join(&line.place(), PLAIN);
+    storm.wait_blowing();
+    let scripts =
+        ["exit 1", "exec sleep 60", "kill -SEGV $$", "exec /usr/bin/python3 -c 'import sys'"];
+    for (n, script) in scripts.iter().enumerate() {
+        shelf.put_script(&format!("#!/bin/sh\n{script}\n"), 0o755);
+        line.newest().signal(Signal::USR2);
+        line.wait_nth("upgrade_failed", n);
+        storm.wait_blowing();
+        assert!(score.all_harm().is_none(), "{script}: {}", score.all_harm().unwrap());
+    }
+    shelf.put_right();
+    line.upgrade();
+    storm.wait_blowing();
+    storm.end();
+    if let Some(harm) = score.all_harm() {
+        panic!("{harm}");
+    }
     assert_eq!(line.stop().code, Some(0));
 }
 

@@ -282,6 +282,17 @@ impl Generations {
         event.fields
     }
 
+    /// The exit status of one who has ended. If somebody else was told it, because its own
+    /// elder is still there, the one that it has written down.
+    #[track_caller]
+    pub(crate) fn exit_of(&self, member: &Member, gone: &Gone) -> i32 {
+        if member.pid == self.proxy.pid {
+            return self.proxy_exit();
+        }
+        let written = || self.report_of(member.generation)["exit_status"].as_i64();
+        gone.code.or_else(|| i32::try_from(written()?).ok()).expect("an exit status")
+    }
+
     /// The exit status of the first, when it has left for its successor.
     #[track_caller]
     pub(crate) fn proxy_exit(&self) -> i32 {
@@ -290,16 +301,11 @@ impl Generations {
 
     /// Stops whoever serves, and waits until nobody is left; how the last one ended.
     pub(crate) fn stop(&self) -> Gone {
-        // While its elder is there, its end is told to others.
-        self.wait_alive(1);
         let newest = self.newest();
         newest.signal(Signal::TERM);
         let gone = newest.wait_gone(PATIENCE * 2);
         self.wait_alive(0);
-        if newest.pid == self.proxy.pid {
-            return Gone { at: gone.at, code: Some(self.proxy.wait_gone().code()) };
-        }
-        gone
+        Gone { at: gone.at, code: Some(self.exit_of(&newest, &gone)) }
     }
 }
 

@@ -121,6 +121,14 @@ impl Origin {
         Origin::at(Place::parse("127.0.0.1:0"), Arc::new(handler))
     }
 
+    /// At this place, with a script of its own.
+    pub(crate) fn scripted_at(
+        place: Place,
+        handler: impl Fn(&mut OriginConn, &Request) -> Result<Next, End> + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::at(place, Arc::new(handler))
+    }
+
     /// On a unix socket, answering by [`standard`].
     pub(crate) fn unix(path: &std::path::Path) -> Origin {
         Origin::at(Place::Unix(path.to_owned()), Arc::new(standard))

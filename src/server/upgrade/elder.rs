@@ -204,11 +204,14 @@ impl Control {
     /// Lets the workers accept again, and the admin listener answer.
     pub(in crate::server) fn open_again(&mut self) {
         self.bind_again();
-        let opened = self.workers.as_mut().map(|workers| workers.open(&self.listeners));
-        if let Some(Err(error)) = opened {
-            let event = Event::new(Level::Error, "accept_failed").with("error", error.to_string());
-            self.events.emit(event);
-        }
+        let Some(workers) = &mut self.workers else { return };
+        let (opened, events) = (workers.open(&self.listeners), self.events.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = opened.await {
+                let event = Event::new(Level::Error, "accept_failed");
+                events.emit(event.with("why", "listener").with("error", error.to_string()));
+            }
+        });
         self.own_doors();
     }
 

@@ -11,6 +11,7 @@ use crate::support::h2::H2;
 use crate::support::h2::frame::Code;
 use crate::support::origin::{HALVES, Next, Origin};
 use crate::support::process::Launch;
+use crate::support::sse;
 use crate::support::tls::TlsEnd;
 use crate::support::ws::{self, BINARY, Frame, Socket};
 use crate::support::{PATIENCE, ms, pattern, within};
@@ -280,6 +281,44 @@ fn elder_that_is_told_to_stop_stops_by_its_stop_plan() {
     assert_eq!(line.proxy_exit(), 3);
     is_served(&mut line.client(), "/newest");
     assert_eq!(line.status()["phase"], "serving");
+}
+
+/// What is left at the end of the upgrade plan is cut and named, by the elder alone.
+#[test]
+fn elder_cuts_what_is_left_at_its_hard_deadline() {
+    let (origin, line) = start(|launch| launch.set("drain.upgrade.drain_timeout", "700ms"));
+    let mut held = line.client();
+    held.get("/hold/1");
+    origin.wait_started("/hold/1");
+    let (elder, _) = line.upgrade();
+    let response = held.response();
+    assert_eq!(response.status, 504);
+    assert!(response.says_close());
+    elder.wait_gone(PATIENCE);
+    assert_eq!(line.proxy_exit(), 3);
+    let report = line.report_of(1);
+    assert_eq!(report["cut"][0]["target"], "/hold/1", "{report}");
+    is_served(&mut line.client(), "/newest");
+}
+
+/// An event stream over plaintext stays in the old process, and ends behind an event.
+#[test]
+fn event_stream_is_ended_behind_an_event_when_it_is_time() {
+    let origin = sse::telling(sse::CHUNKED, &["data: 1\n\n"]);
+    let launch = Launch::before(&origin)
+        .set("drain.upgrade.stream_close_after", "700ms")
+        .set("drain.upgrade.spread", "0s");
+    let line = Generations::start(launch);
+    let mut client = line.client();
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n");
+    let head = client.head();
+    assert_eq!(head.field("transfer-encoding"), Some("chunked"));
+    let (elder, serving) = line.upgrade();
+    let mut body = Vec::new();
+    client.wire.chunked(&mut body).expect("a proper end of the body");
+    assert_eq!(body, b"data: 1\n\n");
+    assert!(serving.at.elapsed() > ms(600), "it was left alone until then");
+    leaves(&line, elder);
 }
 
 /// Beyond the most generations that may live, the oldest leaves by its stop plan.
