@@ -44,7 +44,7 @@ impl AdminListener {
     }
 
     /// The listener that a predecessor has at this address. A path is not ours until
-    /// [`AdminListener::own`]. Needs a runtime around it.
+    /// it is owned. Needs a runtime around it.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@
 //! programs (`FD_CLOEXEC`, as std, tokio and rustix open them). So one that is open and
 //! not closed to them was here before the program, belongs to nobody yet, and is closed
 //! to them in the same step, which makes it nobody's a second time. The only one that
-//! opens our own again is [`passed_on`], for the time of a spawn and under the same lock.
+//! opens our own again is `passed_on`, for the time of a spawn and under the same lock.
 
 #![expect(unsafe_code, reason = "a number from the environment becomes a descriptor")]
 
