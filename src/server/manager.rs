@@ -21,6 +21,9 @@ pub(super) struct Manager {
     /// What it is told of upgrades is up to whoever does them.
     pub(super) notifier: Notifier,
     questions: Vec<Question>,
+    /// How many descriptors it stores, if it says so (`FDSTORE`, since systemd 254).
+    room: usize,
+    full: bool,
     events: Events,
 }
 
@@ -39,6 +42,8 @@ impl Manager {
         Manager {
             notifier: Notifier::new(&environment, is_successor, events.clone()),
             questions: std::iter::repeat_with(Question::default).take(workers).collect(),
+            room: environment.room().unwrap_or(usize::MAX),
+            full: false,
             events: events.clone(),
         }
     }
@@ -69,11 +74,25 @@ impl Manager {
     /// (`systemd.store`). To be called when the process serves and at each beat: a successor
     /// is not listened to before it is the main process.
     pub(super) fn store(&mut self, wanted: bool, listeners: &mut [Listener]) {
+        let is_stored = |listener: &&Listener| listener.keeper() == Some(Keeper::Store);
+        let mut stored = listeners.iter().filter(is_stored).count();
         let missing = |listener: &&mut Listener| wanted && listener.keeper().is_none();
         for listener in listeners.iter_mut().filter(missing) {
+            if stored >= self.room {
+                return self.is_full();
+            }
             if self.notifier.store(&stored_name(listener.name()), listener.as_fd()) {
                 listener.set_keeper(Some(Keeper::Store));
+                stored += 1;
             }
+        }
+    }
+
+    fn is_full(&mut self) {
+        if !std::mem::replace(&mut self.full, true) {
+            let event = Event::new(Level::Warn, "store_full").with("room", self.room);
+            let message = "systemd stores fewer listeners than there are: FileDescriptorStoreMax=";
+            self.events.emit(event.with("message", message));
         }
     }
 

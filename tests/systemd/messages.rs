@@ -165,3 +165,19 @@ fn a_manager_that_does_not_listen_is_not_waited_for_and_hears_what_matters_later
     proxy.terminate();
     proxy.wait_clean_exit();
 }
+
+#[test]
+fn no_more_is_stored_than_the_manager_says_it_takes() {
+    let (origin, ear) = (Origin::new(), Ear::new());
+    let launch = launch(&origin, &ear).set("systemd.store", "true").env("FDSTORE", "1");
+    let proxy = launch.listen("127.0.0.1:0").listen("127.0.0.1:0").start();
+    let stored = ear.wait("FDSTORE=1");
+    assert_eq!(stored.value("FDNAME"), Some("ebbtide/127.0.0.1=0"));
+    assert_eq!(proxy.wait_event("store_full").number("room"), 1);
+    proxy.terminate();
+    proxy.wait_clean_exit();
+    assert_eq!(ear.all("FDSTORE").len(), 1);
+    let closed = proxy.events("listener_closed");
+    let shared = closed.iter().filter(|event| event.text("way") == "shared").count();
+    assert_eq!((closed.len(), shared), (2, 1), "only what is stored is left to the manager");
+}

@@ -1,4 +1,7 @@
-//! Process 1 of a container: orphans are reaped, signals end it as anywhere.
+//! Process 1 of a container: orphans are reaped, signals end it as anywhere, and it is
+//! not replaced in its place. And who ends with another process.
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::origin::Origin;
 use crate::support::process::{Launch, is_privileged};
@@ -25,7 +28,7 @@ fn children(of: u32) -> Vec<(u32, char)> {
 }
 
 #[test]
-fn orphans_are_reaped_by_process_one() {
+fn orphans_are_reaped_by_process_one_which_is_not_replaced() {
     assert!(is_privileged(), "namespaces need root");
     let origin = Origin::new();
     let outer = contained(&origin, 20).start();
@@ -35,15 +38,20 @@ fn orphans_are_reaped_by_process_one() {
     let mut client = outer.client();
     assert_eq!(client.get("/").response().status, 200);
     drop(client);
-    let pid = rustix::process::Pid::from_raw(init.cast_signed()).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    let pid = Pid::from_raw(init.cast_signed()).expect("a pid");
+    kill_process(pid, Signal::USR2).expect("a signal");
+    let refused = outer.wait_event("upgrade_refused");
+    let why = refused.text("error");
+    assert!(why.contains("process 1") && why.contains("--takeover"), "{why}");
+    kill_process(pid, Signal::TERM).expect("a signal");
     outer.wait_clean_exit();
+    assert!(outer.events("upgrade_started").is_empty());
 }
 
 #[test]
 fn any_other_process_leaves_its_children_to_their_parents() {
     let origin = Origin::new();
-    let launch = Launch::before(&origin).shell("(exit 7) & true");
+    let launch = Launch::before(&origin).shell("sleep 1 & true");
     let proxy = launch.start();
     let mine = || children(proxy.pid);
     within(PATIENCE, "a child that has ended", || {
@@ -53,4 +61,23 @@ fn any_other_process_leaves_its_children_to_their_parents() {
     assert_eq!(mine().len(), 1, "its end is not taken from whoever waits for it");
     proxy.terminate();
     proxy.wait_clean_exit();
+}
+
+#[test]
+fn a_successor_ends_with_the_process_that_has_started_its_elder() {
+    let origin = Origin::new();
+    let shell = ["sh", "-c", "\"$0\" \"$@\" --stop-with-parent $$ & wait"];
+    let parent = Launch::before(&origin).under(&shell).start();
+    let [(elder, _)] = children(parent.pid)[..] else { panic!("one child: the elder") };
+    let elder = Pid::from_raw(elder.cast_signed()).expect("a pid");
+    kill_process(elder, Signal::USR2).expect("a signal");
+    parent.wait_event("upgrade_serving");
+    parent.wait_event_where("the elder's report", |event| {
+        event.is("drain_report") && event.fields["reason"] == "upgrade"
+    });
+    assert_eq!(parent.client().get("/").response().status, 200);
+    parent.signal(Signal::KILL);
+    parent.wait_event_where("the successor's report", |event| {
+        event.is("drain_report") && event.fields["reason"] == "SIGTERM"
+    });
 }

@@ -14,13 +14,13 @@ use crate::support::{PATIENCE, ms, pause};
 /// Clients that come one after the other; says how many there were, and how many were
 /// refused. What a killed process had accepted dies with it: a connection that opened and
 /// then broke is not counted as refused.
-struct Comers {
+pub(crate) struct Comers {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(usize, usize, usize)>,
 }
 
 impl Comers {
-    fn at(place: &Place) -> Comers {
+    pub(crate) fn at(place: &Place) -> Comers {
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, place) = (Arc::clone(&stop), place.clone());
         let thread = std::thread::spawn(move || {
@@ -40,7 +40,7 @@ impl Comers {
         Comers { stop, thread }
     }
 
-    fn end(self) -> (usize, usize, usize) {
+    pub(crate) fn end(self) -> (usize, usize, usize) {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the clients come to an end")
     }

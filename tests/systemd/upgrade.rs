@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::ear::Ear;
 use crate::manager::{BINARY, own_address, shipped};
 use crate::service::{Plan, Service, UNIT};
+use crate::store::Comers;
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::process::Launch;
@@ -229,6 +230,22 @@ fn an_elder_that_is_killed_before_takes_the_service_with_it_which_starts_anew() 
     wait_gone(successor);
     service.wait("NRestarts", "1");
     service.is_well("1");
+    assert_ne!(service.main_pid(), successor);
+}
+
+#[test]
+fn an_elder_that_is_killed_before_refuses_nobody_if_listeners_are_stored() {
+    let origin = Origin::new();
+    let service = late(&origin).set("systemd.store", "true").start();
+    let comers = Comers::at(&service.place);
+    let (elder, successor) = service.replaced();
+    service.kill(elder);
+    service.wait_events("ready", 3);
+    service.wait("NRestarts", "1");
+    service.is_well("1");
+    let (served, refused, broken) = comers.end();
+    assert_eq!(refused, 0, "{served} served, {broken} broken");
+    assert!(served > 0 && broken <= 1, "only whom the killed one served: {broken}");
     assert_ne!(service.main_pid(), successor);
 }
 

@@ -42,16 +42,23 @@ pub struct Environment {
     socket: Option<OsString>,
     watchdog_usec: Option<OsString>,
     watchdog_pid: Option<OsString>,
+    store: Option<OsString>,
 }
 
 impl Environment {
-    /// `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`.
+    /// `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID` and `FDSTORE`.
     pub fn read() -> Self {
         Environment {
             socket: std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()),
             watchdog_usec: std::env::var_os("WATCHDOG_USEC"),
             watchdog_pid: std::env::var_os("WATCHDOG_PID"),
+            store: std::env::var_os("FDSTORE"),
         }
+    }
+
+    /// How many descriptors the manager stores, if it says so.
+    pub fn room(&self) -> Option<usize> {
+        self.store.as_deref()?.to_str()?.parse().ok()
     }
 
     /// The time in which the manager wants to hear that we live. It names the process
