@@ -352,7 +352,15 @@ pub const SETTLE: Duration = Duration::from_millis(500);
 pub const SETTLING_TURNS: u32 = 8;
 
 /// How long elders may take to close their copies of listeners.
-pub const RELEASE: Duration = Duration::from_secs(1);
+pub const RELEASE: Duration = Duration::from_millis(800);
+
+/// How long a successor that may accept has still got to do so when we are stopped.
+pub const CALL_OFF: Duration = Duration::from_millis(300);
+
+/// How long the end of a process may take to be seen once its channel has ended.
+pub const SEEN_TO_END: Duration = Duration::from_millis(100);
+
+const _: () = assert!(RELEASE.as_millis() < CLOSING.as_millis());
 
 /// How long a worker may take to answer a request of the process's own.
 pub const PROBE: Duration = Duration::from_secs(5);

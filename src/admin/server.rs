@@ -69,22 +69,35 @@ pub enum Door {
     /// A successor's. Nobody is let in any more, who is in leaves with his answer, and
     /// its path stays. An answer that goes on does so. It may be opened again.
     HandedOver,
+    /// The same, and our copy is closed.
+    Dropped,
+    /// Nobody's: it is closed, and its path goes. An answer that goes on does so.
+    Removed,
 }
 
 impl Door {
-    fn apply(self, listener: &mut AdminListener, stopping: &watch::Sender<bool>) {
-        match self {
-            Door::Open => listener.own(),
-            Door::Shared | Door::HandedOver => listener.leave(),
+    fn apply(self, listener: &mut Option<AdminListener>, stopping: &watch::Sender<bool>) {
+        if let Some(listener) = listener {
+            match self {
+                Door::Open | Door::Removed => listener.own(),
+                Door::Shared | Door::HandedOver | Door::Dropped => listener.leave(),
+            }
         }
-        stopping.send_replace(self == Door::HandedOver);
+        if matches!(self, Door::Dropped | Door::Removed) {
+            *listener = None;
+        }
+        stopping.send_replace(!self.lets_in());
+    }
+
+    fn lets_in(self) -> bool {
+        matches!(self, Door::Open | Door::Shared)
     }
 }
 
 /// Serves until `stop` is done, then lets answers under way finish for a moment.
 /// Runs on a local runtime: connections are local tasks.
 pub async fn serve(
-    mut listener: AdminListener,
+    listener: AdminListener,
     service: Service,
     events: Events,
     mut door: watch::Receiver<Door>,
@@ -95,6 +108,7 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     let mut places = Places::default();
     let mut stop = std::pin::pin!(stop);
+    let mut listener = Some(listener);
     let mut moves = true;
     loop {
         let state = *door.borrow_and_update();
@@ -106,7 +120,7 @@ pub async fn serve(
                 continue;
             }
             Some(_) = tasks.join_next() => continue,
-            accepted = accept(&listener, &events), if state != Door::HandedOver => accepted,
+            accepted = accept(&listener, &events), if state.lets_in() => accepted,
         };
         let activity = Rc::new(Cell::new(Activity::Head(Instant::now())));
         let connection = Connection {
@@ -135,7 +149,8 @@ enum Accepted {
 }
 
 /// The next connection whose peer may ask. Errors are waited out.
-async fn accept(listener: &AdminListener, events: &Events) -> Accepted {
+async fn accept(listener: &Option<AdminListener>, events: &Events) -> Accepted {
+    let Some(listener) = listener else { return std::future::pending().await };
     let mut backoff = BACKOFF_MIN;
     loop {
         match accept_once(listener, events).await {

@@ -42,6 +42,8 @@ pub enum Message {
     Ready {
         /// Listeners that it has no use for: it has closed its copies.
         released: Vec<String>,
+        /// What else it has no use for.
+        unclaimed: Vec<GivenKind>,
     },
     /// The successor ends, for this reason.
     Failed {
@@ -55,7 +57,7 @@ pub enum Message {
         /// How those are that are still there, this elder among them.
         elders: Vec<State>,
     },
-    /// The elder does not hand anything over, for this reason.
+    /// Nothing is handed over, or nothing more, for this reason; said by either side.
     Refused {
         /// As it is shown to a person.
         error: String,

@@ -12,7 +12,7 @@
 //! | elder | [`Message::Go`], or [`Message::Refused`] | serves on |
 //! | successor | [`Message::Serving`], [`Message::Here`] | accepts |
 //! | elder | [`Message::Connections`] in acknowledged batches, [`Message::State`] from time to time | accepts no more |
-//! | successor | [`Message::Release`], [`Message::Leave`] | |
+//! | successor | [`Message::Release`], [`Message::Leave`]; [`Message::Refused`] if it takes no more | |
 //! | elder | [`Message::Released`], [`Message::Main`], at its end [`Message::Bye`] | |
 //!
 //! A descriptor is the elder's until it reads the acknowledgement of its batch: only
@@ -28,6 +28,7 @@ pub mod launch;
 pub mod message;
 pub mod moved;
 pub mod path;
+mod process;
 pub mod takeover;
 mod watch;
 pub mod wire;
@@ -39,5 +40,6 @@ pub use message::{
     Gauge, Given, GivenKind, Keeper, Message, State, Tally, Ticket, VERSION, Welcome,
 };
 pub use moved::{Moved, MovedFrames, MovedRequest, MovedTunnel, MovedWay, Parcel, Transport};
+pub use process::Process;
 pub use takeover::Takeover;
 pub use watch::watch;

@@ -201,7 +201,7 @@ mod tests {
             (Message::Sockets { batch: 1, sockets: vec![given] }, 1, b""),
             (Message::Begin, 0, b""),
             (Message::Ack { batch: u64::MAX }, 0, b""),
-            (Message::Ready { released: names.clone() }, 0, b""),
+            (Message::Ready { released: names.clone(), unclaimed: vec![GivenKind::Admin] }, 0, b""),
             (Message::Failed { error: "\"\0\n".to_owned() }, 0, b""),
             (Message::Go { counted: Vec::new(), elders: Vec::new() }, 0, b""),
             (Message::Refused { error: String::new() }, 0, b""),

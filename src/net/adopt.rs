@@ -4,9 +4,11 @@
 //! there, too, it is never filtered, plugged or re-listened, and its path stays.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 
 use rustix::net::SocketType;
@@ -44,13 +46,17 @@ impl Listener {
                 let spare = Some(Spare::new(&socket, address)?);
                 Kind::Tcp { socket, address, spare }
             }
-            Listen::Unix { path, .. } => {
+            Listen::Unix { path, mode } => {
                 if !bound.is_unix() {
                     return Err(io::Error::other("it is no unix socket"));
                 }
                 // Where it is elsewhere, it is not ours to remove.
                 let here = bound.as_pathname() == Some(path);
                 let identity = if here { identity(path) } else { None };
+                if let (true, Some(mode)) = (here, mode) {
+                    // It may be another one than the predecessor was told.
+                    std::fs::set_permissions(path, Permissions::from_mode(*mode))?;
+                }
                 let path = bound.as_pathname().unwrap_or(path).to_path_buf();
                 Kind::Unix { socket: UnixListener::from(OwnedFd::from(socket)), path, identity }
             }

@@ -22,6 +22,11 @@ impl Worker {
     pub(super) fn arrive(self: &Rc<Self>, parcel: Parcel) {
         self.proxy.clock.refresh();
         let Parcel { moved, fds, octets } = parcel;
+        for fd in &fds {
+            // As ours are; one that blocks would stop the worker. What is no socket fails
+            // below.
+            let _none = rustix::io::ioctl_fionbio(fd, true);
+        }
         let (kept, mut fds) = (self.kept_of(&moved), fds.into_iter());
         match (moved.tunnel, fds.next(), fds.next()) {
             (None, Some(fd), None) => self.go_on(fd, kept, &octets),

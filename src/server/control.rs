@@ -133,7 +133,6 @@ impl Control {
         if !self.elders.are_there() {
             self.own_doors();
         }
-        self.elders.resume();
         let others = self.config.upgrade.max_generations.saturating_sub(1);
         for generation in self.elders.limit(others).await {
             let event = Event::new(Level::Warn, "generation_told_to_leave");
@@ -366,17 +365,18 @@ impl Control {
     fn close_listeners(&mut self) {
         let listeners = std::mem::take(&mut self.listeners);
         let names = listeners.iter().map(|listener| listener.name().to_owned()).collect();
-        if self.succession.has_let_go() {
+        let called_off = self.succession.call_off();
+        if called_off.is_none() && self.succession.has_let_go() {
             // They are the successor's.
             return self.close_some(listeners, std::future::ready(false));
         }
-        let called_off = self.succession.call_off();
         let released = self.elders.release(names);
         self.close_some(listeners, async {
-            if let Some(ended) = called_off {
-                let _ended = ended.await;
-            }
-            released.await
+            let ours = match called_off {
+                Some(ended) => ended.await.unwrap_or(true),
+                None => true,
+            };
+            ours && released.await
         });
     }
 

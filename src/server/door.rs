@@ -13,6 +13,7 @@ use super::control::Control;
 use super::overview::Overview;
 use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
+use crate::handoff::GivenKind;
 use crate::handoff::Keeper;
 use crate::limits::{LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
 use crate::telemetry::Events;
@@ -20,7 +21,7 @@ use crate::telemetry::Events;
 /// The admin listener, which is served by a task of its own until this is dropped.
 pub(super) struct Admin {
     /// For a successor.
-    pub(super) copy: OwnedFd,
+    pub(super) copy: Option<OwnedFd>,
     /// How a service manager has it, too.
     pub(super) keeper: Option<Keeper>,
     door: watch::Sender<Door>,
@@ -75,7 +76,7 @@ impl Admin {
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
-        Ok((Admin { copy, keeper, door, stop, serving }, requests))
+        Ok((Admin { copy: Some(copy), keeper, door, stop, serving }, requests))
     }
 
     /// Ends it. Whoever `watches` may still have to be told the last.
@@ -94,6 +95,20 @@ impl Control {
             admin.door.send_replace(Door::Open);
         }
         if let Some(takeover) = &mut self.takeover {
+            takeover.own();
+        }
+    }
+
+    /// Our copies are closed for good; the paths of those that nobody has goes with them.
+    pub(super) fn close_doors(&mut self, unclaimed: &[GivenKind]) {
+        if let Some(admin) = &mut self.admin {
+            let ours = unclaimed.contains(&GivenKind::Admin);
+            admin.copy = None;
+            admin.door.send_replace(if ours { Door::Removed } else { Door::Dropped });
+        }
+        if let Some(mut takeover) = self.takeover.take()
+            && unclaimed.contains(&GivenKind::Takeover)
+        {
             takeover.own();
         }
     }

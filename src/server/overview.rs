@@ -133,16 +133,16 @@ fn moved(totals: &Totals) -> Tally {
 /// Why a connection is still with an elder.
 fn waits_for(state: ConnectionState) -> &'static str {
     match state {
-        ConnectionState::H1Fresh => "a first request over TLS",
+        ConnectionState::H1Fresh => "a first request",
         ConnectionState::H1Reading => "the rest of a request head",
         ConnectionState::H1Active => "the end of a response",
-        ConnectionState::H1Idle => "one more request over TLS",
+        ConnectionState::H1Idle => "one more request",
         ConnectionState::H1Closing => "the client's end of a connection",
         ConnectionState::H2Active => "the end of HTTP/2 streams",
         ConnectionState::H2Idle => "the end of an HTTP/2 connection",
         ConnectionState::H2Closing => "the client's end of an HTTP/2 connection",
-        ConnectionState::TunnelWebSocket => "the end of a WebSocket over TLS or HTTP/2",
-        ConnectionState::TunnelOpaque => "the end of a tunnel over TLS or HTTP/2",
+        ConnectionState::TunnelWebSocket => "the end of a WebSocket",
+        ConnectionState::TunnelOpaque => "the end of a tunnel",
     }
 }
 

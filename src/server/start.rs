@@ -199,7 +199,7 @@ async fn start(
     };
     workers.open(&listeners).await.map_err(system("start a worker"))?;
     *overview.ledger.borrow_mut() = inheritance.ledger;
-    let elders = Elders::new(inheritance.elders, inheritance.states, port);
+    let mut elders = Elders::new(inheritance.elders, inheritance.states, port);
     overview.elders.replace(elders.states());
     for listener in &listeners {
         let proto = if listener.is_secure() { "https" } else { "http" };
@@ -211,6 +211,8 @@ async fn start(
     let shared = elders.are_there();
     let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
     let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;
+    elders.resume();
+    elders.older_release().await;
     elders.say_serving().await;
     let parts = Parts {
         config,

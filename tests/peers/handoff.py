@@ -113,7 +113,7 @@ def successor(channel, mode, tell):
             if mode == "serves-unasked":
                 send(channel, packet({"type": "serving"}))
             elif mode in ("ready-ends", "ready-hangs"):
-                send(channel, packet({"type": "ready", "released": []}))
+                send(channel, packet({"type": "ready", "released": [], "unclaimed": []}))
         if kind == "go" and mode == "ready-ends":
             return
 

@@ -107,8 +107,10 @@ impl Control {
                 fd,
             ));
         }
-        if let Some(admin) = &self.admin {
-            let fd = admin.copy.try_clone()?;
+        if let Some(admin) = &self.admin
+            && let Some(copy) = &admin.copy
+        {
+            let fd = copy.try_clone()?;
             let name = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
             sockets.push((given(GivenKind::Admin, name, admin.keeper), fd));
         }
@@ -123,7 +125,7 @@ impl Control {
         let counted = overview.own_totals().tally();
         let welcome = Welcome {
             protocol: VERSION,
-            generation: overview.generation + 1,
+            generation: overview.generation.saturating_add(1),
             pid: std::process::id(),
             tickets: keys.map(predecessor::tickets).unwrap_or_default(),
             counted: overview.ledger.borrow().with(overview.generation, counted),

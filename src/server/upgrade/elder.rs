@@ -15,16 +15,19 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::outgoing::{Left, Line, News, Over};
-use super::prepare::Prepared;
+use super::prepare::{CALLED_OFF, Prepared};
 use super::succession::{Outgoing, Step};
 use crate::admin::Progress;
-use crate::drain::{Deadline, Phase};
+use crate::drain::{Deadline, Phase, Plan};
 use crate::handoff::{Launched, Message};
 use crate::lifecycle::Event as Happened;
-use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SETTLING_TURNS};
+use crate::limits::{
+    ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SEEN_TO_END, SETTLING_TURNS,
+};
 use crate::net::Listener;
 use crate::server::bind::named;
 use crate::server::control::Control;
+use crate::server::stop::Stopping;
 use crate::telemetry::{Event, Level};
 
 impl Control {
@@ -50,9 +53,7 @@ impl Control {
                     Ok(prepared) => self.refuse(prepared).await,
                     Err(error) => self.upgrade_failed(&error),
                 }
-                if let Some(ends) = self.succession.ends.take() {
-                    let _nobody_waits = ends.send(());
-                }
+                self.succession.settle(true);
                 None
             }
             Step::News(news) => self.hear(news),
@@ -68,7 +69,8 @@ impl Control {
 
     pub(super) fn upgrade_failed(&mut self, error: &str) {
         let event = Event::new(Level::Error, "upgrade_failed").with("error", error.to_owned());
-        let message = "this process goes on";
+        let stops = self.overview.state.borrow().stop.is_some();
+        let message = if stops { "nobody goes on" } else { "this process goes on" };
         self.events.emit(event.with("message", message));
         self.tell_watchers(&Progress::Failed { error: error.to_owned() });
         self.watchers.clear();
@@ -78,7 +80,7 @@ impl Control {
 
     /// The successor can serve: from now on our elders talk to it, and it may accept.
     async fn let_go(&mut self, prepared: Prepared) {
-        let Prepared { channel, launched, pid, version, released } = prepared;
+        let Prepared { channel, launched, pid, version, process, released, unclaimed } = prepared;
         let Some(departures) = self.departures.take() else { return };
         let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
         self.events.emit(event.with("version", version.clone()));
@@ -102,7 +104,9 @@ impl Control {
             words,
             launched,
             pid,
+            process,
             released,
+            unclaimed,
             began: now,
             serving: None,
             late: now + LETTING_GO.min(self.config.upgrade.timeout),
@@ -123,7 +127,7 @@ impl Control {
 
     /// It comes too late.
     async fn refuse(&mut self, prepared: Prepared) {
-        let error = "this process is being stopped".to_owned();
+        let error = CALLED_OFF.to_owned();
         let refused = Message::Refused { error: error.clone() };
         let _gone = prepared.channel.send(&refused, &[], &[]).await;
         if let Some(launched) = prepared.launched {
@@ -157,25 +161,41 @@ impl Control {
     fn handed_over(&mut self) -> Option<Happened> {
         let out = self.succession.outgoing.as_mut()?;
         out.serving.get_or_insert_with(Instant::now);
-        let (pid, generation) = (out.pid, self.overview.generation + 1);
+        let (pid, generation) = (out.pid, self.overview.generation.saturating_add(1));
         let event = Event::new(Level::Info, "upgrade_serving").with("pid", pid);
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
-        self.stopping.reason.get_or_insert("upgrade");
+        // Whoever wanted to call it off comes too late.
+        self.succession.settle(false);
+        if self.overview.phase() == Phase::Serving {
+            self.stopping.reason.get_or_insert("upgrade");
+        }
         Some(Happened::HandedOver)
     }
 
     /// Its own successor goes on in the successor's place, or itself again: it is that one
-    /// who stays.
+    /// who stays. Two can not take back, so it is the younger elder who does.
     fn is_with(&mut self, pid: u32) {
-        if let Some(out) = self.succession.outgoing.as_mut().filter(|out| out.pid != pid) {
-            out.pid = pid;
-            out.serving = out.serving.map(|_| Instant::now());
-            if let Some(launched) = out.launched.take() {
-                // What we have started is to end by itself.
-                tokio::task::spawn_local(launched.commit());
-            }
+        let Some(out) = self.succession.outgoing.as_mut().filter(|out| out.pid != pid) else {
+            return;
+        };
+        out.pid = pid;
+        out.process = None;
+        out.serving = out.serving.map(|_| Instant::now());
+        if let Some(launched) = out.launched.take() {
+            // What we have started is to end by itself.
+            tokio::task::spawn_local(launched.commit());
         }
+        self.release_all();
+    }
+
+    /// We do not take back any more.
+    fn release_all(&mut self) {
+        let names: Vec<_> = self.listeners.iter().map(|one| one.name().to_owned()).collect();
+        self.release(&names);
+        let out = self.succession.outgoing.as_ref();
+        let unclaimed = out.map(|out| out.unclaimed.clone()).unwrap_or_default();
+        self.close_doors(&unclaimed);
     }
 
     /// Listeners that the successor has no use for are closed without a reset.
@@ -203,6 +223,8 @@ impl Control {
 
     /// Lets the workers accept again, and the admin listener answer.
     pub(in crate::server) fn open_again(&mut self) {
+        // What there was of a drain is of no account.
+        self.stopping = Stopping::new(self.overview.generation);
         self.bind_again();
         let Some(workers) = &mut self.workers else { return };
         let (opened, events) = (workers.open(&self.listeners), self.events.clone());
@@ -234,8 +256,7 @@ impl Control {
     async fn look_after_successor(&mut self) -> Option<Happened> {
         let now = Instant::now();
         if self.take_back_until().is_over(now) {
-            let names: Vec<_> = self.listeners.iter().map(|one| one.name().to_owned()).collect();
-            self.release(&names);
+            self.release_all();
         }
         let state = self.overview.elder_state();
         let out = self.succession.outgoing.as_mut()?;
@@ -281,44 +302,62 @@ impl Control {
         }
     }
 
-    /// The channel has ended: either all is done, or the successor is lost.
+    /// The channel has ended: the successor is gone, or lost, or takes nothing more. We go
+    /// on in its place only if it is certain that it has ended.
     async fn lose(&mut self, left: Left) -> Option<Happened> {
-        let Left { departures, ours, over } = left;
+        let Left { departures, ours, over, dismissed } = left;
         self.departures = Some(departures);
-        let bound = self.take_back_until();
+        let in_time = !self.take_back_until().is_over(Instant::now()) && !self.listeners.is_empty();
+        let by = self.overview.state.borrow().stop.map(|stop| stop.by);
+        let stops = by == Some(Plan::Stop) || dismissed || self.succession.stays;
         let out = self.succession.outgoing.as_mut()?;
         let serving = out.serving;
         // The service manager would end this process with the one it knows.
-        let committed = out.committed && self.manager.notifier.is_heard();
-        let stops = self
-            .overview
-            .state
-            .borrow()
-            .stop
-            .is_some_and(|stop| stop.by == crate::drain::Plan::Stop);
-        let in_time = serving.is_none()
-            || (!bound.is_over(Instant::now()) && !self.listeners.is_empty() && !committed);
-        // It may hang: it must not come back.
-        let why = end(out.launched.take(), over).await;
-        let error = format!("the successor (pid {}) is lost: {why}", out.pid);
-        let event = Event::new(Level::Error, "upgrade_lost").with("error", error.clone());
-        self.events.emit(event.with("returned", ours.len()).with("taken_back", in_time && !stops));
-        if in_time && !stops {
+        let named = out.committed && self.manager.notifier.is_heard();
+        let lives = matches!(over, Over::Declined(_));
+        let wanted = !stops && !lives && (serving.is_none() || (in_time && !named));
+        let (pid, closed) = (out.pid, matches!(over, Over::Ended));
+        let (launched, process) = (out.launched.take(), out.process.take());
+        let mut why = over.to_string();
+        let mut gone = closed;
+        if wanted || serving.is_none() {
+            // It may hang: it must not come back.
+            why = end(launched, over).await;
+            if let Some(process) = process {
+                gone = process.ends(SEEN_TO_END).await || process.kill(REAP).await;
+            }
+        } else if let Some(launched) = launched {
+            let _late = tokio::time::timeout(REAP, launched.commit()).await;
+        }
+        let back = wanted && gone;
+        self.returned = ours;
+        self.succession.settle(gone);
+        self.tell_of_loss(pid, &why, back, stops);
+        if back {
             self.succession.outgoing = None;
-            self.upgrade_failed(&error);
+            self.upgrade_failed(&format!("the successor (pid {pid}) is lost: {why}"));
             self.own_doors();
             self.elders.resume();
-            self.returned = ours;
             return serving.map(|_| Happened::TakenBack);
         }
-        self.returned = ours;
-        if stops && !self.listeners.is_empty() {
-            // Nobody else holds them now.
-            let listeners = std::mem::take(&mut self.listeners);
-            self.close_some(listeners, std::future::ready(true));
+        let listeners = std::mem::take(&mut self.listeners);
+        if !listeners.is_empty() {
+            // Nobody else accepts from them, if it is gone.
+            self.close_some(listeners, std::future::ready(gone));
         }
+        self.release_all();
         self.tell_to_stay();
-        None
+        dismissed.then_some(Happened::Leave)
+    }
+
+    fn tell_of_loss(&self, pid: u32, why: &str, back: bool, stops: bool) {
+        let (level, name) = match (stops, back) {
+            (true, false) => (Level::Info, "successor_gone"),
+            _ => (Level::Error, "upgrade_lost"),
+        };
+        let error = format!("the successor (pid {pid}) is lost: {why}");
+        let event = Event::new(level, name).with("error", error);
+        self.events.emit(event.with("returned", self.returned.len()).with("taken_back", back));
     }
 
     /// The last words to the successor: it is on its own.
@@ -327,12 +366,13 @@ impl Control {
         let state = self.overview.elder_state();
         let Some(out) = self.succession.outgoing.as_mut() else { return };
         let Some(line) = out.line.take() else { return };
-        let words = out.words.clone();
+        let (words, unclaimed) = (out.words.clone(), out.unclaimed.clone());
         let farewell = async {
             let _gone = words.send(Message::Bye(state)).await;
             line.await
         };
         let _late = tokio::time::timeout(REAP, farewell).await;
+        self.close_doors(&unclaimed);
         self.tell_watchers(&Progress::Gone);
     }
 }

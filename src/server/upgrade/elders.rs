@@ -8,8 +8,10 @@ use std::rc::Rc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::handoff::{Channel, Given, GivenKind, Message, Parcel, Received, State, parcels};
-use crate::limits::{HANDOFF_WORDS, RELEASE};
+use crate::handoff::{
+    Channel, Given, GivenKind, Message, Parcel, Process, Received, State, parcels,
+};
+use crate::limits::{HANDOFF_WORDS, RELEASE, SEEN_TO_END};
 use crate::serve::Delivery;
 use crate::server::overview::Overview;
 
@@ -21,6 +23,11 @@ pub(in crate::server) enum Word {
     Released,
     /// The service manager knows us as the main process.
     Main,
+    /// It cannot be understood, or its connections not be taken.
+    Odd(String),
+    /// So many connections were on the way when it ended, and it is not known whose they
+    /// are: they were closed.
+    Orphans(usize),
     /// It is gone, by its own word or without one.
     Gone,
 }
@@ -31,7 +38,7 @@ pub(in crate::server) struct Elders {
     words: mpsc::Receiver<(u32, Word)>,
     speak: mpsc::Sender<(u32, Word)>,
     /// Those that may still hold copies of our listeners.
-    holding: watch::Sender<BTreeSet<u32>>,
+    holding: Rc<watch::Sender<BTreeSet<u32>>>,
     pause: watch::Sender<bool>,
     port: Port,
 }
@@ -57,7 +64,7 @@ impl Elders {
         port: Port,
     ) -> Self {
         let (speak, words) = mpsc::channel(HANDOFF_WORDS);
-        let holding = watch::Sender::new(channels.keys().copied().collect());
+        let holding = Rc::new(watch::Sender::new(channels.keys().copied().collect()));
         let elder = |(generation, channel)| {
             let known = states.iter().find(|state| state.generation == generation);
             let state = known.cloned().unwrap_or(State { generation, ..State::default() });
@@ -70,8 +77,11 @@ impl Elders {
     /// Listens to all of them.
     pub(in crate::server) fn resume(&mut self) {
         self.pause.send_replace(false);
-        for (generation, elder) in &mut self.all {
+        let idle = self.all.iter_mut().filter(|(_, elder)| elder.task.is_none());
+        for (generation, elder) in idle {
             let follower = Follower {
+                process: Process::of(elder.state.pid),
+                holding: Rc::clone(&self.holding),
                 generation: *generation,
                 channel: Rc::clone(&elder.channel),
                 speak: self.speak.clone(),
@@ -108,15 +118,18 @@ impl Elders {
         }
     }
 
-    /// One has closed its copies of our listeners.
-    pub(in crate::server) fn released(&mut self, generation: u32) {
-        self.holding.send_if_modified(|holding| holding.remove(&generation));
+    /// Waits a moment until the youngest is the only one that may hold copies of our
+    /// listeners: the others hear from us that they need none any more.
+    pub(in crate::server) async fn older_release(&self) {
+        let youngest = self.all.keys().next_back().copied();
+        let mut holding = self.holding.subscribe();
+        let alone = |holding: &BTreeSet<u32>| holding.iter().all(|one| Some(*one) == youngest);
+        let _late = tokio::time::timeout(RELEASE, holding.wait_for(alone)).await;
     }
 
     /// One is gone; whether it was the last.
     pub(in crate::server) fn remove(&mut self, generation: u32) -> bool {
         self.all.remove(&generation);
-        self.released(generation);
         self.all.is_empty()
     }
 
@@ -192,6 +205,9 @@ impl Elders {
 
 /// Who listens to one elder.
 struct Follower {
+    /// The elder itself; none where it is not to be seen from here.
+    process: Option<Process>,
+    holding: Rc<watch::Sender<BTreeSet<u32>>>,
     generation: u32,
     channel: Rc<Channel>,
     speak: mpsc::Sender<(u32, Word)>,
@@ -210,44 +226,65 @@ impl Follower {
                 _ = paused.wait_for(|paused| *paused) => return,
                 received = self.channel.recv() => received,
             };
-            let word = match received {
+            let words = match received {
                 Ok(Some(received)) => self.hear(received).await,
-                Ok(None) | Err(_) => Some(Word::Gone),
+                Ok(None) => vec![Word::Gone],
+                Err(error) => self.decline(error.to_string()).await,
             };
-            let Some(word) = word else { continue };
-            let gone = matches!(word, Word::Gone);
-            let _nobody_asks = self.speak.send((self.generation, word)).await;
-            if gone {
-                return;
+            for word in words {
+                let gone = matches!(word, Word::Gone);
+                if gone || matches!(word, Word::Released) {
+                    self.holding.send_if_modified(|holding| holding.remove(&self.generation));
+                }
+                let _nobody_asks = self.speak.send((self.generation, word)).await;
+                if gone {
+                    return;
+                }
             }
         }
     }
 
-    async fn hear(&mut self, received: Received) -> Option<Word> {
+    /// Takes nothing more from it, and says so: what it still has is its own.
+    async fn decline(&self, error: String) -> Vec<Word> {
+        let refused = Message::Refused { error: error.clone() };
+        let _gone = self.channel.send(&refused, &[], &[]).await;
+        vec![Word::Odd(error), Word::Gone]
+    }
+
+    async fn hear(&mut self, received: Received) -> Vec<Word> {
         let Received { message, fds, octets } = received;
         match message {
             Message::Connections { batch, connections } => {
-                let Ok(parcels) = parcels(connections, fds, &octets) else {
-                    return Some(Word::Gone);
+                let parcels = match parcels(connections, fds, &octets) {
+                    Ok(parcels) => parcels,
+                    Err(error) => return self.decline(error.to_string()).await,
                 };
-                // Only what it knows to be ours is ours: if it has ended, or does not
-                // want to hear of it any more, the copies are closed and it goes on.
-                if self.channel.send(&Message::Ack { batch }, &[], &[]).await.is_ok() {
+                if self.is_heard(batch).await {
                     for parcel in parcels {
                         self.deliver(parcel).await;
                     }
+                    Vec::new()
+                } else {
+                    vec![Word::Orphans(parcels.len())]
                 }
-                None
             }
-            Message::State(state) => Some(Word::State(state)),
-            Message::Released { .. } => Some(Word::Released),
-            Message::Main => Some(Word::Main),
-            Message::Bye(state) => {
-                let _nobody_asks = self.speak.send((self.generation, Word::State(state))).await;
-                Some(Word::Gone)
-            }
-            // Out of turn: nothing of what it says can be trusted.
-            _ => Some(Word::Gone),
+            Message::State(state) => vec![Word::State(state)],
+            Message::Released { .. } => vec![Word::Released],
+            Message::Main => vec![Word::Main],
+            Message::Bye(state) => vec![Word::State(state), Word::Gone],
+            other => self.decline(format!("{} out of turn", other.name())).await,
+        }
+    }
+
+    /// Acknowledges a batch; whether it is ours. If nobody hears that, it is only if the
+    /// elder has ended: one that lives has taken it back.
+    async fn is_heard(&self, batch: u64) -> bool {
+        if self.channel.send(&Message::Ack { batch }, &[], &[]).await.is_ok() {
+            return true;
+        }
+        match &self.process {
+            Some(process) => process.ends(SEEN_TO_END).await,
+            None => false,
         }
     }
 

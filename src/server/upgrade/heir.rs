@@ -20,8 +20,18 @@ impl Control {
                 self.overview.ledger.borrow_mut().note(generation, counted);
                 self.elders.note(generation, state);
             }
-            Word::Released => self.elders.released(generation),
+            // Seen by whoever waits for it.
+            Word::Released => {}
             Word::Main => self.is_main(),
+            Word::Odd(error) => {
+                let event = Event::new(Level::Error, "elder_refused").with("error", error);
+                let event = event.with("generation", generation);
+                self.events.emit(event.with("message", "what it still has stays with it"));
+            }
+            Word::Orphans(count) => {
+                let event = Event::new(Level::Error, "connection_lost").with("count", count);
+                self.events.emit(event.with("why", "the elder has ended in the middle"));
+            }
             Word::Gone => {
                 self.overview.ledger.borrow_mut().close(generation);
                 if self.elders.remove(generation) {

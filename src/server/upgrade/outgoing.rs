@@ -2,6 +2,8 @@
 //! batches, and what was not acknowledged when the successor ends is still ours.
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +38,8 @@ pub(in crate::server) struct Left {
     /// What is still ours.
     pub(super) ours: Vec<Departure>,
     pub(super) over: Over,
+    /// The successor has asked us to leave before.
+    pub(super) dismissed: bool,
 }
 
 /// The channel to the successor, and what is on its way.
@@ -65,6 +69,8 @@ pub(in crate::server) enum Over {
     Bye,
     /// We do not want it any more.
     Refused(String),
+    /// It goes on without what we still have.
+    Declined(String),
     Ended,
     Broken(Broken),
     /// What came is not to be understood now.
@@ -75,7 +81,10 @@ pub(in crate::server) enum Over {
 
 impl From<Broken> for Over {
     fn from(error: Broken) -> Self {
-        Over::Broken(error)
+        match error {
+            Broken::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => Over::Ended,
+            error => Over::Broken(error),
+        }
     }
 }
 
@@ -84,6 +93,7 @@ impl std::fmt::Display for Over {
         match self {
             Over::Bye => f.write_str("we have said goodbye"),
             Over::Refused(error) => f.write_str(error),
+            Over::Declined(error) => write!(f, "it takes nothing more: {error}"),
             Over::Ended => f.write_str("it has ended"),
             Over::Broken(error) => error.fmt(f),
             Over::OutOfTurn(name) => write!(f, "it said {name} out of turn"),
@@ -102,14 +112,17 @@ impl Line {
         };
         // From here on it cannot acknowledge anything: there is no doubt whose they are.
         let _gone = shutdown(&self.channel, Shutdown::Read);
+        let mut dismissed = false;
         while let Ok(Some(received)) = self.channel.try_recv() {
-            if let Message::Ack { batch } = received.message {
-                acknowledge(&mut open, batch, &self.counters);
+            match received.message {
+                Message::Ack { batch } => acknowledge(&mut open, batch, &self.counters),
+                Message::Release { .. } | Message::Leave => dismissed = true,
+                _ => {}
             }
         }
         let unsent = waiting.into_iter();
         let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
-        Left { departures: self.departures, ours, over }
+        Left { departures: self.departures, ours, over, dismissed }
     }
 
     async fn drive(
@@ -152,8 +165,19 @@ impl Line {
         }
     }
 
-    async fn say(&self, message: &Message) -> Result<(), Broken> {
-        self.channel.send(message, &[], &[]).await
+    async fn say(&self, message: &Message) -> Result<(), Over> {
+        self.send_whole(message, &[], &[]).await
+    }
+
+    /// Sends a packet, unless nobody takes it for too long.
+    async fn send_whole(
+        &self,
+        message: &Message,
+        fds: &[BorrowedFd<'_>],
+        octets: &[u8],
+    ) -> Result<(), Over> {
+        let sent = tokio::time::timeout(HANDOFF_ACK, self.channel.send(message, fds, octets));
+        sent.await.map_err(|_| Over::Late)?.map_err(Over::from)
     }
 
     /// Sends as many as go into one packet. What cannot be sent is in `open` all the same.
@@ -162,7 +186,7 @@ impl Line {
         number: u64,
         open: &mut VecDeque<Sent>,
         waiting: &mut VecDeque<Departure>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Over> {
         let (mut batch, mut riders) = (Batch::default(), Vec::new());
         while let Some(Departure { parcel, kind, hold }) = waiting.pop_front() {
             match batch.push(parcel) {
@@ -182,7 +206,7 @@ impl Line {
         open.push_back(Sent { number, at: Instant::now(), batch, riders });
         if let Some(sent) = open.back() {
             let (message, fds, octets) = sent.batch.message(number);
-            self.channel.send(&message, &fds, octets).await?;
+            self.send_whole(&message, &fds, octets).await?;
         }
         Ok(())
     }
@@ -197,6 +221,7 @@ impl Line {
             Message::Here { pid } => News::Here(pid),
             Message::Release { names } => News::Release(names),
             Message::Leave => News::Leave,
+            Message::Refused { error } => return Err(Over::Declined(error)),
             other => return Err(Over::OutOfTurn(other.name())),
         };
         let _nobody_asks = self.news.send(news).await;

@@ -116,11 +116,17 @@ impl Predecessor {
         rest.map(|(given, _)| given.name).collect()
     }
 
+    /// What else nobody has taken.
+    fn unclaimed(&self) -> Vec<GivenKind> {
+        let kinds = self.given.iter().map(|(given, _)| given.kind);
+        kinds.filter(|kind| matches!(kind, GivenKind::Admin | GivenKind::Takeover)).collect()
+    }
+
     /// Says that we can serve, and waits to be let: by a word, or by the end of the elder.
     /// It waits as long as it takes: the elder has a bound.
     pub(in crate::server) async fn ready(mut self) -> Result<Inheritance, Refusal> {
-        let released = self.leave_rest();
-        self.say(&Message::Ready { released }).await;
+        let (released, unclaimed) = (self.leave_rest(), self.unclaimed());
+        self.say(&Message::Ready { released, unclaimed }).await;
         let counted = self.welcome.as_ref().map(|welcome| welcome.counted.clone());
         let mut ledger = Ledger::new(counted.unwrap_or_default());
         let mut states = Vec::new();

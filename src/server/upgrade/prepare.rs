@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::handoff::{Channel, Given, Launched, Message, Received, VERSION, Welcome, launch};
+use crate::handoff::{
+    Channel, Given, GivenKind, Launched, Message, Process, Received, VERSION, Welcome, launch,
+};
 use crate::limits::{HANDOFF_FDS_MAX, REAP};
 
 /// What a successor is given before it can serve: copies.
@@ -45,8 +47,12 @@ pub(in crate::server) struct Prepared {
     pub(super) launched: Option<Launched>,
     pub(super) pid: u32,
     pub(super) version: String,
+    /// The process itself; none where it is not to be seen from here.
+    pub(super) process: Option<Process>,
     /// Listeners that it has no use for.
     pub(super) released: Vec<String>,
+    /// What else it has no use for.
+    pub(super) unclaimed: Vec<GivenKind>,
 }
 
 /// Brings a successor to where it can serve, within `timeout` and unless it is called
@@ -58,28 +64,40 @@ pub(super) async fn prepare(
     called_off: oneshot::Receiver<()>,
 ) -> Result<Prepared, String> {
     let Origin { channel, mut launched } = origin;
-    let outcome = tokio::select! {
+    let (outcome, patience) = tokio::select! {
         biased;
-        outcome = bring_up(&channel, offer) => outcome,
-        how = ended(&mut launched) => Err(last_words(&channel, &how)),
+        outcome = bring_up(&channel, offer) => (outcome, REAP),
+        how = ended(&mut launched) => (Err(last_words(&channel, &how)), REAP),
         () = tokio::time::sleep(timeout) => {
-            Err(format!("it was not ready after upgrade.timeout, {timeout:?}"))
+            let why = format!("it was not ready after upgrade.timeout, {timeout:?}");
+            (Err(why), Duration::ZERO)
         }
-        _ = called_off => Err("this process is being stopped".to_owned()),
+        _ = called_off => (Err(CALLED_OFF.to_owned()), Duration::ZERO),
     };
     match outcome {
-        Ok((pid, version, released)) => Ok(Prepared { channel, launched, pid, version, released }),
+        Ok(Hello { pid, version, released, unclaimed }) => {
+            let pid_seen = match &launched {
+                Some(_) => Some(pid),
+                // It may live where it has another number.
+                None => channel.peer().ok().and_then(|peer| peer.pid),
+            };
+            let process = pid_seen.and_then(Process::of);
+            Ok(Prepared { channel, launched, pid, version, process, released, unclaimed })
+        }
         Err(why) => {
             let refusal = Message::Refused { error: why.clone() };
             let _unheard = channel.send(&refusal, &[], &[]).await;
             drop(channel);
             Err(match launched {
-                Some(launched) => reap(launched, why).await,
+                Some(launched) => reap(launched, why, patience).await,
                 None => why,
             })
         }
     }
 }
+
+/// Why there is none, if it is not its fault.
+pub(super) const CALLED_OFF: &str = "this process is being stopped";
 
 /// How what was started has ended; its channel may be somebody else's, too.
 async fn ended(launched: &mut Option<Launched>) -> String {
@@ -99,10 +117,10 @@ fn last_words(channel: &Channel, how: &str) -> String {
     format!("it {how} before it was ready")
 }
 
-/// Waits a moment for the end of what was started, and says how it ended.
-async fn reap(mut launched: Launched, why: String) -> String {
+/// Waits so long for the end of what was started, then ends it; says how it ended.
+async fn reap(mut launched: Launched, why: String, patience: Duration) -> String {
     // One that ends by itself says more than one that is killed.
-    match tokio::time::timeout(REAP, launched.ended()).await {
+    match tokio::time::timeout(patience, launched.ended()).await {
         Ok(ended) if why == GONE => format!("it {ended} before it was ready"),
         Ok(_) => why,
         Err(_) => {
@@ -115,10 +133,15 @@ async fn reap(mut launched: Launched, why: String) -> String {
 /// Why, if all that is known is the end of the channel.
 const GONE: &str = "it ended before it was ready";
 
-async fn bring_up(
-    channel: &Channel,
-    offer: Result<Offer, String>,
-) -> Result<(u32, String, Vec<String>), String> {
+/// What it has said of itself.
+struct Hello {
+    pid: u32,
+    version: String,
+    released: Vec<String>,
+    unclaimed: Vec<GivenKind>,
+}
+
+async fn bring_up(channel: &Channel, offer: Result<Offer, String>) -> Result<Hello, String> {
     let offer = offer?;
     let (pid, version) = match next(channel).await? {
         Message::Hello { protocol: VERSION, version, pid } => (pid, version),
@@ -148,7 +171,7 @@ async fn bring_up(
     }
     say(channel, &Message::Begin, &[]).await?;
     match next(channel).await? {
-        Message::Ready { released } => Ok((pid, version, released)),
+        Message::Ready { released, unclaimed } => Ok(Hello { pid, version, released, unclaimed }),
         other => Err(unexpected(&other)),
     }
 }

@@ -8,8 +8,8 @@ use super::outgoing::{Left, News};
 use super::prepare::Prepared;
 use crate::admin::Progress;
 use crate::drain::Deadline;
-use crate::handoff::{Launched, Message};
-use crate::limits::{ELDER_REPORT, SETTLE};
+use crate::handoff::{GivenKind, Launched, Message, Process};
+use crate::limits::{CALL_OFF, ELDER_REPORT, SETTLE};
 use crate::server::control::{Running, done, due};
 
 /// How far a replacement has come.
@@ -18,7 +18,7 @@ pub(in crate::server) struct Succession {
     pub(super) preparing: Option<Running<Result<Prepared, String>>>,
     /// Calls that off, by being dropped; and who waits for its end.
     pub(super) call_off: Option<oneshot::Sender<()>>,
-    pub(super) ends: Option<oneshot::Sender<()>>,
+    pub(super) ends: Option<oneshot::Sender<bool>>,
     pub(super) outgoing: Option<Outgoing>,
     /// Connections are not to go to it.
     pub(super) stays: bool,
@@ -32,7 +32,10 @@ pub(super) struct Outgoing {
     pub(super) words: mpsc::Sender<Message>,
     pub(super) launched: Option<Launched>,
     pub(super) pid: u32,
+    /// The process itself; none where it is not to be seen from here.
+    pub(super) process: Option<Process>,
     pub(super) released: Vec<String>,
+    pub(super) unclaimed: Vec<GivenKind>,
     /// When we let go, and since when it serves.
     pub(super) began: Instant,
     pub(super) serving: Option<Instant>,
@@ -68,13 +71,28 @@ impl Succession {
         out.line.is_none() || out.serving.is_some_and(|since| now >= since + SETTLE)
     }
 
-    /// Calls a successor off that is not ready yet, and says when nothing of it is left.
-    pub(in crate::server) fn call_off(&mut self) -> Option<oneshot::Receiver<()>> {
-        self.preparing.as_ref()?;
-        self.call_off = None;
+    /// Calls a successor off that does not serve yet. Tells later whether nothing of it is
+    /// left, or it has come to serve meanwhile.
+    pub(in crate::server) fn call_off(&mut self) -> Option<oneshot::Receiver<bool>> {
+        match &mut self.outgoing {
+            Some(out) if out.line.is_some() && out.serving.is_none() => {
+                out.late = out.late.min(Instant::now() + CALL_OFF);
+            }
+            _ => {
+                self.preparing.as_ref()?;
+                self.call_off = None;
+            }
+        }
         let (ends, ended) = oneshot::channel();
         self.ends = Some(ends);
         Some(ended)
+    }
+
+    /// Whoever has called it off is told whether it is gone.
+    pub(super) fn settle(&mut self, is_gone: bool) {
+        if let Some(ends) = self.ends.take() {
+            let _nobody_waits = ends.send(is_gone);
+        }
     }
 
     /// Whether there is a successor that may accept.
