@@ -23,6 +23,7 @@ fn app() -> Origin {
     Origin::scripted(|conn, request| {
         if request.target == "/ws" { ws::echo(conn, request) } else { standard(conn, request) }
     })
+    .letting_go()
 }
 
 fn start(change: impl FnOnce(Launch) -> Launch) -> (Origin, Generations) {

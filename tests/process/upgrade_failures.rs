@@ -36,7 +36,8 @@ impl Bench {
         let shelf = Shelf::new();
         let origin = Origin::scripted(|conn, request| {
             if request.target == "/ws" { ws::echo(conn, request) } else { standard(conn, request) }
-        });
+        })
+        .letting_go();
         let launch = Launch::before(&origin).set("upgrade.timeout", "1s").binary(&shelf.path());
         Bench::over(origin, Generations::start(change(launch, &shelf)), shelf)
     }
@@ -46,7 +47,8 @@ impl Bench {
         let shelf = Shelf::new();
         let origin = Origin::scripted(|conn, request| {
             if request.target == "/ws" { ws::echo(conn, request) } else { standard(conn, request) }
-        });
+        })
+        .letting_go();
         let launch = Launch::configured(&configuration(&shelf, &origin, text));
         Bench::over(origin, Generations::start(launch.binary(&shelf.path())), shelf)
     }
