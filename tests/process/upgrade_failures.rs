@@ -228,13 +228,19 @@ fn successor_that_crashes_before_it_is_ready() {
 fn successor_that_is_killed_while_it_starts() {
     let mut bench = Bench::new();
     let binary = env!("CARGO_BIN_EXE_ebbtide");
-    for delay in ["0.005", "0.01", "0.02", "0.03"] {
+    for (n, delay) in ["0.001", "0.002", "0.004", "0.006"].into_iter().enumerate() {
         // The launcher is killed with all that it has started.
         let script = format!(
             "#!/bin/sh\nsetsid {binary} \"$@\" &\nsleep {delay}\nkill -KILL -$!\nkill -KILL $$\n"
         );
         bench.shelf.put_script(&script, 0o755);
-        bench.fails_by_signal(&["SIGKILL"]);
+        bench.line.newest().signal(Signal::USR2);
+        within(PATIENCE, "its end", || bench.line.events("upgrade_failed").into_iter().nth(n));
+        if !bench.line.events("upgrade_serving").is_empty() {
+            // It was quick, and what it had is lost with it: that is another test.
+            return;
+        }
+        bench.is_as_before();
     }
     bench.goes_on();
 }
@@ -307,6 +313,26 @@ fn upgrade_during_a_stop_is_refused() {
     assert_eq!(held.response().text(), "held");
     line.wait_clean_exit();
     assert!(line.events("upgrade_started").is_empty(), "{}", line.said());
+}
+
+/// One at a time: whoever comes second is told so, and the first goes on.
+#[test]
+fn second_upgrade_at_once_is_refused() {
+    let mut bench = Bench::new();
+    bench.shelf.put_script("#!/bin/sh\nexec sleep 600\n", 0o755);
+    let first = bench.line.commanded(&[]).spawn().unwrap();
+    bench.line.wait_event("upgrade_started");
+    let second = bench.line.command(&[]);
+    assert_eq!(second.status.code(), Some(1), "{}", said(&second));
+    assert_says(&said(&second), &["upgrade"]);
+    bench.line.signal(Signal::USR2);
+    bench.line.wait_event("upgrade_refused");
+    let first = first.wait_with_output().unwrap();
+    assert_eq!(first.status.code(), Some(1), "{}", said(&first));
+    assert_says(&said(&first), &["1s"]);
+    assert_eq!(bench.line.events("upgrade_started").len(), 1);
+    bench.is_as_before();
+    bench.goes_on();
 }
 
 /// It says that it is ready, and is dead a moment later: everybody who is not its own
