@@ -57,7 +57,7 @@ pub(super) struct Control {
     /// Stopping the workers, while it is under way.
     finishing: Option<Running<()>>,
     pub(super) admin: Option<Admin>,
-    requests: mpsc::Receiver<Request>,
+    pub(super) requests: mpsc::Receiver<Request>,
     pub(super) takeover: Option<Takeover>,
     pub(super) tickets: Option<Arc<Tickets>>,
     pub(super) elders: Elders,

@@ -13,10 +13,10 @@ use super::control::Control;
 use super::overview::Overview;
 use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
-use crate::handoff::GivenKind;
 use crate::handoff::Keeper;
+use crate::handoff::{GivenKind, Takeover};
 use crate::limits::{LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
-use crate::telemetry::Events;
+use crate::telemetry::{Event, Events, Level};
 
 /// The admin listener, which is served by a task of its own until this is dropped.
 pub(super) struct Admin {
@@ -99,18 +99,55 @@ impl Control {
         }
     }
 
-    /// Our copies are closed for good; the paths of those that nobody has goes with them.
-    pub(super) fn close_doors(&mut self, unclaimed: &[GivenKind]) {
-        if let Some(admin) = &mut self.admin {
-            let ours = unclaimed.contains(&GivenKind::Admin);
+    /// Those of these kinds are nobody's any more: they are closed, and their paths go.
+    pub(super) fn remove_doors(&mut self, kinds: &[GivenKind]) {
+        if let Some(admin) = self.admin.as_mut().filter(|_| kinds.contains(&GivenKind::Admin)) {
             admin.copy = None;
-            admin.door.send_replace(if ours { Door::Removed } else { Door::Dropped });
+            admin.door.send_replace(Door::Removed);
         }
-        if let Some(mut takeover) = self.takeover.take()
-            && unclaimed.contains(&GivenKind::Takeover)
+        if kinds.contains(&GivenKind::Takeover)
+            && let Some(mut takeover) = self.takeover.take()
         {
             takeover.own();
         }
+    }
+
+    /// Our copies are closed for good.
+    pub(super) fn close_doors(&mut self) {
+        if let Some(admin) = self.admin.as_mut().filter(|admin| admin.copy.is_some()) {
+            admin.copy = None;
+            admin.door.send_replace(Door::Dropped);
+        }
+        self.takeover = None;
+    }
+
+    /// They are ours again, and bound again where they were removed.
+    pub(super) fn open_doors(&mut self) {
+        let mut wrong = Vec::new();
+        if let Some(listen) = &self.config.admin
+            && self.admin.as_ref().is_none_or(|admin| admin.copy.is_none())
+        {
+            let served = admin::bind(listen).and_then(|listener| {
+                Admin::serve(listener, &self.config, &self.overview, &self.events, false)
+            });
+            match served {
+                Ok((admin, requests)) => {
+                    (self.admin, self.requests) = (Some(admin), requests);
+                }
+                Err(error) => wrong.push((listen.to_string(), error)),
+            }
+        }
+        if let (Some(path), None) = (&self.config.upgrade.takeover, &self.takeover) {
+            match Takeover::listen(path) {
+                Ok(takeover) => self.takeover = Some(takeover),
+                Err(error) => wrong.push((path.display().to_string(), error)),
+            }
+        }
+        for (place, error) in wrong {
+            let event = Event::new(Level::Error, "listener_lost").with("addr", place);
+            self.events.emit(event.with("error", error.to_string()));
+        }
+        self.own_doors();
     }
 
     /// They are the successor's.

@@ -69,7 +69,7 @@ impl Control {
 
     pub(super) fn upgrade_failed(&mut self, error: &str) {
         let event = Event::new(Level::Error, "upgrade_failed").with("error", error.to_owned());
-        let stops = self.overview.state.borrow().stop.is_some();
+        let stops = self.overview.state.borrow().stop.is_some_and(|stop| stop.by == Plan::Stop);
         let message = if stops { "nobody goes on" } else { "this process goes on" };
         self.events.emit(event.with("message", message));
         self.tell_watchers(&Progress::Failed { error: error.to_owned() });
@@ -161,10 +161,13 @@ impl Control {
     fn handed_over(&mut self) -> Option<Happened> {
         let out = self.succession.outgoing.as_mut()?;
         out.serving.get_or_insert_with(Instant::now);
+        let unclaimed = std::mem::take(&mut out.unclaimed);
         let (pid, generation) = (out.pid, self.overview.generation.saturating_add(1));
         let event = Event::new(Level::Info, "upgrade_serving").with("pid", pid);
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
+        // Nobody has the paths of those that it has no use for.
+        self.remove_doors(&unclaimed);
         // Whoever wanted to call it off comes too late.
         self.succession.settle(false);
         if self.overview.phase() == Phase::Serving {
@@ -193,9 +196,7 @@ impl Control {
     fn release_all(&mut self) {
         let names: Vec<_> = self.listeners.iter().map(|one| one.name().to_owned()).collect();
         self.release(&names);
-        let out = self.succession.outgoing.as_ref();
-        let unclaimed = out.map(|out| out.unclaimed.clone()).unwrap_or_default();
-        self.close_doors(&unclaimed);
+        self.close_doors();
     }
 
     /// Listeners that the successor has no use for are closed without a reset.
@@ -234,7 +235,7 @@ impl Control {
                 events.emit(event.with("why", "listener").with("error", error.to_string()));
             }
         });
-        self.own_doors();
+        self.open_doors();
     }
 
     /// Listeners that were closed because the successor had no use for them.
@@ -366,13 +367,13 @@ impl Control {
         let state = self.overview.elder_state();
         let Some(out) = self.succession.outgoing.as_mut() else { return };
         let Some(line) = out.line.take() else { return };
-        let (words, unclaimed) = (out.words.clone(), out.unclaimed.clone());
+        let words = out.words.clone();
         let farewell = async {
             let _gone = words.send(Message::Bye(state)).await;
             line.await
         };
         let _late = tokio::time::timeout(REAP, farewell).await;
-        self.close_doors(&unclaimed);
+        self.close_doors();
         self.tell_watchers(&Progress::Gone);
     }
 }
