@@ -56,6 +56,9 @@ pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long admin connections may finish what they answer when the process ends.
 pub const ADMIN_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a connection that has come to a listener which is handed over may take to ask.
+pub const ADMIN_LAST_WORD: Duration = Duration::from_millis(50);
+
 /// Octets of an admin answer that the client reads.
 pub const ADMIN_ANSWER_MAX: usize = 1 << 20;
 
@@ -347,9 +350,8 @@ pub const ELDER_REPORT: Duration = Duration::from_millis(200);
 /// How long an elder that is empty stays, in case its successor dies at once.
 pub const SETTLE: Duration = Duration::from_millis(500);
 
-/// Turns of the control thread in which the admin listener's connections see that they
-/// are over.
-pub const SETTLING_TURNS: u32 = 8;
+/// How long the last answers of the admin listener may take before a successor has it.
+pub const LAST_ANSWERS: Duration = Duration::from_millis(80);
 
 /// How long elders may take to close their copies of listeners.
 pub const RELEASE: Duration = Duration::from_millis(800);

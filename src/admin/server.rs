@@ -29,7 +29,8 @@ use super::commands::Commands;
 use super::routes::{Origin, answer};
 use super::status::Status;
 use crate::limits::{
-    ADMIN_BUFFER, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_STOP_TIMEOUT,
+    ADMIN_BUFFER, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LAST_WORD,
+    ADMIN_STOP_TIMEOUT,
 };
 use crate::telemetry::{Event, Events, Level};
 
@@ -57,6 +58,8 @@ pub struct Service {
     pub commands: Rc<dyn Commands>,
     /// The host names, besides our own, under which TCP peers may ask.
     pub names: Vec<String>,
+    /// Held by every connection that may still be answered from what is known now.
+    pub asking: Rc<()>,
 }
 
 /// Whose the listener is.
@@ -271,17 +274,22 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let Self { activity, service, mut stopped } = self;
+        let asking = Rc::new(Cell::new(Some(Rc::clone(&service.asking))));
         let answered = Rc::clone(&activity);
         let service = service_fn(|request: Request<Incoming>| {
             let (service, activity) = (Rc::clone(&service), Rc::clone(&answered));
+            let asking = Rc::clone(&asking);
             async move {
                 let response = answer(request, origin, &service, &activity).await;
-                if !matches!(activity.get(), Activity::Told) {
+                if matches!(activity.get(), Activity::Told) {
+                    drop(asking.take());
+                } else {
                     activity.set(Activity::Idle(Instant::now()));
                 }
                 Ok::<_, Infallible>(response)
             }
         });
+        let begun = Rc::clone(&activity);
         let stream = Watched { stream, activity: Rc::clone(&activity) };
         // Our own timeouts tell a slow head from an idle connection; hyper's does not.
         let served = http1::Builder::new()
@@ -303,13 +311,22 @@ impl Connection {
             tokio::select! {
                 biased;
                 _ = &mut served => return,
-                _ = stopped.wait_for(|stopped| *stopped), if !told => {
+                () = is_over(&mut stopped, &begun), if !told => {
                     told = true;
                     served.as_mut().graceful_shutdown();
                 }
                 () = &mut expired => return,
             }
         }
+    }
+}
+
+/// Waits until the listener is shut. Whoever has just come, or is asking, has a moment
+/// to be answered.
+async fn is_over(stopped: &mut watch::Receiver<bool>, activity: &Cell<Activity>) {
+    let _ended = stopped.wait_for(|stopped| *stopped).await;
+    if let Activity::Head(since) = activity.get() {
+        tokio::time::sleep_until(since + ADMIN_LAST_WORD).await;
     }
 }
 

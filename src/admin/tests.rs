@@ -73,7 +73,7 @@ impl Commands for Deeds {
 }
 
 fn service(view: Rc<Facts>) -> Service {
-    Service { view, commands: Rc::new(Deeds::default()), names: Vec::new() }
+    Service { view, commands: Rc::new(Deeds::default()), names: Vec::new(), asking: Rc::default() }
 }
 
 /// A door that stays open.
@@ -318,7 +318,12 @@ fn serve_unix(
     let path = dir.path().join("admin.sock");
     let listener = bind(&Listen::Unix { path: path.clone(), mode: None }).unwrap();
     let commands = Rc::clone(deeds) as Rc<dyn Commands>;
-    let service = Service { view: Rc::new(Facts::default()), commands, names: Vec::new() };
+    let service = Service {
+        view: Rc::new(Facts::default()),
+        commands,
+        names: Vec::new(),
+        asking: Rc::default(),
+    };
     let stop = Rc::new(Notify::new());
     let stopped = Rc::clone(&stop);
     let stopped = async move { stopped.notified().await };
@@ -483,7 +488,12 @@ fn who_is_told_what_happens_is_not_timed_out() {
         let (tell, news) = mpsc::channel(8);
         *deeds.news.borrow_mut() = Some(news);
         let commands = Rc::clone(&deeds) as Rc<dyn Commands>;
-        let service = Service { view: Rc::<Facts>::default(), commands, names: Vec::new() };
+        let service = Service {
+            view: Rc::<Facts>::default(),
+            commands,
+            names: Vec::new(),
+            asking: Rc::default(),
+        };
         let (mut client, server) = duplex(4096);
         let (_stop, stopped) = watch::channel(false);
         let activity = Rc::new(Cell::new(Activity::Head(Instant::now())));

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Servi
 use crate::config::Config;
 use crate::handoff::Keeper;
 use crate::handoff::{GivenKind, Takeover};
-use crate::limits::{LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
+use crate::limits::{LAST_ANSWERS, LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
 use crate::telemetry::{Event, Events, Level};
 
 /// The admin listener, which is served by a task of its own until this is dropped.
@@ -25,6 +26,8 @@ pub(super) struct Admin {
     /// How a service manager has it, too.
     pub(super) keeper: Option<Keeper>,
     door: watch::Sender<Door>,
+    /// Held by those who are being answered, too.
+    asking: Rc<()>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -63,11 +66,13 @@ impl Admin {
     ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
         let (copy, keeper) = (listener.share()?, listener.keeper());
         let (asks, requests) = mpsc::channel(REQUESTS);
+        let asking = Rc::new(());
         let desk = Desk { overview: Rc::clone(overview), requests: asks };
         let service = Service {
             view: Rc::clone(overview) as Rc<_>,
             commands: Rc::new(desk),
             names: config.admin_names.clone(),
+            asking: Rc::clone(&asking),
         };
         let (door, state) = watch::channel(if shared { Door::Shared } else { Door::Open });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -76,7 +81,13 @@ impl Admin {
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
-        Ok((Admin { copy: Some(copy), keeper, door, stop, serving }, requests))
+        Ok((Admin { copy: Some(copy), keeper, door, asking, stop, serving }, requests))
+    }
+
+    /// Whether somebody is being answered, besides those who are told what happens.
+    fn is_asked(&self) -> bool {
+        const OURS_AND_THE_SERVICES: usize = 2;
+        Rc::strong_count(&self.asking) > OURS_AND_THE_SERVICES
     }
 
     /// Ends it. Whoever `watches` may still have to be told the last.
@@ -158,5 +169,17 @@ impl Control {
         if let Some(takeover) = &mut self.takeover {
             takeover.leave();
         }
+    }
+
+    /// Waits a moment until nobody is being answered any more: what is shown after our last
+    /// word to the successor would be more than it knows.
+    pub(super) async fn last_answers(&self) {
+        let Some(admin) = &self.admin else { return };
+        let answered = async {
+            while admin.is_asked() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _late = tokio::time::timeout(LAST_ANSWERS, answered).await;
     }
 }

@@ -21,9 +21,7 @@ use crate::admin::Progress;
 use crate::drain::{Deadline, Phase, Plan};
 use crate::handoff::{Launched, Message};
 use crate::lifecycle::Event as Happened;
-use crate::limits::{
-    ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SEEN_TO_END, SETTLING_TURNS,
-};
+use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SEEN_TO_END};
 use crate::net::Listener;
 use crate::server::bind::named;
 use crate::server::control::Control;
@@ -85,11 +83,8 @@ impl Control {
         let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
-        // What is shown after our last word to the successor would be more than it knows.
         self.leave_doors();
-        for _ in 0..SETTLING_TURNS {
-            tokio::task::yield_now().await;
-        }
+        self.last_answers().await;
         self.elders.pause().await;
         let why = "this process has been replaced already; ask its successor";
         self.overview.succession.set(Some(why));
