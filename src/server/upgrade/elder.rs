@@ -105,6 +105,7 @@ impl Control {
             began: now,
             serving: None,
             late: now + LETTING_GO.min(self.config.upgrade.timeout),
+            replaced: false,
             committed: false,
             reported: now,
             told: None,
@@ -179,6 +180,7 @@ impl Control {
         };
         out.pid = pid;
         out.process = None;
+        out.replaced = true;
         out.serving = out.serving.map(|_| Instant::now());
         if let Some(launched) = out.launched.take() {
             // What we have started is to end by itself.

@@ -41,6 +41,8 @@ pub(super) struct Outgoing {
     pub(super) serving: Option<Instant>,
     /// When it should have.
     pub(super) late: Instant,
+    /// It has been replaced itself: we do not take back any more.
+    pub(super) replaced: bool,
     /// It can not be undone any more.
     pub(super) committed: bool,
     pub(super) reported: Instant,
@@ -68,7 +70,9 @@ impl Succession {
     /// once should find somebody who takes back.
     pub(in crate::server) fn is_settled(&self, now: Instant) -> bool {
         let Some(out) = &self.outgoing else { return true };
-        out.line.is_none() || out.serving.is_some_and(|since| now >= since + SETTLE)
+        out.line.is_none()
+            || out.replaced
+            || out.serving.is_some_and(|since| now >= since + SETTLE)
     }
 
     /// Calls a successor off that does not serve yet. Tells later whether nothing of it is
