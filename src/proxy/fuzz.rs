@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::request::{
     Arrival, Origin, Request, RequestIds, Rules, plan, plan_connect, plan_stream,
 };
-use super::response::{Outgoing, Persistence, look, outgoing, write};
+use super::response::{Outgoing, Persistence, UPGRADE_REQUIRED, look, outgoing, write};
 use super::{Protocol, Stamp};
 use crate::config::{Forwarding, Network, ProxyProtocol, Trusted, Underscores};
 use crate::http1::field::{Name, has_token};
@@ -135,7 +135,12 @@ pub fn answered(octets: &[u8]) {
             assert_eq!((again.len, again.status), (written.len(), head.status));
             let closes = |field: &Field<'_>| has_token(field.value, "close");
             let connection = |field: &&Field<'_>| Name::of(field.name) == Name::Connection;
-            assert!(again.fields.iter().filter(connection).all(closes));
+            // A 426 says besides what it requires.
+            let required =
+                |field: &Field<'_>| head.status == UPGRADE_REQUIRED && field.value == b"Upgrade";
+            let said = |field: &Field<'_>| closes(field) || required(field);
+            assert!(again.fields.iter().filter(connection).all(said));
+            assert!(head.status < 200 || again.fields.iter().filter(connection).any(closes));
             if head.status < 200 {
                 continue;
             }
@@ -168,6 +173,7 @@ mod tests {
             b"HTTP/1.1 304 \r\nTransfer-Encoding: chunked\r\n\r\n",
             b"HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\n",
             b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n",
+            b"HTTP/1.1 426 No\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
             b"",
         ] {
             super::answered(response);

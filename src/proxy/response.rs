@@ -200,7 +200,7 @@ pub(super) fn write(
 }
 
 /// The status that says which protocol would be answered (RFC 9110 section 15.5.22).
-const UPGRADE_REQUIRED: u16 = 426;
+pub(super) const UPGRADE_REQUIRED: u16 = 426;
 
 /// What a 426 has to say, although it is said for a connection.
 #[cold]

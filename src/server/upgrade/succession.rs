@@ -70,9 +70,7 @@ impl Succession {
     /// once should find somebody who takes back.
     pub(in crate::server) fn is_settled(&self, now: Instant) -> bool {
         let Some(out) = &self.outgoing else { return true };
-        out.line.is_none()
-            || out.replaced
-            || out.serving.is_some_and(|since| now >= since + SETTLE)
+        out.line.is_none() || out.replaced || out.serving.is_some_and(|since| now >= since + SETTLE)
     }
 
     /// Calls a successor off that does not serve yet. Tells later whether nothing of it is
