@@ -117,10 +117,11 @@ impl Run {
         timeline.note_at(draining.at, "draining");
         pause(ms(20));
         gate.tell_draining();
-        let facts: Vec<Fact> =
+        let mut facts: Vec<Fact> =
             actors.into_iter().flat_map(|actor| actor.join().expect("an actor plays")).collect();
         let exit = proxy.wait_exit();
         timeline.note_at(exit.at, "exit");
+        facts.retain(|fact| !fact.is_somebody_elses(exit.at));
         let losses = self.judged(&facts, signal_at, &proxy);
         if losses.is_empty() { Ok(()) } else { Err(self.told(&losses, &timeline, &proxy)) }
     }

@@ -73,6 +73,14 @@ impl Fact {
         Some(format!("{}: {why} ({:?})", self.who, self.due))
     }
 
+    /// Whether it got through only by a second SYN, a second later, when the proxy was
+    /// gone: who listens at its port then is another test's.
+    pub(super) fn is_somebody_elses(&self, exit_at: Instant) -> bool {
+        let waited = self.sent.saturating_duration_since(self.began) > ms(900);
+        let is_new = matches!(self.due, Due::Fresh | Due::FreshAndTold);
+        is_new && waited && self.sent > exit_at
+    }
+
     /// Whether it was certainly lost to the race with the FIN of an idle connection.
     pub(super) fn raced(&self) -> bool {
         self.lost_silently() && self.due == Due::Idle && self.was_quick()
