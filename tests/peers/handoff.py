@@ -112,9 +112,14 @@ def successor(channel, mode, tell):
                 return
             if mode == "serves-unasked":
                 send(channel, packet({"type": "serving"}))
-            elif mode in ("ready-ends", "ready-hangs"):
+            elif mode in ("ready-ends", "ready-hangs", "serves-takes-nothing"):
                 send(channel, packet({"type": "ready", "released": [], "unclaimed": []}))
         if kind == "go" and mode == "ready-ends":
+            return
+        if kind == "go" and mode == "serves-takes-nothing":
+            send(channel, packet({"type": "serving"}))
+        if kind == "connections":
+            # Not acknowledged: they are still the elder's.
             return
 
 

@@ -90,6 +90,9 @@ fn successor_that_breaks_off_is_as_good_as_none() {
     speak(&mut bench, "acknowledges-nothing", &["1s"]);
     speak(&mut bench, "ready-hangs", &[]);
     speak(&mut bench, "ready-ends", &[]);
+    // The client that is kept, and the WebSocket, were sent to it, and go on here.
+    let heard = speak(&mut bench, "serves-takes-nothing", &[]);
+    assert!(heard.iter().any(|message| message["type"] == "connections"), "{heard:?}");
     let heard = speak(&mut bench, "fails", &["the moon is full"]);
     let welcome = heard.iter().find(|message| message["type"] == "welcome").expect("a welcome");
     assert_eq!(welcome["generation"], 2);
