@@ -81,7 +81,7 @@ impl Manager {
         fs::write(dir.path().join("units/default.target"), "[Unit]\n").expect("a target");
         let (theirs, alive) = std::io::pipe().expect("a pipe");
         let group = format!("ebbtide-{}-{}", std::process::id(), own_address().port());
-        let mut child = Command::new("unshare")
+        let mut child = alone("unshare")
             .args(["--mount", "sh", "-c", SCRIPT, "sh"])
             .arg(dir.path())
             .arg(&group)
@@ -119,7 +119,7 @@ impl Manager {
     /// Runs a program beside it.
     pub(crate) fn run(&self, program: &str, args: &[&str]) -> Output {
         let runtime = format!("XDG_RUNTIME_DIR={}", self.path("run").display());
-        let mut command = Command::new("nsenter");
+        let mut command = alone("nsenter");
         command.arg("--target").arg(self.pid.to_string()).args(["--mount", "env", &runtime]);
         command.arg(program).args(args).stdin(Stdio::null()).output().expect("nsenter")
     }
@@ -179,6 +179,15 @@ impl Drop for Manager {
         // All are killed, so it ends.
         let _ended = self.child.wait();
     }
+}
+
+/// A command that gets nothing of the environment that the tests have, as a service gets
+/// nothing of its caller's: a user manager would hand everything on to its services.
+fn alone(program: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", path);
+    command
 }
 
 /// The shipped file of this name.
