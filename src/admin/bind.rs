@@ -127,7 +127,7 @@ pub fn bind(listen: &Listen) -> io::Result<AdminListener> {
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Kind> {
-    let (socket, file) = path::bind(path, Type::STREAM, mode, BACKLOG)?;
+    let (socket, file) = path::bind(path, Type::STREAM, Some(mode), BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
     Ok(Kind::Unix { listener, file })
 }

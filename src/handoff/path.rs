@@ -17,13 +17,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub struct SocketFile {
     path: PathBuf,
     identity: Option<(u64, u64)>,
+    ours: bool,
 }
 
 impl SocketFile {
     /// The file of a listener that was handed over to us. It is not ours yet.
     #[must_use]
     pub fn adopt(path: &Path) -> SocketFile {
-        SocketFile { path: path.to_owned(), identity: None }
+        SocketFile { path: path.to_owned(), identity: identity(path), ours: false }
     }
 
     /// Where it is.
@@ -34,20 +35,18 @@ impl SocketFile {
 
     /// It is somebody else's: it will be left behind.
     pub fn leave(&mut self) {
-        self.identity = None;
+        self.ours = false;
     }
 
-    /// It is ours, as it is now.
+    /// It is ours, if it is still the one that was there when we came.
     pub fn own(&mut self) {
-        if self.identity.is_none() {
-            self.identity = identity(&self.path);
-        }
+        self.ours = true;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
+        if self.ours && self.identity.is_some() && identity(&self.path) == self.identity {
             // It stays behind where the directory is no longer ours to write.
             let _ = fs::remove_file(&self.path);
         }
@@ -59,16 +58,24 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// Binds and listens, without blocking.
+/// Binds and listens, without blocking. Without a mode it is the umask that says who may
+/// connect.
 ///
 /// # Errors
 ///
 /// If somebody listens there, or something else is there.
-pub fn bind(path: &Path, kind: Type, mode: u32, backlog: i32) -> io::Result<(Socket, SocketFile)> {
+pub fn bind(
+    path: &Path,
+    kind: Type,
+    mode: Option<u32>,
+    backlog: i32,
+) -> io::Result<(Socket, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, kind, None)?;
-    // Linux takes the mode of the file from that of the socket, so that there is
-    // no moment between bind and chmod in which others could connect.
-    fchmod(&socket, Mode::from_raw_mode(mode))?;
+    if let Some(mode) = mode {
+        // Linux takes the mode of the file from that of the socket, so that there is
+        // no moment between bind and chmod in which others could connect.
+        fchmod(&socket, Mode::from_raw_mode(mode))?;
+    }
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
@@ -77,9 +84,11 @@ pub fn bind(path: &Path, kind: Type, mode: u32, backlog: i32) -> io::Result<(Soc
         }
         other => other?,
     }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
-    // The umask may have taken bits away that the configuration wants.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path), ours: true };
+    if let Some(mode) = mode {
+        // The umask may have taken bits away that the configuration wants.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
     Ok((socket, file))

@@ -35,7 +35,7 @@ impl Takeover {
     ///
     /// If somebody listens there, or something else is there.
     pub fn listen(path: &Path) -> io::Result<Takeover> {
-        let (socket, file) = bind(path, Type::SEQPACKET, MODE, BACKLOG)?;
+        let (socket, file) = bind(path, Type::SEQPACKET, Some(MODE), BACKLOG)?;
         Ok(Takeover { socket: watch(socket.into(), Interest::READABLE)?, file })
     }
 

@@ -15,10 +15,11 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use socket2::Socket as RawSocket;
 
-use super::listener::{Kind, Listener, identity, inheritable};
+use super::listener::{Kind, Listener, inheritable};
 use super::plug::Spare;
 use crate::config::Listen;
 use crate::handoff::Keeper;
+use crate::handoff::path::SocketFile;
 
 impl Listener {
     /// The listener that somebody else has opened for this address. What it is bound to
@@ -50,15 +51,15 @@ impl Listener {
                 if !bound.is_unix() {
                     return Err(io::Error::other("it is no unix socket"));
                 }
-                // Where it is elsewhere, it is not ours to remove.
                 let here = bound.as_pathname() == Some(path);
-                let identity = if here { identity(path) } else { None };
+                // Where it is elsewhere, it is not ours to remove.
+                let file = here.then(|| SocketFile::adopt(path));
                 if let (true, Some(mode)) = (here, mode) {
                     // It may be another one than the predecessor was told.
                     std::fs::set_permissions(path, Permissions::from_mode(*mode))?;
                 }
                 let path = bound.as_pathname().unwrap_or(path).to_path_buf();
-                Kind::Unix { socket: UnixListener::from(OwnedFd::from(socket)), path, identity }
+                Kind::Unix { socket: UnixListener::from(OwnedFd::from(socket)), path, file }
             }
             Listen::Fd(_) => {
                 let text = "what a service manager has opened is known by its own address";
@@ -107,9 +108,10 @@ impl Listener {
     }
 
     /// Says whether another generation holds the same socket: then closing it only closes
-    /// our copy and leaves the queue to that one.
+    /// our copy and leaves the queue, and the path, to that one.
     pub fn set_held(&mut self, held: bool) {
         self.held = held;
+        self.settle_path();
     }
 
     /// Whether another process holds the same socket.
@@ -122,6 +124,16 @@ impl Listener {
     /// those after us, who have to be told.
     pub fn set_keeper(&mut self, keeper: Option<Keeper>) {
         self.keeper = keeper;
+        self.settle_path();
+    }
+
+    fn settle_path(&mut self) {
+        let held = self.is_held();
+        match &mut self.kind {
+            Kind::Unix { file: Some(file), .. } if held => file.leave(),
+            Kind::Unix { file: Some(file), .. } => file.own(),
+            _ => {}
+        }
     }
 
     /// How a service manager holds the same socket, if one does.

@@ -7,11 +7,10 @@
 //! sends it again after about a second and is then refused.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use socket2::{SockFilter, SockRef};
 
-use super::listener::{Kind, Listener, identity};
+use super::listener::{Kind, Listener};
 use super::plug::{Plug, Spare, plug};
 use super::sweep::{Sweep, Taker};
 use crate::drain::{Deadline, Rule, kept};
@@ -65,7 +64,11 @@ pub async fn close(mut listener: Listener, taker: impl Taker, patience: Deadline
     }
     let mut spare = match &mut listener.kind {
         Kind::Tcp { spare, .. } => spare.take(),
-        Kind::Unix { .. } => None,
+        Kind::Unix { file, .. } => {
+            // The path goes first: whoever comes now is refused.
+            drop(file.take());
+            None
+        }
     };
     let mut sweep = Sweep::new(&listener, taker, patience);
     let (way, plug, emptied) = match (&listener.kind, &mut spare) {
@@ -73,10 +76,7 @@ pub async fn close(mut listener: Listener, taker: impl Taker, patience: Deadline
             close_tcp(&listener, *address, spare, &mut sweep).await
         }
         (Kind::Tcp { .. }, None) => (Way::BacklogOnly, None, settle(&mut sweep, || false).await),
-        (Kind::Unix { path, identity, .. }, _) => {
-            unlink(path, *identity);
-            (Way::Unlinked, None, settle(&mut sweep, || true).await)
-        }
+        (Kind::Unix { .. }, _) => (Way::Unlinked, None, settle(&mut sweep, || true).await),
     };
     let reset = if emptied { 0 } else { left_behind(&sweep, spare) };
     let accepted = sweep.accepted;
@@ -113,14 +113,6 @@ fn left_behind<T: Taker>(sweep: &Sweep<'_, T>, spare: Option<Spare>) -> usize {
     }
     let queue = spare.and_then(|mut spare| spare.probe.queue());
     queue.map_or(1, |queue| queue.length as usize).max(1)
-}
-
-/// Removes the path of a unix socket, if what is there is still ours.
-fn unlink(path: &Path, ours: Option<(u64, u64)>) {
-    if ours.is_some() && identity(path) == ours {
-        // Gone in between is as good as removed.
-        let _gone = std::fs::remove_file(path);
-    }
 }
 
 /// `flags & (SYN|ACK) == SYN`: a bare SYN is dropped, everything else passes.

@@ -2,9 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Socket as RawSocket, TcpKeepalive, Type};
@@ -13,6 +12,7 @@ use super::accept::Acceptor;
 use super::plug::Spare;
 use crate::config::Listen;
 use crate::handoff::Keeper;
+use crate::handoff::path::{self, SocketFile};
 use crate::limits::{BACKLOG, KEEPALIVE_AFTER, KEEPALIVE_EVERY, KEEPALIVE_TIMES};
 
 /// Why a listener could not be bound.
@@ -72,15 +72,12 @@ pub struct Listener {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// Copies have nothing to spare.
-    Tcp {
-        socket: TcpListener,
-        address: SocketAddr,
-        spare: Option<Spare>,
-    },
+    Tcp { socket: TcpListener, address: SocketAddr, spare: Option<Spare> },
     Unix {
         socket: UnixListener,
         path: PathBuf,
-        identity: Option<(u64, u64)>,
+        /// Copies have none, and those who listen elsewhere than they are told.
+        file: Option<SocketFile>,
     },
 }
 
@@ -115,7 +112,7 @@ impl Listener {
                 Kind::Tcp { socket: socket.try_clone()?, address: *address, spare: None }
             }
             Kind::Unix { socket, path, .. } => {
-                Kind::Unix { socket: socket.try_clone()?, path: path.clone(), identity: None }
+                Kind::Unix { socket: socket.try_clone()?, path: path.clone(), file: None }
             }
         };
         Ok(Listener {
@@ -188,38 +185,15 @@ pub(super) fn inheritable(socket: &RawSocket) -> io::Result<()> {
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Kind> {
-    remove_stale(path)?;
-    let socket = UnixListener::bind(path)?;
-    socket.set_nonblocking(true)?;
-    if let Some(mode) = mode {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    }
-    Ok(Kind::Unix { identity: identity(path), socket, path: path.to_path_buf() })
-}
-
-/// Removes a socket file that a process left behind, never one that is in use
-/// and never anything but a socket.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)
-            }
-            _ => Err(io::ErrorKind::AddrInUse.into()),
-        },
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file is in the way")),
-        Err(_) => Ok(()),
-    }
-}
-
-/// What tells our socket file from one that somebody put in its place.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+    let (socket, file) = path::bind(path, Type::STREAM, mode, BACKLOG)?;
+    let socket = UnixListener::from(OwnedFd::from(socket));
+    Ok(Kind::Unix { socket, path: path.to_path_buf(), file: Some(file) })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -247,10 +221,10 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
         assert!(Listener::bind(&listen, false).is_err());
         drop(first);
+        assert!(!path.exists(), "it goes with its listener");
+        drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        Listener::bind(&listen, false).unwrap();
-
-        std::fs::remove_file(&path).unwrap();
+        drop(Listener::bind(&listen, false).unwrap());
         std::fs::write(&path, "precious").unwrap();
         assert!(Listener::bind(&listen, false).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");

@@ -24,6 +24,9 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A peer on a unix socket, which has no address.
     Unix,
+    /// This process itself, which asks whether it serves: on a unix socket, and nobody's
+    /// business.
+    Own,
 }
 
 /// What a connection is made of.
@@ -40,7 +43,7 @@ impl Peer {
     pub fn transport(&self) -> Transport {
         match self {
             Peer::Tcp(_) => Transport::Tcp,
-            Peer::Unix => Transport::Unix,
+            Peer::Unix | Peer::Own => Transport::Unix,
         }
     }
 
@@ -48,7 +51,7 @@ impl Peer {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(address) => Some(address.ip().to_canonical()),
-            Peer::Unix => None,
+            Peer::Unix | Peer::Own => None,
         }
     }
 }
@@ -60,6 +63,7 @@ impl std::fmt::Display for Peer {
                 SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f)
             }
             Peer::Unix => f.write_str("unix:"),
+            Peer::Own => f.write_str("itself"),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::downstream::Caller;
 use super::request::{Protocol, Request};
 use super::{Failure, Proxy};
 use crate::drain::Stage;
+use crate::net::Peer;
 use crate::telemetry::{CutRequest, Event, Level, Record};
 
 /// What the exchange knows at its end.
@@ -22,9 +23,13 @@ pub(super) struct Summary<'a> {
     pub(super) told: bool,
 }
 
-/// Counts the request, logs it, says what went wrong, and names it if it was cut.
+/// Counts the request, logs it, says what went wrong, and names it if it was cut. A
+/// request of our own is nobody's.
 #[inline]
 pub(super) fn record(proxy: &Proxy, client: &Caller<'_>, request: &Request, summary: &Summary<'_>) {
+    if client.peer == Peer::Own {
+        return;
+    }
     proxy.counters.request(summary.status);
     if summary.told {
         proxy.counters.told();

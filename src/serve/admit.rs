@@ -46,7 +46,7 @@ impl Worker {
 
     /// Whether a peer is in `trusted_proxies`.
     pub(super) fn is_trusted(&self, peer: Peer) -> bool {
-        self.proxy.config.trusted.contains(peer.ip())
+        peer != Peer::Own && self.proxy.config.trusted.contains(peer.ip())
     }
 
     /// One address has too many connections: says so, and closes this one.

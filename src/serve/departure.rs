@@ -137,7 +137,7 @@ impl Worker {
             transport: told(kept.transport),
             peer: match kept.peer {
                 Peer::Tcp(address) => Some(address),
-                Peer::Unix => None,
+                Peer::Unix | Peer::Own => None,
             },
             trusted: kept.trusted,
             may_announce: kept.may_announce,

@@ -100,8 +100,9 @@ impl Admin {
 }
 
 impl Control {
-    /// The admin listener and that for successors are ours alone.
+    /// The listeners, that for the admin and that for successors are ours alone.
     pub(super) fn own_doors(&mut self) {
+        self.listeners.iter_mut().for_each(|listener| listener.set_held(false));
         if let Some(admin) = &self.admin {
             admin.door.send_replace(Door::Open);
         }
@@ -163,6 +164,7 @@ impl Control {
 
     /// They are the successor's.
     pub(super) fn leave_doors(&mut self) {
+        self.listeners.iter_mut().for_each(|listener| listener.set_held(true));
         if let Some(admin) = &self.admin {
             admin.door.send_replace(Door::HandedOver);
         }

@@ -14,10 +14,11 @@ use crate::support::{PATIENCE, admin, ms};
 /// How long the process may take to leave when nothing is left.
 const LEAVE: Duration = Duration::from_millis(50);
 
-/// The best of a few tries: what the program takes, without what a busy machine adds.
-fn best_of_five(bound: Duration, mut attempt: impl FnMut() -> Duration) {
+/// The best of some tries: what the program takes, without what a busy machine adds. One
+/// that sleeps where nothing is left never gets there, however often it tries.
+fn best_of_many(bound: Duration, mut attempt: impl FnMut() -> Duration) {
     let mut best = Duration::MAX;
-    for _ in 0..5 {
+    for _ in 0..40 {
         best = best.min(attempt());
         if best <= bound {
             return;
@@ -32,7 +33,7 @@ fn end_with_the_proxy(clients: Vec<Client>) -> Vec<std::thread::JoinHandle<End>>
 }
 
 fn leaves_idle_clients(idle_grace: Duration) {
-    best_of_five(idle_grace + LEAVE, || {
+    best_of_many(idle_grace + LEAVE, || {
         let origin = Origin::new();
         let grace = format!("{}ms", idle_grace.as_millis());
         let proxy = Launch::before(&origin).stop("idle_grace", &grace).start();
@@ -60,7 +61,7 @@ fn process_with_idle_connections_and_no_grace_leaves_at_once() {
 
 #[test]
 fn process_with_nothing_to_do_leaves_at_once() {
-    best_of_five(LEAVE, || {
+    best_of_many(LEAVE, || {
         let origin = Origin::new();
         let proxy = Launch::before(&origin).start();
         let told = proxy.terminate();
@@ -70,7 +71,7 @@ fn process_with_nothing_to_do_leaves_at_once() {
 
 #[test]
 fn process_with_one_request_leaves_right_after_its_last_octet() {
-    best_of_five(LEAVE, || {
+    best_of_many(LEAVE, || {
         let origin = Origin::new();
         let proxy = Launch::before(&origin).start();
         let mut client = proxy.client();

@@ -262,11 +262,15 @@ fn listener_that_cannot_be_bound() {
     let mut bench = Bench::configured("[upgrade]\ntimeout = \"5s\"\n");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    let place = bench.origin.place();
-    let text =
-        format!("listen = [\"127.0.0.1:0\", \"{addr}\"]\nupstream.endpoints = [\"{place}\"]\n");
+    let (place, new) = (bench.origin.place(), bench.shelf.file("new.sock"));
+    let text = format!(
+        "listen = [\"127.0.0.1:0\", \"unix:{}\", \"{addr}\"]\n\
+         upstream.endpoints = [\"{place}\"]\n",
+        new.display()
+    );
     bench.shelf.write("ebbtide.toml", &text);
     bench.fails(&[&addr.to_string(), "in use"]);
+    assert!(!new.exists(), "what it had bound is gone with it");
     drop(taken);
     bench.goes_on();
 }

@@ -1,7 +1,7 @@
 //! The place on disk from which a proxy is started, and what lies there later.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -34,17 +34,15 @@ impl Shelf {
         let built = Path::new(env!("CARGO_BIN_EXE_ebbtide"));
         let next = self.file("next");
         if std::fs::hard_link(built, &next).is_err() {
-            std::fs::copy(built, &next).expect("a copy of the binary");
+            install(built, &next, 0o755);
         }
         self.exchange(&next);
     }
 
     /// A script in its place; its first line says for whom.
     pub(crate) fn put_script(&self, text: &str, mode: u32) {
-        let next = self.file("next");
-        std::fs::write(&next, text).expect("a script");
-        let permissions = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&next, permissions).expect("permissions");
+        let (draft, next) = (self.write("draft", text), self.file("next"));
+        install(&draft, &next, mode);
         self.exchange(&next);
     }
 
@@ -71,4 +69,12 @@ impl Shelf {
         std::fs::write(&path, text).expect("a file");
         path
     }
+}
+
+/// Copies a program, by a process of its own: what this one has open for writing, a child
+/// that another test has just forked has open too, and nobody may execute it until then.
+fn install(from: &Path, to: &Path, mode: u32) {
+    let mut command = Command::new("install");
+    let copied = command.arg("-m").arg(format!("{mode:o}")).arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "a copy of {}", from.display());
 }

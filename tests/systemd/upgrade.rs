@@ -1,8 +1,6 @@
 //! Replacing the binary under a real manager: who is the main process when, what a stop
 //! meets before, during and after, and what a death of either process does.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use serde_json::Value;
 
 use crate::ear::Ear;
@@ -12,6 +10,7 @@ use crate::store::Comers;
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::process::Launch;
+use crate::support::shelf::Shelf;
 use crate::support::{PATIENCE, admin, ms, pause, within};
 
 /// A service whose successors are named soon.
@@ -426,22 +425,17 @@ fn what_is_said_of_an_upgrade_and_in_which_order() {
 #[test]
 fn what_is_said_of_an_upgrade_that_fails() {
     let (origin, ear) = (Origin::new(), Ear::new());
-    let dir = tempfile::tempdir().expect("a directory");
-    let copy = dir.path().join("ebbtide");
-    std::fs::copy(BINARY, &copy).expect("a copy");
+    let shelf = Shelf::new();
     let launch = Launch::before(&origin).env("NOTIFY_SOCKET", &ear.address());
-    let proxy = launch.binary(&copy).start();
-    std::fs::write(dir.path().join("new"), "#!/bin/sh\nexit 7\n").expect("a program");
-    let executable = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(dir.path().join("new"), executable).expect("a program");
-    std::fs::rename(dir.path().join("new"), &copy).expect("another program");
+    let proxy = launch.binary(&shelf.path()).start();
+    shelf.put_script("#!/bin/sh\nexit 7\n", 0o755);
     proxy.signal(rustix::process::Signal::USR2);
     ear.wait("RELOADING=1");
     let failed = ear.wait_where("the failure", |message| {
         message.value("STATUS").is_some_and(|status| status.contains("failed: "))
     });
     assert!(failed.says("READY=1"), "{failed:?}");
-    std::fs::remove_file(&copy).expect("no program");
+    shelf.clear();
     proxy.signal(rustix::process::Signal::USR2);
     let missing = ear.wait_where("the next failure", |message| {
         message.value("STATUS").is_some_and(|status| status.contains("cannot start"))

@@ -9,13 +9,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::elders::Port;
-use crate::handoff::{Moved, Parcel, Transport};
 use crate::limits::PROBE;
+use crate::net::Peer;
+use crate::serve::Delivery;
 
 const REQUEST: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: 0\r\n\
     User-Agent: ebbtide (probe of its own)\r\nConnection: close\r\n\r\n";
 
-/// Asks every worker.
+/// Asks every worker. What it asks is neither counted nor logged.
 pub(in crate::server) async fn probe(port: &Port) -> io::Result<()> {
     for turn in 0..port.workers.len() {
         let asked = tokio::time::timeout(PROBE, ask(port, turn)).await;
@@ -32,20 +33,11 @@ async fn ask(port: &Port, turn: usize) -> io::Result<()> {
     let (ours, theirs) = Plain::pair()?;
     theirs.set_nonblocking(true)?;
     ours.set_nonblocking(true)?;
-    let moved = Moved {
-        transport: Transport::Unix,
-        peer: None,
-        trusted: false,
-        may_announce: false,
-        half_line: false,
-        port: 0,
-        fresh: true,
-        accepted: 0,
-        since: 0,
-        octets: 0,
-        tunnel: None,
-    };
-    port.deliver(Parcel { moved, fds: vec![theirs.into()], octets: Vec::new() }, turn).await;
+    let hold = port.overview.scope.hold();
+    let (fd, peer) = (theirs.into(), Peer::Own);
+    let connection = Delivery::Connection { fd, peer, port: 0, secure: false, hold };
+    let worker = &port.workers[turn];
+    worker.send(connection).await.map_err(|_| io::Error::other("a worker has ended"))?;
     let mut ours = UnixStream::from_std(ours)?;
     ours.write_all(REQUEST).await?;
     let mut answer = Vec::new();
