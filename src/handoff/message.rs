@@ -57,7 +57,9 @@ pub enum Message {
         /// How those are that are still there, this elder among them.
         elders: Vec<State>,
     },
-    /// Nothing is handed over, or nothing more, for this reason; said by either side.
+    /// Nothing is handed over, or nothing more, for this reason; said by either side. From
+    /// an elder it means, whenever it comes, that the elder goes on itself: whatever it has
+    /// sent and not heard an acknowledgement of is its own, and the other is no successor.
     Refused {
         /// As it is shown to a person.
         error: String,
@@ -68,7 +70,12 @@ pub enum Message {
     Here {
         /// Its number.
         pid: u32,
+        /// Its generation.
+        generation: u32,
     },
+    /// Nobody reads at this end of the channel until the next `Here`: it is about to be
+    /// another process's. Until then no connections are sent, and none are late.
+    Hold,
     /// Connections, with their descriptors and octets.
     Connections {
         /// Its number, for the acknowledgement.
@@ -112,6 +119,7 @@ impl Message {
             Message::Refused { .. } => "refused",
             Message::Serving => "serving",
             Message::Here { .. } => "here",
+            Message::Hold => "hold",
             Message::Connections { .. } => "connections",
             Message::Release { .. } => "release",
             Message::Released { .. } => "released",

@@ -108,7 +108,9 @@ fn parse(json: &[u8]) -> Result<Message, Malformed> {
         Err(error) => return malformed(format!("a message is not understood: {error}")),
     };
     // Of a message without fields, serde refuses none.
-    if let Message::Begin | Message::Serving | Message::Leave | Message::Main = message {
+    if let Message::Begin | Message::Serving | Message::Hold | Message::Leave | Message::Main =
+        message
+    {
         let fields: BTreeMap<String, IgnoredAny> = serde_json::from_slice(json).unwrap_or_default();
         if let Some(field) = fields.keys().find(|name| *name != "type") {
             return malformed(format!("a message is not understood: unknown field `{field}`"));
@@ -214,7 +216,8 @@ mod tests {
             (Message::Release { names: names.clone() }, 0, b""),
             (Message::Released { names }, 0, b""),
             (Message::Leave, 0, b""),
-            (Message::Here { pid: 9 }, 0, b""),
+            (Message::Here { pid: 9, generation: 3 }, 0, b""),
+            (Message::Hold, 0, b""),
             (Message::Main, 0, b""),
             (Message::State(State::default()), 0, b""),
             (Message::Bye(State { deadline_ms: Some(3), ..State::default() }), 0, b""),

@@ -23,6 +23,8 @@ pub(in crate::server) enum Word {
     Released,
     /// The service manager knows us as the main process.
     Main,
+    /// It goes on itself: we are not its successor any more.
+    Replaced(String),
     /// It cannot be understood, or its connections not be taken.
     Odd(String),
     /// So many connections were on the way when it ended, and it is not known whose they
@@ -218,7 +220,9 @@ struct Follower {
 impl Follower {
     async fn run(mut self, mut paused: watch::Receiver<bool>) {
         // To one that was another process's elder, or is again, this is news.
-        let _gone = self.channel.send(&Message::Here { pid: std::process::id() }, &[], &[]).await;
+        let generation = self.port.overview.generation;
+        let here = Message::Here { pid: std::process::id(), generation };
+        let _gone = self.channel.send(&here, &[], &[]).await;
         loop {
             // Never left between a message and its acknowledgement.
             let received = tokio::select! {
@@ -271,6 +275,7 @@ impl Follower {
             Message::State(state) => vec![Word::State(state)],
             Message::Released { .. } => vec![Word::Released],
             Message::Main => vec![Word::Main],
+            Message::Refused { error } => vec![Word::Replaced(error), Word::Gone],
             Message::Bye(state) => vec![Word::State(state), Word::Gone],
             other => self.decline(format!("{} out of turn", other.name())).await,
         }

@@ -23,7 +23,7 @@ impl Control {
             // Seen by whoever waits for it.
             Word::Released => {}
             Word::Main => self.is_main(),
-            Word::Odd(error) => {
+            Word::Replaced(error) | Word::Odd(error) => {
                 let event = Event::new(Level::Error, "elder_refused").with("error", error);
                 let event = event.with("generation", generation);
                 self.events.emit(event.with("message", "what it still has stays with it"));

@@ -218,7 +218,7 @@ impl Line {
                 return Ok(());
             }
             Message::Serving => News::Serving,
-            Message::Here { pid } => News::Here(pid),
+            Message::Here { pid, .. } => News::Here(pid),
             Message::Release { names } => News::Release(names),
             Message::Leave => News::Leave,
             Message::Refused { error } => return Err(Over::Declined(error)),
