@@ -377,13 +377,14 @@ impl Control {
             // They are the successor's.
             return self.close_some(listeners, std::future::ready(false));
         }
-        let released = self.elders.release(names);
-        self.close_some(listeners, async {
+        let (released, overview) = (self.elders.release(names), Rc::clone(&self.overview));
+        self.close_some(listeners, async move {
             let ours = match called_off {
                 Some(ended) => ended.await.unwrap_or(true),
                 None => true,
             };
-            ours && released.await
+            // Somebody may have come to have them meanwhile.
+            ours && released.await && !overview.is_outgoing()
         });
     }
 

@@ -104,6 +104,11 @@ impl Overview {
         self.state.borrow().stop.map(|stop| stop.by)
     }
 
+    /// Whether another process has the listeners.
+    pub(super) fn is_outgoing(&self) -> bool {
+        self.state.borrow().is_outgoing()
+    }
+
     /// The phase.
     pub(super) fn phase(&self) -> Phase {
         self.state.borrow().phase

@@ -2,6 +2,7 @@
 //! asked is told why.
 
 mod strangers;
+mod unseen;
 
 use std::net::TcpListener;
 use std::process::Output;
