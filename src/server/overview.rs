@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::platform;
 use super::upgrade::ledger::Ledger;
 use crate::admin::{Status, View};
-use crate::drain::{Census, Phase, Scope};
+use crate::drain::{Census, Phase, Plan, Scope};
 use crate::handoff::{Gauge, State as Elder, Tally};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
@@ -97,6 +97,11 @@ impl Overview {
             moved: moved(&totals),
             counted: totals.tally(),
         }
+    }
+
+    /// The plan of the drain under way, if there is one.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        self.state.borrow().stop.map(|stop| stop.by)
     }
 
     /// The phase.
