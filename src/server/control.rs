@@ -204,6 +204,7 @@ impl Control {
             asked = self.signals.next() => self.asked(asked),
             errors = done(&mut self.closing) => {
                 self.closed(errors);
+                self.bind_missing();
                 Some(Happened::ListenersClosed)
             }
             () = done(&mut self.finishing) => Some(Happened::Finished),
@@ -236,6 +237,7 @@ impl Control {
                 self.events.tick();
                 self.events.watch(&self.overview.access);
                 self.settle_doubts();
+                self.bind_missing();
                 None
             }
         }
@@ -422,6 +424,11 @@ impl Control {
             errors.extend(close(listeners, accepting, Rc::new(deliverer)).await);
             errors
         }));
+    }
+
+    /// Whether listeners are being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// Takes over what went wrong while listeners were closed.
