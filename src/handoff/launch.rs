@@ -38,7 +38,8 @@ const NOT_PASSED_ON: [&str; 5] =
 const COMMIT: u8 = b'c';
 const ABORT: u8 = b'a';
 
-/// A launcher that waits. Dropping this commits.
+/// A launcher that waits. When this is dropped it leaves, as when it is told to; nobody
+/// waits for its end then.
 #[derive(Debug)]
 pub struct Launched {
     child: Child,

@@ -125,7 +125,7 @@ impl Control {
     async fn refuse(&mut self, prepared: Prepared) {
         let error = CALLED_OFF.to_owned();
         let refused = Message::Refused { error: error.clone() };
-        let _gone = prepared.channel.send(&refused, &[], &[]).await;
+        let _gone = prepared.channel.say(&refused).await;
         if let Some(launched) = prepared.launched {
             let _late = tokio::time::timeout(REAP, launched.abort()).await;
         }
@@ -135,7 +135,7 @@ impl Control {
     fn hear(&mut self, news: News) -> Option<Happened> {
         match news {
             News::Serving => return self.handed_over(),
-            News::Here(pid) => self.is_with(pid),
+            News::Here { pid, generation } => self.is_with(pid, generation),
             News::Release(names) => {
                 // It is about to stop, and whoever went there would not stay long.
                 self.release(&names);
@@ -145,9 +145,8 @@ impl Control {
             // That, or there are too many of us.
             News::Leave => return Some(Happened::Leave),
             News::Unmovable(departure) => {
-                let event = Event::new(Level::Error, "connection_lost");
-                self.events.emit(event.with("why", "no packet takes it"));
                 drop(departure);
+                self.count_lost(1, "no packet takes it");
             }
         }
         None
@@ -174,10 +173,12 @@ impl Control {
 
     /// Its own successor goes on in the successor's place, or itself again: it is that one
     /// who stays. Two can not take back, so it is the younger elder who does.
-    fn is_with(&mut self, pid: u32) {
-        let Some(out) = self.succession.outgoing.as_mut().filter(|out| out.pid != pid) else {
+    fn is_with(&mut self, pid: u32, generation: u32) {
+        let Some(out) = &mut self.succession.outgoing else { return };
+        // By generations: two processes may have one number, each in a place of its own.
+        if generation == self.overview.generation.saturating_add(1) && !out.replaced {
             return;
-        };
+        }
         out.pid = pid;
         out.process = None;
         out.replaced = true;
@@ -303,7 +304,7 @@ impl Control {
     /// The channel has ended: the successor is gone, or lost, or takes nothing more. We go
     /// on in its place only if it is certain that it has ended.
     async fn lose(&mut self, left: Left) -> Option<Happened> {
-        let Left { departures, ours, over, dismissed } = left;
+        let Left { departures, over, dismissed, rest } = left;
         self.departures = Some(departures);
         let in_time = !self.take_back_until().is_over(Instant::now()) && !self.listeners.is_empty();
         let by = self.overview.state.borrow().stop.map(|stop| stop.by);
@@ -316,6 +317,8 @@ impl Control {
         let wanted = !stops && !lives && (serving.is_none() || (in_time && !named));
         let (pid, closed) = (out.pid, matches!(over, Over::Ended));
         let (launched, process) = (out.launched.take(), out.process.take());
+        let (ours, lost) = rest.keep(&over, wanted || serving.is_none());
+        self.count_lost(lost, "it was sent, and the successor cannot be told to leave it");
         let mut why = over.to_string();
         let mut gone = closed;
         if wanted || serving.is_none() {

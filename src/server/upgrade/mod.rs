@@ -8,7 +8,7 @@
 //! | `asked`, `program` | who may ask for a successor, and what is started then |
 //! | `succession`, `elder` | how far it has come, and what the control thread does |
 //! | `predecessor` | the successor's side until it serves |
-//! | `elders`, `heir` | the successor's side from then on |
+//! | `elders`, `follower`, `heir` | the successor's side from then on |
 //! | `probe` | its proof that it serves |
 //! | `ledger` | what all generations have counted |
 //!
@@ -17,6 +17,7 @@
 mod asked;
 mod elder;
 pub(super) mod elders;
+mod follower;
 mod heir;
 pub(super) mod ledger;
 mod outgoing;
@@ -25,3 +26,6 @@ mod prepare;
 pub(super) mod probe;
 pub(super) mod program;
 pub(super) mod succession;
+
+#[cfg(test)]
+mod tests;
