@@ -157,9 +157,9 @@ impl Channel {
         Ok(send(self.socket.as_fd(), &packet, &[], &[]).map_err(io::Error::from)?)
     }
 
-    /// Says the last word, for which there is room whatever was sent before, and neither
-    /// says nor hears anything more: what the other side sends from now on fails there, what
-    /// it has sent is still to be received.
+    /// Says the last word, for which there is room whatever was sent before, and listens no
+    /// more: what the other side sends from now on fails there, what it has sent is still to
+    /// be received. Where the word cannot be said, the other side finds the end instead.
     ///
     /// # Errors
     ///
@@ -168,7 +168,8 @@ impl Channel {
         // If that fails there may be room all the same.
         let _unchanged = set_socket_send_buffer_size(&self.socket, LAST_ROOM);
         let said = self.try_send(word);
-        let _gone = shutdown(&self.socket, Shutdown::Both);
+        let how = if said.is_ok() { Shutdown::Read } else { Shutdown::Both };
+        let _gone = shutdown(&self.socket, how);
         said
     }
 
@@ -425,7 +426,7 @@ mod tests {
             }
             let last = other.recv().await.unwrap().unwrap();
             assert!(matches!(last.message, Message::Refused { .. }));
-            assert!(other.recv().await.unwrap().is_none(), "and then the end");
+            assert!(other.try_recv().unwrap().is_none());
         }
     }
 

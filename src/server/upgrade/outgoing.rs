@@ -47,6 +47,16 @@ pub(super) struct Rest {
     counters: Arc<Counters>,
 }
 
+/// What is left when the last word is said.
+pub(super) struct Kept {
+    /// What is still ours.
+    pub(super) ours: Vec<Departure>,
+    /// So many are nobody's, since the successor could not be told: they are closed.
+    pub(super) lost: usize,
+    /// Not read any more.
+    pub(super) channel: Channel,
+}
+
 /// The channel to the successor, and what is on its way.
 pub(super) struct Line {
     pub(super) channel: Channel,
@@ -215,9 +225,8 @@ impl Rest {
     }
 
     /// Says the last word: what is not acknowledged is ours, and whether this process goes
-    /// on in the successor's place. Then it gives back what is ours, and how many
-    /// connections are nobody's, since the other could not be told: those are closed.
-    pub(super) fn keep(mut self, over: &Over, goes_on: bool) -> (Vec<Departure>, usize) {
+    /// on in the successor's place.
+    pub(super) fn keep(mut self, over: &Over, goes_on: bool) -> Kept {
         let error = over.to_string();
         let goes_on = goes_on || matches!(over, Over::Refused(_));
         let word = if goes_on { Message::Refused { error } } else { Message::Kept { error } };
@@ -229,7 +238,8 @@ impl Rest {
         let Load { open, packed, waiting, .. } = self.load;
         let (open, lost) = if knows { (open, VecDeque::new()) } else { (VecDeque::new(), open) };
         let ours = open.into_iter().chain(packed).flat_map(Sent::into_departures).chain(waiting);
-        (ours.collect(), lost.iter().map(|sent| sent.riders.len()).sum())
+        let lost = lost.iter().map(|sent| sent.riders.len()).sum();
+        Kept { ours: ours.collect(), lost, channel: self.channel }
     }
 }
 

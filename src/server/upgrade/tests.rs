@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use super::elders::{Elders, Port, Word};
-use super::outgoing::{Left, Line, News, Over};
+use super::outgoing::{Kept, Left, Line, News, Over};
 use crate::config::Plan;
 use crate::drain::Scope;
 use crate::handoff::moved::tests::connection;
@@ -48,6 +48,7 @@ fn overview(generation: u32) -> Rc<Overview> {
         ledger: RefCell::default(),
         elders: RefCell::default(),
         succession: Cell::new(None),
+        no_successor: None,
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     })
@@ -188,7 +189,8 @@ fn what_a_successor_has_not_taken_in_time_stays_with_the_elder_who_says_so() {
             elder.words.send(Message::Main).await.unwrap();
             let left = elder.line.await.unwrap();
             assert!(matches!(left.over, Over::Late(_)), "{}", left.over);
-            let (ours, lost) = left.rest.keep(&left.over, goes_on);
+            // It may keep its end for long.
+            let Kept { ours, lost, channel: _kept } = left.rest.keep(&left.over, goes_on);
             assert_eq!((ours.len(), lost), (3, 0));
             assert_eq!(elder.overview.own_totals().moved.iter().sum::<u64>(), 1);
             let mut successor = Successor::new(theirs, 2);
@@ -215,7 +217,7 @@ fn what_was_acknowledged_in_time_is_the_successors_whatever_the_last_word_is() {
         // What cannot be understood hides nothing.
         rustix::io::write(&theirs, b"EH").unwrap();
         theirs.try_send(&Message::Ack { batch: 2 }).unwrap();
-        let (ours, lost) = left.rest.keep(&left.over, true);
+        let Kept { ours, lost, .. } = left.rest.keep(&left.over, true);
         assert_eq!((ours.len(), lost), (1, 0));
         assert_eq!(elder.overview.own_totals().moved.iter().sum::<u64>(), 1);
     });
@@ -254,7 +256,7 @@ fn what_nobody_is_told_of_is_given_up() {
         let left = elder.line.await.unwrap();
         // A word that no packet takes.
         let over = Over::Declined("x".repeat(1 << 20));
-        let (ours, lost) = left.rest.keep(&over, false);
+        let Kept { ours, lost, .. } = left.rest.keep(&over, false);
         assert_eq!((ours.len(), lost), (1, 0), "it takes nothing more, as it has said itself");
         drop(theirs);
 
@@ -262,7 +264,7 @@ fn what_nobody_is_told_of_is_given_up() {
         elder.sends(3).await;
         let left = elder.line.await.unwrap();
         let over = Over::Refused("x".repeat(1 << 20));
-        let (ours, lost) = left.rest.keep(&over, false);
+        let Kept { ours, lost, .. } = left.rest.keep(&over, false);
         assert_eq!((ours.len(), lost), (0, 1));
         let mut successor = Successor::new(theirs, 1);
         assert_eq!(successor.hear_all().await.1, 1);
@@ -301,7 +303,7 @@ fn line_on_hold_waits_for_whoever_comes() {
         let left = elder.line.await.unwrap();
         assert!(matches!(left.over, Over::Late(_)), "nobody comes: {}", left.over);
         assert!((19..21).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-        let (ours, lost) = left.rest.keep(&left.over, false);
+        let Kept { ours, lost, .. } = left.rest.keep(&left.over, false);
         assert_eq!((ours.len(), lost), (0, 0), "it is with those that wait");
     });
 }
