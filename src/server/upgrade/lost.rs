@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::doubt::Doubt;
 use super::loss::{End, Fate, Loss, We};
-use super::outgoing::{Left, Over};
+use super::outgoing::{Kept, Left, Over};
 use super::succession::Outgoing;
 use crate::admin::Progress;
 use crate::drain::Phase;
@@ -33,9 +33,11 @@ impl Control {
             dismissed: left.dismissed || self.succession.stays,
             in_time: in_time && !named,
         };
-        let Left { departures, ours, over, channel, .. } = left;
+        let Left { departures, over, rest, .. } = left;
+        let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
         self.departures = Some(departures);
         self.returned.extend(ours);
+        self.count_lost(lost, "it was on the way to a successor that cannot be told to leave it");
         let Outgoing { launched, process, pid, .. } = out;
         let (why, doubt) = part(loss, over, launched, process, channel).await;
         let gone = doubt.is_none();
