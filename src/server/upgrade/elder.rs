@@ -56,7 +56,7 @@ impl Control {
             Step::Left(left) => {
                 // What it has said before its end counts.
                 while let Some(news) = self.succession.late_news() {
-                    if let Some(happened) = self.hear(news) {
+                    if let Some(happened) = self.hear_late(news) {
                         self.happened(happened);
                     }
                 }
@@ -159,6 +159,18 @@ impl Control {
                 drop(departure);
                 self.count_lost(1, "no packet takes it");
             }
+        }
+        None
+    }
+
+    /// The same, of one whose channel has ended.
+    fn hear_late(&mut self, news: News) -> Option<Happened> {
+        match news {
+            // The listeners are closed as befits one who has them alone, now that it may.
+            News::Release(_) | News::Leave => self.succession.stays(),
+            // Whoever it was is not there any more.
+            News::Here { .. } => {}
+            news => return self.hear(news),
         }
         None
     }

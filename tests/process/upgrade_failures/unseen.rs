@@ -155,7 +155,7 @@ fn successor_that_hangs_where_nobody_sees_it_leaves_when_it_comes_to_itself() {
             && admin::count(&admin, &["connections", "h1", "idle"]) == 1)
             .then_some(())
     });
-    heir.signal(Signal::STOP);
+    heir.freeze();
     // Answered by the elder, and sent to one who does not take it; with a request behind.
     held.post("/once", b"x");
     elder.origin.release("/hold/1");
