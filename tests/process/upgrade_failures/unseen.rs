@@ -149,6 +149,8 @@ fn successor_that_hangs_where_nobody_sees_it_leaves_when_it_comes_to_itself() {
     let heir = elder.successor().start();
     elder.proxy.wait_event("upgrade_serving");
     let admin = elder.place("admin.sock");
+    let elders = &admin::status(&admin)["elders"];
+    assert_eq!(elders[0]["phase"], "draining", "as soon as there is one: {elders}");
     // Whoever moved is the other's, and stays so.
     within(PATIENCE, "connections that have moved", || {
         (admin::count(&admin, &["connections", "tunnel", "websocket"]) == 1
