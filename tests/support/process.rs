@@ -471,14 +471,14 @@ impl Proxy {
         self.signal(Signal::STOP);
         within(PATIENCE, "the process to stand still", || {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
-            let stats =
+            let mut stats =
                 tasks.map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
             let stands = |stat: Option<String>| {
                 stat.is_some_and(|stat| {
                     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim().starts_with('T'))
                 })
             };
-            stats.map(stands).all(|stands| stands).then_some(())
+            stats.all(stands).then_some(())
         });
     }
 

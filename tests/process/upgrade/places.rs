@@ -122,7 +122,12 @@ fn unix_listeners_keep_their_path_and_its_file() {
     assert!(!admin.exists(), "that of the admin interface too");
 }
 
-pub(super) fn write(shelf: &Shelf, origin: &Origin, listen: &[&str], more: &str) -> std::path::PathBuf {
+pub(super) fn write(
+    shelf: &Shelf,
+    origin: &Origin,
+    listen: &[&str],
+    more: &str,
+) -> std::path::PathBuf {
     let (listen, place) = (format!("{listen:?}"), origin.place());
     let text = format!("listen = {listen}\nupstream.endpoints = [\"{place}\"]\n{more}");
     shelf.write("ebbtide.toml", &text)

@@ -85,7 +85,7 @@ impl Elder {
 
     /// The next successor is like any other, and then everything ends well.
     #[track_caller]
-    fn is_replaced(self, under: &[&str]) {
+    fn gives_way(self, under: &[&str]) {
         let next = self.successor().under(under).start();
         assert_eq!(self.proxy.wait_exit().code(), 0, "{}", self.proxy.said());
         let status = admin::status(&self.place("admin.sock"));
@@ -133,7 +133,7 @@ fn successor_that_hangs_when_it_is_let_go_is_given_up_wherever_it_lives() {
         kept.get("/kept");
         assert!(!kept.response().says_close());
         drop(kept);
-        elder.is_replaced(&under);
+        elder.gives_way(&under);
     }
 }
 
@@ -190,7 +190,7 @@ fn successor_that_hangs_where_nobody_sees_it_leaves_when_it_comes_to_itself() {
     elder.serves();
     assert_eq!(elder.origin.requests_for("/once").len(), 1, "nothing is executed twice");
     drop((held, waiting));
-    elder.is_replaced(&ELSEWHERE);
+    elder.gives_way(&ELSEWHERE);
 }
 
 /// What the lame duck promises is not cut short by the end of a successor.
