@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{LEAVES_WITHIN, app, leaves, start, upgrade_whole};
+use super::{LEAVES_WITHIN, app, is_served, leaves, start, upgrade_whole};
 use crate::support::client::{Client, End, get, post_head};
 use crate::support::generations::{Generations, sum};
 use crate::support::h2::H2;
@@ -15,14 +15,6 @@ use crate::support::sse;
 use crate::support::tls::TlsEnd;
 use crate::support::ws::{self, BINARY, Frame, Socket};
 use crate::support::{PATIENCE, ms, pattern, within};
-
-#[track_caller]
-fn is_served(client: &mut Client, target: &str) {
-    client.get(target);
-    let response = client.response();
-    assert_eq!(response.text(), format!("GET {target} 0"));
-    assert!(!response.says_close());
-}
 
 #[test]
 fn idle_and_fresh_connections_go_on_in_the_new_process() {
