@@ -1,6 +1,7 @@
 //! A successor that is no good costs nothing: the old process serves on, and whoever
 //! asked is told why.
 
+mod before_serving;
 mod strangers;
 
 use std::net::TcpListener;

@@ -8,15 +8,22 @@ use super::ledger::Ledger;
 use crate::handoff::{
     Channel, Given, GivenKind, Keeper, Message, Received, State, Ticket, VERSION, Welcome,
 };
-use crate::limits::HANDOFF_SOCKETS_MAX;
+use crate::limits::{HANDOFF_SOCKETS_MAX, LAST_WORDS};
 use crate::tls::{TicketKey, TicketKeys};
 
 /// The process that this one takes over from, and what it has given so far.
 pub(in crate::server) struct Predecessor {
     channel: Channel,
+    /// This process was started by somebody else, and has asked at a path.
+    asked: bool,
     /// None if it ended before it could say so.
     welcome: Option<Welcome>,
     given: Vec<(Given, OwnedFd)>,
+    /// All that it had to give has come.
+    whole: bool,
+    /// What it has said when it let us go on.
+    ledger: Ledger,
+    states: Vec<State>,
 }
 
 /// Why there is nothing to take over.
@@ -31,6 +38,12 @@ pub enum Refusal {
     /// It has said nothing for so long.
     #[error("the running process has said nothing for {0:?}")]
     Silent(Duration),
+    /// It has not even said that it is one.
+    #[error(
+        "the running process has closed the channel: does it run as another user, or has it \
+         just ended?"
+    )]
+    Closed,
 }
 
 fn broken(error: impl ToString) -> Refusal {
@@ -38,21 +51,31 @@ fn broken(error: impl ToString) -> Refusal {
 }
 
 impl Predecessor {
-    /// Says hello, and takes what is given until all of it is there. An elder that ends
-    /// meanwhile leaves what it has given.
-    pub(in crate::server) async fn greet(
-        channel: Channel,
-        patience: Duration,
-    ) -> Result<Self, Refusal> {
-        let mut predecessor = Predecessor { channel, welcome: None, given: Vec::new() };
-        let greeted = tokio::time::timeout(patience, predecessor.take_all()).await;
-        match greeted.unwrap_or(Err(Refusal::Silent(patience))) {
-            Ok(()) => Ok(predecessor),
-            Err(refusal) => {
-                predecessor.say(&Message::Failed { error: refusal.to_string() }).await;
-                Err(refusal)
-            }
+    /// A process that has been asked by this one, or has started it.
+    pub(in crate::server) fn new(channel: Channel, asked: bool) -> Self {
+        Predecessor {
+            channel,
+            asked,
+            welcome: None,
+            given: Vec::new(),
+            whole: false,
+            ledger: Ledger::default(),
+            states: Vec::new(),
         }
+    }
+
+    /// Says hello, and takes what is given until all of it is there. An elder that ends
+    /// meanwhile leaves what it has given; one that was only asked must have said that it
+    /// is one.
+    pub(in crate::server) async fn greet(&mut self, patience: Duration) -> Result<(), Refusal> {
+        let greeted = tokio::time::timeout(patience, self.take_all()).await;
+        greeted.unwrap_or(Err(Refusal::Silent(patience)))?;
+        if self.asked && self.welcome.is_none() { Err(Refusal::Closed) } else { Ok(()) }
+    }
+
+    /// How many sockets have come, if it has ended before all of them had.
+    pub(in crate::server) fn has_ended(&self) -> Option<usize> {
+        (!self.whole).then_some(self.given.len())
     }
 
     async fn take_all(&mut self) -> Result<(), Refusal> {
@@ -80,7 +103,10 @@ impl Predecessor {
                     self.given.extend(sockets.into_iter().zip(fds));
                     self.say(&Message::Ack { batch }).await;
                 }
-                Message::Begin => return Ok(()),
+                Message::Begin => {
+                    self.whole = true;
+                    return Ok(());
+                }
                 Message::Refused { error } => return Err(Refusal::Refused(error)),
                 other => return Err(broken(format!("{} out of turn", other.name()))),
             }
@@ -123,23 +149,28 @@ impl Predecessor {
     }
 
     /// Says that we can serve, and waits to be let: by a word, or by the end of the elder.
-    /// It waits as long as it takes: the elder has a bound.
-    pub(in crate::server) async fn ready(mut self) -> Result<Inheritance, Refusal> {
+    pub(in crate::server) async fn ready(&mut self, patience: Duration) -> Result<(), Refusal> {
         let (released, unclaimed) = (self.leave_rest(), self.unclaimed());
         self.say(&Message::Ready { released, unclaimed }).await;
         let counted = self.welcome.as_ref().map(|welcome| welcome.counted.clone());
-        let mut ledger = Ledger::new(counted.unwrap_or_default());
-        let mut states = Vec::new();
-        // An elder that dies now leaves all that it has given.
-        match self.channel.recv().await.map_err(broken)?.map(|received| received.message) {
-            None => {}
+        self.ledger = Ledger::new(counted.unwrap_or_default());
+        let answer = tokio::time::timeout(patience, self.channel.recv()).await;
+        let answer = answer.map_err(|_| Refusal::Silent(patience))?.map_err(broken)?;
+        match answer.map(|received| received.message) {
+            // An elder that dies now leaves all that it has given.
+            None => Ok(()),
             Some(Message::Go { counted, elders }) => {
-                ledger = Ledger::new(counted);
-                states = elders;
+                self.ledger = Ledger::new(counted);
+                self.states = elders;
+                Ok(())
             }
-            Some(Message::Refused { error }) => return Err(Refusal::Refused(error)),
-            Some(other) => return Err(broken(format!("{} out of turn", other.name()))),
+            Some(Message::Refused { error }) => Err(Refusal::Refused(error)),
+            Some(other) => Err(broken(format!("{} out of turn", other.name()))),
         }
+    }
+
+    /// What is left to this process, once it may serve.
+    pub(in crate::server) fn inheritance(self) -> Inheritance {
         let mut elders = BTreeMap::new();
         for (given, fd) in self.given {
             if given.kind == GivenKind::Elder
@@ -151,12 +182,14 @@ impl Predecessor {
         if let Some(welcome) = self.welcome {
             elders.insert(welcome.generation.saturating_sub(1), self.channel);
         }
-        Ok(Inheritance { elders, states, ledger })
+        Inheritance { elders, states: self.states, ledger: self.ledger }
     }
 
     /// Says why this process ends.
     pub(in crate::server) async fn fail(self, error: String) {
-        self.say(&Message::Failed { error }).await;
+        // One that stands still must not keep us.
+        let failed = Message::Failed { error };
+        let _unheard = tokio::time::timeout(LAST_WORDS, self.say(&failed)).await;
     }
 
     /// Says it; an elder that does not hear it has ended, which shows elsewhere.
