@@ -84,7 +84,7 @@ impl Passed {
     /// The admin listener. Needs a runtime around it.
     pub(super) fn open_admin(&mut self, listen: &Listen) -> io::Result<AdminListener> {
         let Some(Offer { name, fd, .. }) = self.one(listen)? else { return admin::bind(listen) };
-        let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd)?;
+        let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd, false)?;
         listener.set_keeper(Some(keeper(&name)));
         Ok(listener)
     }
@@ -100,10 +100,15 @@ impl Passed {
         }
     }
 
-    /// Closes what nobody has claimed.
-    pub(super) fn close_rest(self, events: &Events) {
+    /// Closes what nobody has claimed. `follows`: a predecessor may have the same sockets,
+    /// and may have given them to us.
+    pub(super) fn close_rest(self, follows: bool, events: &Events) {
         for offer in self.0 {
             if offer.name.starts_with(STORED) {
+                if follows {
+                    // It is what was just adopted, or is closed by the one whose it is.
+                    continue;
+                }
                 // The manager forgets what hangs up. Nobody but a socket unit has another.
                 let _gone = SockRef::from(&offer.fd).shutdown(Shutdown::Both);
             }

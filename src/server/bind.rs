@@ -2,6 +2,7 @@
 //! manager, and new ones.
 
 use std::io;
+use std::path::Path;
 
 use super::activation::{Passed, address};
 use super::start::StartError;
@@ -10,7 +11,7 @@ use crate::admin::AdminListener;
 use crate::config::{Config, Listen};
 use crate::handoff::{GivenKind, Takeover};
 use crate::net::Listener;
-use crate::telemetry::Events;
+use crate::telemetry::{Event, Events, Level};
 
 /// All of them.
 pub(super) struct Bound {
@@ -26,12 +27,18 @@ pub(super) fn bind(
     mut passed: Passed,
     events: &Events,
 ) -> Result<Bound, StartError> {
-    let mut take = |kind: GivenKind, name: &str| {
-        predecessor.as_mut().and_then(|predecessor| predecessor.take(kind, name))
+    let has_predecessor = predecessor.is_some();
+    let mut take = |kind: GivenKind, name: &str, path: Option<&Path>| {
+        let predecessor = predecessor.as_mut()?;
+        let taken = predecessor.take(kind, name, path);
+        if taken.is_none() && predecessor.has(kind, name) {
+            bound_anew(name, events);
+        }
+        taken
     };
     let mut listeners = Vec::new();
     for (listen, secure, name) in named(config) {
-        let Some(inherited) = take(GivenKind::Listener, &name) else {
+        let Some(inherited) = take(GivenKind::Listener, &name, path_of(listen)) else {
             let several = matches!(listen, Listen::Fd(_));
             let opened = passed.open(listen, secure)?.into_iter();
             // Those of one name have got numbers already.
@@ -41,12 +48,12 @@ pub(super) fn bind(
         listeners.push(adopt(listen, secure, inherited)?.named(name.clone()));
         let more = (2..).map(|number| format!("{name}#{number}"));
         for name in more.take_while(|_| matches!(listen, Listen::Fd(_))) {
-            let Some(inherited) = take(GivenKind::Listener, &name) else { break };
+            let Some(inherited) = take(GivenKind::Listener, &name, None) else { break };
             listeners.push(adopt(listen, secure, inherited)?.named(name));
         }
     }
     let admin = config.admin.as_ref().map(|listen| {
-        let opened = match take(GivenKind::Admin, &listen.to_string()) {
+        let opened = match take(GivenKind::Admin, &listen.to_string(), path_of(listen)) {
             Some(inherited) => adopt_admin(listen, inherited),
             None => passed.open_admin(listen),
         };
@@ -54,29 +61,48 @@ pub(super) fn bind(
     });
     let takeover = config.upgrade.takeover.as_ref().map(|path| {
         let name = path.display().to_string();
-        let opened = match take(GivenKind::Takeover, &name) {
+        let opened = match take(GivenKind::Takeover, &name, Some(path)) {
             Some(inherited) => Takeover::adopt(path, inherited.fd),
             None => Takeover::listen(path),
         };
         opened.map_err(|source| StartError::Takeover { path: name, source })
     });
-    passed.close_rest(events);
+    passed.close_rest(has_predecessor, events);
     Ok(Bound { listeners, admin: admin.transpose()?, takeover: takeover.transpose()? })
 }
 
 fn adopt(listen: &Listen, secure: bool, inherited: Inherited) -> Result<Listener, StartError> {
     let what = "adopt a listener of the running process";
     let refused = |source| StartError::System { what, source };
-    let Inherited { fd, keeper } = inherited;
+    let Inherited { fd, keeper, found } = inherited;
     let at = address(listen, &fd).map_err(refused)?;
     let mut listener = Listener::adopt(&at, secure, fd).map_err(refused)?;
+    if found {
+        listener = listener.found_at(&at);
+    }
     listener.set_keeper(keeper);
     Ok(listener)
 }
 
+/// The path of a unix socket.
+fn path_of(listen: &Listen) -> Option<&Path> {
+    match listen {
+        Listen::Unix { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+/// A socket was given, and its path leads elsewhere: it is the old process's alone.
+fn bound_anew(name: &str, events: &Events) {
+    let event = Event::new(Level::Warn, "path_bound_anew").with("addr", name);
+    let message = "the path does not lead to the old process's socket: it was removed, or other \
+                   files are mounted there. It is bound anew; that one goes with its process";
+    events.emit(event.with("message", message));
+}
+
 fn adopt_admin(listen: &Listen, inherited: Inherited) -> io::Result<AdminListener> {
-    let Inherited { fd, keeper } = inherited;
-    let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd)?;
+    let Inherited { fd, keeper, found } = inherited;
+    let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd, found)?;
     listener.set_keeper(keeper);
     Ok(listener)
 }

@@ -23,13 +23,14 @@ use super::upgrade::predecessor::{Inheritance, Predecessor, Refusal};
 use super::upgrade::probe::probe;
 use super::upgrade::program::Program;
 use super::workers::{Workers, start_workers};
+use crate::admin::AdminListener;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
 use crate::handoff::{Channel, Message, takeover};
 use crate::lifecycle::orphans;
 use crate::lifecycle::{Plans, State};
 use crate::limits::{ACCESS_LOG_QUEUE_MAX, LAST_WORDS};
-use crate::net::BindError;
+use crate::net::{BindError, Listener};
 use crate::serve::Departure;
 use crate::telemetry::{Counters, Event, Events, Level, Sink, Tunnels};
 use crate::tls::{self, certs};
@@ -255,7 +256,7 @@ async fn open(
     events: &Events,
 ) -> Result<Control, StartError> {
     let Ready { config, overview, bound, mut workers, departures, tickets, program } = ready;
-    let Bound { listeners, admin, takeover } = bound;
+    let Bound { mut listeners, mut admin, takeover } = bound;
     let port = Port { overview: Rc::clone(&overview), workers: workers.deliveries.clone() };
     *overview.ledger.borrow_mut() = inheritance.ledger;
     let mut elders = Elders::new(inheritance.elders, inheritance.states, port);
@@ -270,6 +271,9 @@ async fn open(
     let shared = elders.are_there();
     elders.resume();
     elders.older_release().await;
+    let mut paths = listeners.iter_mut().map(Listener::set_mode);
+    paths.try_for_each(|set| set).map_err(system("set the mode of a listener"))?;
+    admin.as_mut().map_or(Ok(()), AdminListener::set_mode).map_err(system("set its mode"))?;
     // Not a moment before it says so: who is called off until then has let nobody in.
     let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
     let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use super::ledger::Ledger;
+use crate::handoff::path::leads_to;
 use crate::handoff::{
     Channel, Given, GivenKind, Keeper, Message, Received, State, Ticket, VERSION, Welcome,
 };
@@ -128,12 +130,37 @@ impl Predecessor {
         Some(TicketKeys { current: keys.next()?, previous: keys.collect() })
     }
 
-    /// A socket of this kind and name, once.
-    pub(in crate::server) fn take(&mut self, kind: GivenKind, name: &str) -> Option<Inherited> {
-        let found = |(given, _): &(Given, _)| given.kind == kind && given.name == name;
-        let at = self.given.iter().position(found)?;
+    /// A socket of this kind, once: of this name, or, where there is a path, the one to
+    /// which that leads from here, however it is spelled. One that the path does not lead
+    /// to would be reached by nobody, be it that the path was removed or that this process
+    /// sees other files there.
+    pub(in crate::server) fn take(
+        &mut self,
+        kind: GivenKind,
+        name: &str,
+        path: Option<&Path>,
+    ) -> Option<Inherited> {
+        let asked = self.asked && kind == GivenKind::Takeover;
+        let leads = |given: &Given| {
+            // We have just come to it by that path.
+            asked || path.zip(given.file).is_some_and(|(path, file)| leads_to(path, file))
+        };
+        // What a service manager has opened is where that has put it.
+        let may_be_elsewhere = |given: &Given| {
+            path.is_none() || given.file.is_none() || given.keeper == Some(Keeper::Unit)
+        };
+        let all = |fits: &dyn Fn(&Given) -> bool| {
+            self.given.iter().position(|(given, _)| given.kind == kind && fits(given))
+        };
+        let found = all(&leads);
+        let at = found.or_else(|| all(&|given| given.name == name && may_be_elsewhere(given)))?;
         let (given, fd) = self.given.swap_remove(at);
-        Some(Inherited { fd, keeper: given.keeper })
+        Some(Inherited { fd, keeper: given.keeper, found: found.is_some() })
+    }
+
+    /// Whether there is one of this kind and name that nobody has taken.
+    pub(in crate::server) fn has(&self, kind: GivenKind, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| given.kind == kind && given.name == name)
     }
 
     /// The names of the listeners that nobody has taken; they are closed.
@@ -203,6 +230,8 @@ pub(in crate::server) struct Inherited {
     pub(in crate::server) fd: OwnedFd,
     /// The service manager has a copy, too.
     pub(in crate::server) keeper: Option<Keeper>,
+    /// The path that was asked for leads to it.
+    pub(in crate::server) found: bool,
 }
 
 /// What a process that serves has of those before it.
