@@ -5,19 +5,41 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
-use socket2::Socket as RawSocket;
+use socket2::{SockRef, Socket as RawSocket};
 
 use super::listener::{Kind, Listener, inheritable};
 use super::plug::Spare;
+use super::probe::Probe;
 use crate::config::Listen;
 use crate::handoff::path::SocketFile;
 use crate::handoff::{FileId, Keeper};
+
+/// Whether a listener belongs to another network (a namespace) than this process: then
+/// those who connect here do not get to it. Not where the kernel does not tell.
+///
+/// # Errors
+///
+/// If it has no address.
+pub fn is_in_another_network(fd: impl AsFd) -> io::Result<bool> {
+    let listed = |socket: BorrowedFd<'_>| -> io::Result<Option<bool>> {
+        match SockRef::from(&socket).local_addr()?.as_socket() {
+            Some(address) => Ok(Probe::open(socket, address)?.is_listed()),
+            None => Ok(None),
+        }
+    };
+    if listed(fd.as_fd())? != Some(false) {
+        return Ok(false);
+    }
+    // One that is certainly of ours shows whether what is told can be believed.
+    let ours = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    Ok(listed(ours.as_fd())? == Some(true))
+}
 
 impl Listener {
     /// The listener that somebody else has opened for this address. What it is bound to
@@ -175,7 +197,6 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpStream};
-    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 

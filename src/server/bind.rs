@@ -4,13 +4,13 @@
 use std::io;
 use std::path::Path;
 
-use super::activation::{Passed, address};
+use super::activation::{Passed, address, bound};
 use super::start::StartError;
 use super::upgrade::predecessor::{Inherited, Predecessor};
 use crate::admin::AdminListener;
 use crate::config::{Config, Listen};
 use crate::handoff::{GivenKind, Takeover};
-use crate::net::Listener;
+use crate::net::{Listener, is_in_another_network};
 use crate::telemetry::{Event, Events, Level};
 
 /// All of them.
@@ -74,7 +74,7 @@ pub(super) fn bind(
 fn adopt(listen: &Listen, secure: bool, inherited: Inherited) -> Result<Listener, StartError> {
     let what = "adopt a listener of the running process";
     let refused = |source| StartError::System { what, source };
-    let Inherited { fd, keeper, found } = inherited;
+    let Inherited { fd, keeper, found, .. } = near(inherited).map_err(refused)?;
     let at = address(listen, &fd).map_err(refused)?;
     let mut listener = Listener::adopt(&at, secure, fd).map_err(refused)?;
     if found {
@@ -82,6 +82,18 @@ fn adopt(listen: &Listen, secure: bool, inherited: Inherited) -> Result<Listener
     }
     listener.set_keeper(keeper);
     Ok(listener)
+}
+
+/// A listener that clients of this process reach.
+fn near(inherited: Inherited) -> io::Result<Inherited> {
+    if inherited.may_be_far && is_in_another_network(&inherited.fd)? {
+        let at = bound(&inherited.fd).map_or_else(String::new, |at| at.to_string());
+        return Err(io::Error::other(format!(
+            "{at} is in another network namespace than this process, where nobody would reach \
+             it: start this process in the network of the running one, or without takeover"
+        )));
+    }
+    Ok(inherited)
 }
 
 /// The path of a unix socket.
@@ -101,7 +113,7 @@ fn bound_anew(name: &str, events: &Events) {
 }
 
 fn adopt_admin(listen: &Listen, inherited: Inherited) -> io::Result<AdminListener> {
-    let Inherited { fd, keeper, found } = inherited;
+    let Inherited { fd, keeper, found, .. } = near(inherited)?;
     let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd, found)?;
     listener.set_keeper(keeper);
     Ok(listener)

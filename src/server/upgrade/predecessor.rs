@@ -155,7 +155,9 @@ impl Predecessor {
         let found = all(&leads);
         let at = found.or_else(|| all(&|given| given.name == name && may_be_elsewhere(given)))?;
         let (given, fd) = self.given.swap_remove(at);
-        Some(Inherited { fd, keeper: given.keeper, found: found.is_some() })
+        // A manager may open what lies outside on purpose, and who has started us is near.
+        let may_be_far = self.asked && given.keeper != Some(Keeper::Unit);
+        Some(Inherited { fd, keeper: given.keeper, found: found.is_some(), may_be_far })
     }
 
     /// Whether there is one of this kind and name that nobody has taken.
@@ -232,6 +234,8 @@ pub(in crate::server) struct Inherited {
     pub(in crate::server) keeper: Option<Keeper>,
     /// The path that was asked for leads to it.
     pub(in crate::server) found: bool,
+    /// Its process may live in another network than this one.
+    pub(in crate::server) may_be_far: bool,
 }
 
 /// What a process that serves has of those before it.

@@ -9,7 +9,8 @@ use super::{Bench, assert_says};
 use crate::support::client::Client;
 use crate::support::generations::Generations;
 use crate::support::origin::{Origin, standard};
-use crate::support::process::Launch;
+use crate::support::process::{Launch, is_privileged};
+use crate::support::shelf::Shelf;
 use crate::support::{PATIENCE, ms, pause, within};
 
 /// Starts a successor that is told to stop as soon as it hears of that, while its elder
@@ -130,4 +131,31 @@ fn successor_lets_nobody_in_before_it_says_so() {
     origin.release("/hold/1");
     assert_eq!(held.response().text(), "held");
     assert_eq!(line.newest().pid, elder.pid);
+}
+
+/// It would have listeners that nobody reaches where it lives, and look well.
+#[test]
+fn successor_in_another_network_is_refused_by_itself() {
+    if !is_privileged() {
+        eprintln!("not tried: only root can begin a network namespace");
+        return;
+    }
+    let (origin, shelf) = (Origin::new(), Shelf::new());
+    let socket = shelf.file("takeover.sock");
+    let launch = || taking_over(Launch::before(&origin).admin(), &socket);
+    let elder = launch().start();
+    // The listener for clients, and where it is another one that of the admin interface.
+    for launch in [launch(), launch().listen("127.0.0.2:0")] {
+        let proxy = launch.under(&["unshare", "--net"]).shell("ip link set lo up").spawn();
+        assert_eq!(proxy.wait_exit().code(), 1, "{}", proxy.said());
+        assert_says(&proxy.said(), &["start_failed", "127.0.0.1:", "network namespace"]);
+    }
+    assert_eq!(elder.events("upgrade_failed").len(), 2, "{}", elder.said());
+    elder.idle_client();
+    // The same where it is the same network.
+    let next = launch().under(&["unshare", "--mount"]).start();
+    assert_eq!(next.place(), elder.place());
+    elder.wait_clean_exit();
+    next.terminate();
+    next.wait_clean_exit();
 }
