@@ -297,7 +297,7 @@ mod tests {
         let Kind::Tcp { socket, .. } = &adopted.kind else { panic!("no TCP listener") };
         socket.set_nonblocking(false).unwrap();
         let (accepted, _) = socket.accept().unwrap();
-        let accepted = socket2::SockRef::from(&accepted);
+        let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
     }
 
