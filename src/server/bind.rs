@@ -10,7 +10,7 @@ use super::upgrade::predecessor::{Inherited, Predecessor};
 use crate::admin::AdminListener;
 use crate::config::{Config, Listen};
 use crate::handoff::{GivenKind, Takeover};
-use crate::net::{Listener, is_in_another_network};
+use crate::net::{BindError, Listener, is_in_another_network};
 use crate::telemetry::{Event, Events, Level};
 
 /// All of them.
@@ -28,19 +28,14 @@ pub(super) fn bind(
     events: &Events,
 ) -> Result<Bound, StartError> {
     let has_predecessor = predecessor.is_some();
-    let mut take = |kind: GivenKind, name: &str, path: Option<&Path>| {
-        let predecessor = predecessor.as_mut()?;
-        let taken = predecessor.take(kind, name, path);
-        if taken.is_none() && predecessor.has(kind, name) {
-            bound_anew(name, events);
-        }
-        taken
-    };
+    let given = &mut predecessor;
     let mut listeners = Vec::new();
     for (listen, secure, name) in named(config) {
-        let Some(inherited) = take(GivenKind::Listener, &name, path_of(listen)) else {
+        let Some(inherited) = take(given, events, GivenKind::Listener, &name, path_of(listen))
+        else {
             let several = matches!(listen, Listen::Fd(_));
-            let opened = passed.open(listen, secure)?.into_iter();
+            let opened = passed.open(listen, secure);
+            let opened = opened.map_err(|error| beside(error, given.as_deref()))?.into_iter();
             // Those of one name have got numbers already.
             listeners.extend(opened.map(|one| if several { one } else { one.named(name.clone()) }));
             continue;
@@ -48,20 +43,23 @@ pub(super) fn bind(
         listeners.push(adopt(listen, secure, inherited)?.named(name.clone()));
         let more = (2..).map(|number| format!("{name}#{number}"));
         for name in more.take_while(|_| matches!(listen, Listen::Fd(_))) {
-            let Some(inherited) = take(GivenKind::Listener, &name, None) else { break };
+            let Some(inherited) = take(given, events, GivenKind::Listener, &name, None) else {
+                break;
+            };
             listeners.push(adopt(listen, secure, inherited)?.named(name));
         }
     }
     let admin = config.admin.as_ref().map(|listen| {
-        let opened = match take(GivenKind::Admin, &listen.to_string(), path_of(listen)) {
-            Some(inherited) => adopt_admin(listen, inherited),
-            None => passed.open_admin(listen),
-        };
+        let opened =
+            match take(given, events, GivenKind::Admin, &listen.to_string(), path_of(listen)) {
+                Some(inherited) => adopt_admin(listen, inherited),
+                None => passed.open_admin(listen),
+            };
         opened.map_err(|source| StartError::Admin { address: listen.to_string(), source })
     });
     let takeover = config.upgrade.takeover.as_ref().map(|path| {
         let name = path.display().to_string();
-        let opened = match take(GivenKind::Takeover, &name, Some(path)) {
+        let opened = match take(given, events, GivenKind::Takeover, &name, Some(path)) {
             Some(inherited) => Takeover::adopt(path, inherited.fd),
             None => Takeover::listen(path),
         };
@@ -69,6 +67,38 @@ pub(super) fn bind(
     });
     passed.close_rest(has_predecessor, events);
     Ok(Bound { listeners, admin: admin.transpose()?, takeover: takeover.transpose()? })
+}
+
+/// A socket that the predecessor has given.
+fn take(
+    predecessor: &mut Option<&mut Predecessor>,
+    events: &Events,
+    kind: GivenKind,
+    name: &str,
+    path: Option<&Path>,
+) -> Option<Inherited> {
+    let predecessor = predecessor.as_mut()?;
+    let taken = predecessor.take(kind, name, path);
+    if taken.is_none() && predecessor.has(kind, name) {
+        bound_anew(name, events);
+    }
+    taken
+}
+
+/// One port cannot be listened on at two addresses of which one is every address: where the
+/// running process has the other, nobody but that is in the way.
+fn beside(mut error: BindError, predecessor: Option<&Predecessor>) -> BindError {
+    if let BindError::Tcp { address, source } = &mut error
+        && source.kind() == io::ErrorKind::AddrInUse
+        && let Some(other) = predecessor.and_then(|given| given.at_port(address.port()))
+    {
+        let text = format!(
+            "{source}: the running process listens on {other}, and both cannot be at once; stop \
+             it and start anew"
+        );
+        *source = io::Error::new(io::ErrorKind::AddrInUse, text);
+    }
+    error
 }
 
 fn adopt(listen: &Listen, secure: bool, inherited: Inherited) -> Result<Listener, StartError> {

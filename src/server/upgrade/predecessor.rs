@@ -1,9 +1,12 @@
 //! The successor's side, until it serves: what it is given, and what it says.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use super::ledger::Ledger;
 use crate::handoff::path::leads_to;
@@ -163,6 +166,14 @@ impl Predecessor {
     /// Whether there is one of this kind and name that nobody has taken.
     pub(in crate::server) fn has(&self, kind: GivenKind, name: &str) -> bool {
         self.given.iter().any(|(given, _)| given.kind == kind && given.name == name)
+    }
+
+    /// Where a listener at this port is that nobody has taken.
+    pub(in crate::server) fn at_port(&self, port: u16) -> Option<SocketAddr> {
+        let listeners = self.given.iter().filter(|(given, _)| given.kind == GivenKind::Listener);
+        let mut places =
+            listeners.filter_map(|(_, fd)| SockRef::from(fd).local_addr().ok()?.as_socket());
+        places.find(|place| place.port() == port)
     }
 
     /// The names of the listeners that nobody has taken; they are closed.
