@@ -314,7 +314,8 @@ mod tests {
     }
 
     fn sockets(n: usize) -> Message {
-        let given = Given { kind: GivenKind::Elder, name: "1".to_owned(), keeper: None };
+        let given =
+            Given { kind: GivenKind::Elder, name: "1".to_owned(), keeper: None, file: None };
         Message::Sockets { batch: 1, sockets: vec![given; n] }
     }
 
