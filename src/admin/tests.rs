@@ -346,6 +346,7 @@ fn goes_well() -> Vec<Progress> {
         Progress::Starting { pid: 7, binary: "/usr/bin/ebbtide\u{1b}".into() },
         Progress::Ready { pid: 8, version: "0.2.0".into() },
         Progress::Serving { pid: 8, generation: 2 },
+        Progress::Moved { moved: counts(&[]), waiting: counts(&[("tls", 0)]) },
         Progress::Moved { moved, waiting: counts(&[("tls", 2)]) },
         Progress::Gone,
     ]
@@ -397,7 +398,7 @@ fn an_upgrade_that_fails_says_why_in_the_words_of_the_successor() {
         assert!(failed.to_string().ends_with(": listen: no address\nworkers: too many"));
         let early = ask(&goes_well()[..2]).await.to_string();
         assert!(early.contains("did not say that its successor serves"), "{early}");
-        let late = ask(&goes_well()[..4]).await.to_string();
+        let late = ask(&goes_well()[..5]).await.to_string();
         assert!(late.contains("did not say that it was empty"), "{late}");
         let refused = upgrade(&client(&path), Upgrade::default(), false, &mut Vec::new()).await;
         let refused = refused.unwrap_err().to_string();

@@ -61,9 +61,8 @@ pub fn launch(binary: &Path, args: &[OsString], channel: OwnedFd) -> io::Result<
     for name in NOT_PASSED_ON {
         command.env_remove(name);
     }
-    let mut child = passed_on(&[channel.as_fd(), theirs.as_fd()], || {
-        unheard::waiting(|| command.spawn())
-    })?;
+    let mut child =
+        passed_on(&[channel.as_fd(), theirs.as_fd()], || unheard::waiting(|| command.spawn()))?;
     match end_of(&child) {
         Ok(ended) => Ok(Launched { child, ended, control }),
         Err(error) => {
@@ -351,7 +350,8 @@ X
 
     #[tokio::test]
     async fn what_is_sent_to_all_does_not_end_who_was_just_started() {
-        let (mut launched, _channel) = shell("for i in HUP USR1 USR2; do kill -$i $$; done; exit 5");
+        let (mut launched, _channel) =
+            shell("for i in HUP USR1 USR2; do kill -$i $$; done; exit 5");
         assert_eq!(within(launched.ended()).await, "exited with status 5");
     }
 

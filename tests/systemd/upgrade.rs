@@ -47,7 +47,7 @@ impl Service {
         let (elder, before) = (self.main_pid(), self.events("upgrade_serving").len());
         self.manager.must(&["kill", "--signal=USR2", "--kill-whom=main", UNIT]);
         let serving = self.wait_events("upgrade_serving", before + 1);
-        (elder, number(&serving, "pid"))
+        (elder, number(&serving, "successor"))
     }
 
     fn wait_main(&self, pid: u32) {
@@ -300,7 +300,7 @@ fn two_in_a_row(elder_works: bool) {
     let place = service.admin.to_string();
     let upgrade = service.manager.run(BINARY, &["upgrade", "--admin", &place]);
     assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
-    let second = number(&service.wait_events("upgrade_serving", 2), "pid");
+    let second = number(&service.wait_events("upgrade_serving", 2), "successor");
     service.wait_main(second);
     wait_gone(first);
     if let Some(client) = work {
@@ -422,7 +422,7 @@ fn what_is_said_of_an_upgrade_and_in_which_order() {
     assert_eq!(named.lines.len(), 2, "{named:?}");
     assert!(named.says("READY=1"), "{named:?}");
     let serving = proxy.wait_event("upgrade_serving");
-    assert_eq!(named.value("MAINPID"), Some(serving.number("pid").to_string().as_str()));
+    assert_eq!(named.value("MAINPID"), Some(serving.number("successor").to_string().as_str()));
     proxy.wait_gone();
     let heard = within(PATIENCE, "the successor's first word", || {
         let heard = ear.heard();
@@ -433,7 +433,7 @@ fn what_is_said_of_an_upgrade_and_in_which_order() {
     assert_eq!(before.iter().filter(|message| message.says("READY=1")).count(), 1, "{before:?}");
     assert!(after[0].says("READY=1") && after[0].value("STATUS").is_some(), "{after:?}");
     assert!(ear.all("STOPPING=1").is_empty());
-    let pid = i32::try_from(serving.number("pid")).expect("a pid");
+    let pid = i32::try_from(serving.number("successor")).expect("a pid");
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
     ear.wait("STOPPING=1");
