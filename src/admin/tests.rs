@@ -343,8 +343,9 @@ fn nobody_is_let_in_behind_a_door_that_was_shut_and_who_was_is_asking() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
             assert_eq!(asking.receiver_count(), 0);
-            // Both are news to the server at once.
             let queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            // Both are news to the server at once.
+            tokio::task::yield_now().await;
             door.send_replace(Door::HandedOver);
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert_eq!(asking.receiver_count(), 0, "it waits for the successor");
