@@ -131,6 +131,24 @@ fn a_reload_that_fails_says_why_and_changes_nothing() {
 }
 
 #[test]
+fn a_stop_in_the_midst_of_a_reload_is_no_failure() {
+    let origin = Origin::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config");
+    std::fs::write(&config, "").expect("a configuration");
+    let service = soon(&origin).arg("--config").arg(&config.display().to_string()).start();
+    // One whose end nobody sees: the successor reads for ever.
+    std::fs::remove_file(&config).expect("a file");
+    let (here, mode) = (rustix::fs::CWD, rustix::fs::Mode::RUSR);
+    rustix::fs::mkfifoat(here, &config, mode).expect("a pipe");
+    service.begin("reload");
+    service.wait_events("upgrade_started", 1);
+    service.manager.must(&["stop", UNIT]);
+    assert_eq!(service.stopped(), "success");
+    assert!(service.events("upgrade_serving").is_empty());
+}
+
+#[test]
 fn a_service_whose_manager_cannot_be_told_of_a_successor_is_not_replaced() {
     let origin = Origin::new();
     let silent = ["Type=exec", "NotifyAccess=none", "WatchdogSec=0", "FileDescriptorStoreMax=0"];
