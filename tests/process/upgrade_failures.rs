@@ -374,7 +374,7 @@ fn successor_that_dies_at_once_gives_the_traffic_back() {
     for round in 0..5_usize {
         line.newest().signal(Signal::USR2);
         let serving = line.wait_nth("upgrade_serving", round);
-        let pid = u32::try_from(serving.number("pid")).unwrap();
+        let pid = u32::try_from(serving.number("successor")).unwrap();
         let successor = line.member(pid, 2).expect("it has only just begun");
         pause(ms(20 * round as u64));
         successor.try_signal(Signal::KILL);

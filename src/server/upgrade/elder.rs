@@ -86,7 +86,7 @@ impl Control {
     async fn let_go(&mut self, prepared: Prepared) {
         let Prepared { channel, launched, pid, version, process, released, unclaimed } = prepared;
         let Some(departures) = self.departures.take() else { return };
-        let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
+        let event = Event::new(Level::Info, "upgrade_ready").with("successor", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
         self.leave_doors();
@@ -169,7 +169,7 @@ impl Control {
         out.serving.get_or_insert_with(Instant::now);
         let unclaimed = std::mem::take(&mut out.unclaimed);
         let (pid, generation) = (out.pid, self.overview.generation.saturating_add(1));
-        let event = Event::new(Level::Info, "upgrade_serving").with("pid", pid);
+        let event = Event::new(Level::Info, "upgrade_serving").with("successor", pid);
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
         // Nobody has the paths of those that it has no use for.

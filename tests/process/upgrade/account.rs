@@ -240,12 +240,14 @@ fn status_shows_all_generations() {
         (sum(&status["elders"][0]["moved"]) == 3).then_some(status)
     });
     assert_eq!(status["generation"], 2);
-    assert_eq!(status["pid"], serving.fields["pid"]);
+    assert_eq!(status["pid"], serving.fields["successor"]);
     let [old] = &status["elders"].as_array().expect("elders")[..] else { panic!("{status}") };
     assert_eq!((&old["generation"], &old["pid"]), (&1.into(), &elder.pid.into()));
     assert_eq!(old["phase"], "draining");
     assert!(old["deadline_ms"].as_u64().is_some_and(|left| left > 3_000_000), "an hour: {old}");
     assert_eq!(sum(&old["connections"]), 1, "{old}");
+    let metrics = ["ebbtide_elders", "ebbtide_elder_connections{generation=\"1\"}"];
+    assert_eq!(metrics.map(|name| line.metric(name)), [1.0, 1.0]);
     assert!(old["waiting"].as_object().is_some_and(|why| !why.is_empty()), "{old}");
     let shown = std::process::Command::new(env!("CARGO_BIN_EXE_ebbtide"))
         .arg("status")
@@ -254,7 +256,7 @@ fn status_shows_all_generations() {
         .output()
         .unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    for pid in [elder.pid.to_string(), serving.number("pid").to_string()] {
+    for pid in [elder.pid.to_string(), serving.number("successor").to_string()] {
         assert!(shown.contains(&pid), "no {pid} in {shown}");
     }
     origin.release("/hold/1");
