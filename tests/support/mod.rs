@@ -19,6 +19,7 @@ pub(crate) mod origin;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod pypi;
+pub(crate) mod search;
 pub(crate) mod shelf;
 pub(crate) mod sse;
 pub(crate) mod timeline;

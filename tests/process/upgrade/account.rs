@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{app, start, upgrade_whole};
+use crate::support::admin::metric_in;
 use crate::support::client::{Client, get};
-use crate::support::generations::{Generations, metric_in, sum};
+use crate::support::generations::{Generations, sum};
 use crate::support::process::{Launch, Stdout};
 use crate::support::ws::Socket;
 use crate::support::{PATIENCE, Rng, ms, pause, within};
@@ -134,7 +135,7 @@ fn counters_and_generation_never_go_back_however_often_they_are_read() {
     assert!((generation, reads > 50) == (5.0, true), "{generation}, {reads} reads");
     let counted = line.metric("ebbtide_requests_total{code=\"200\"}") as usize;
     assert_eq!(counted, asked.len(), "each request is counted once, and no question of our own");
-    let text = line.try_ask("/metrics").unwrap();
+    let text = line.ask("/metrics").unwrap();
     let moved: f64 = counters(&text)
         .iter()
         .filter(|(name, _)| name.starts_with("ebbtide_moved_connections_total"))
