@@ -10,6 +10,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+pub(crate) mod crowd;
 pub(crate) mod generations;
 pub(crate) mod grpc;
 pub(crate) mod h2;
