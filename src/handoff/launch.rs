@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::channel::Channel;
 use super::inherit::{adopt, adopt_socket, passed_on};
 use super::message::Message;
+use super::unheard;
 use super::watch::watch;
 use crate::limits::LAUNCHER_END;
 
@@ -60,7 +61,9 @@ pub fn launch(binary: &Path, args: &[OsString], channel: OwnedFd) -> io::Result<
     for name in NOT_PASSED_ON {
         command.env_remove(name);
     }
-    let mut child = passed_on(&[channel.as_fd(), theirs.as_fd()], || command.spawn())?;
+    let mut child = passed_on(&[channel.as_fd(), theirs.as_fd()], || {
+        unheard::waiting(|| command.spawn())
+    })?;
     match end_of(&child) {
         Ok(ended) => Ok(Launched { child, ended, control }),
         Err(error) => {
@@ -209,6 +212,7 @@ fn in_environment(error: &io::Error) -> io::Error {
 /// What a launcher does; to be called before anything else.
 #[must_use]
 pub fn launcher() -> ExitCode {
+    unheard::ignore();
     match inherited().and_then(|(channel, control)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(start_and_wait(channel, control))
@@ -240,14 +244,7 @@ fn inherited() -> io::Result<(OwnedFd, OwnedFd)> {
 async fn start_and_wait(channel: OwnedFd, control: OwnedFd) -> io::Result<ExitStatus> {
     // What a terminal or a service manager sends to all is for the elder to decide on.
     let mut signals = Vec::new();
-    for kind in [
-        SignalKind::hangup(),
-        SignalKind::interrupt(),
-        SignalKind::quit(),
-        SignalKind::terminate(),
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-    ] {
+    for kind in [SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()] {
         signals.push(signal(kind)?);
     }
     let mut child = match successor(&channel) {
@@ -350,6 +347,12 @@ X
             [ -n \"$PATH\" ] || exit 7";
         let (mut launched, _channel) = shell(script);
         assert_eq!(within(launched.ended()).await, "exited with status 0");
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_to_all_does_not_end_who_was_just_started() {
+        let (mut launched, _channel) = shell("for i in HUP USR1 USR2; do kill -$i $$; done; exit 5");
+        assert_eq!(within(launched.ended()).await, "exited with status 5");
     }
 
     #[tokio::test]

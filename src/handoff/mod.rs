@@ -30,6 +30,7 @@ pub mod moved;
 pub mod path;
 mod process;
 pub mod takeover;
+mod unheard;
 mod watch;
 pub mod wire;
 

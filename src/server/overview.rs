@@ -4,10 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::platform;
 use super::upgrade::ledger::Ledger;
 use crate::admin::{Status, View};
-use crate::drain::{Census, Phase, Scope};
+use crate::drain::{Census, Phase, Plan, Scope};
 use crate::handoff::{Gauge, State as Elder, Tally};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
@@ -36,6 +35,8 @@ pub(super) struct Overview {
     pub(super) elders: RefCell<Vec<Elder>>,
     /// Why this process cannot be replaced, if something else is the reason than its phase.
     pub(super) succession: Cell<Option<&'static str>>,
+    /// Why it can start no successor here, whatever its phase.
+    pub(super) no_successor: Option<String>,
     pub(super) shutdown_start: Cell<Option<SystemTime>>,
     pub(super) errors: RefCell<[u64; Phase::ALL.len()]>,
 }
@@ -69,8 +70,8 @@ impl Overview {
         if let Some(why) = self.succession.get() {
             return Err(why.to_owned());
         }
-        if let Some(why) = platform::no_successor().filter(|_| starts) {
-            return Err(why.to_owned());
+        if let Some(why) = self.no_successor.as_ref().filter(|_| starts) {
+            return Err(why.clone());
         }
         match self.phase() {
             Phase::Serving => Ok(()),
@@ -97,6 +98,11 @@ impl Overview {
             moved: moved(&totals),
             counted: totals.tally(),
         }
+    }
+
+    /// The plan of the drain under way, if there is one.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        self.state.borrow().stop.map(|stop| stop.by)
     }
 
     /// The phase.

@@ -246,6 +246,7 @@ fn overview(config: &Config, generation: u32, access: &Sink) -> Rc<Overview> {
         ledger: RefCell::default(),
         elders: RefCell::default(),
         succession: Cell::new(None),
+        no_successor: platform::no_successor(),
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     })

@@ -118,6 +118,26 @@ fn a_signal_ends_the_successor_and_not_the_launcher() {
     assert_eq!(case.ended(), "was killed by SIGABRT");
 }
 
+/// The signals of a kind, as bits: 1 is the first.
+fn signals(of: u32, kind: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{of}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+}
+
+#[test]
+fn a_successor_is_born_deaf_to_what_is_sent_to_all_until_it_listens() {
+    let bits = [Signal::HUP, Signal::USR1, Signal::USR2];
+    let bits = bits.iter().fold(0, |bits, signal| bits | 1 << (signal.as_raw() - 1));
+    let case = Case::of_server();
+    let (launcher, successor) = (case.launched.pid(), case.successor());
+    assert_eq!((signals(launcher, "SigIgn") & bits, signals(launcher, "SigBlk")), (bits, 0));
+    within(PATIENCE, "the successor to listen", || {
+        (signals(successor.number, "SigCgt") & bits == bits).then_some(())
+    });
+    assert_eq!(signals(successor.number, "SigBlk"), 0);
+}
+
 #[test]
 fn a_successor_that_is_not_wanted_is_killed() {
     let case = Case::of_server();

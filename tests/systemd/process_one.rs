@@ -49,6 +49,26 @@ fn orphans_are_reaped_by_process_one_which_is_not_replaced() {
 }
 
 #[test]
+fn who_process_one_waits_for_is_not_replaced() {
+    assert!(is_privileged(), "namespaces need root");
+    let origin = Origin::new();
+    let waits = ["sh", "-c", "\"$0\" \"$@\" & wait $!"];
+    let unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let launch = Launch::before(&origin).under(&[&unshare[..], &waits].concat());
+    let outer = launch.start();
+    let [(init, _)] = children(outer.pid)[..] else { panic!("one child: process 1") };
+    let [(only, _)] = children(init)[..] else { panic!("one child of it: the proxy") };
+    let pid = Pid::from_raw(only.cast_signed()).expect("a pid");
+    kill_process(pid, Signal::USR2).expect("a signal");
+    let why = outer.wait_event("upgrade_refused").text("error").to_owned();
+    assert!(why.contains("process 1 (sh)") && why.contains("--takeover"), "{why}");
+    assert_eq!(outer.client().get("/").response().status, 200);
+    kill_process(pid, Signal::TERM).expect("a signal");
+    outer.wait_clean_exit();
+    assert!(outer.events("upgrade_started").is_empty());
+}
+
+#[test]
 fn any_other_process_leaves_its_children_to_their_parents() {
     let origin = Origin::new();
     let launch = Launch::before(&origin).shell("sleep 1 & true");

@@ -131,6 +131,24 @@ fn a_reload_that_fails_says_why_and_changes_nothing() {
     service.is_well("0");
 }
 
+#[test]
+fn a_service_whose_manager_cannot_be_told_of_a_successor_is_not_replaced() {
+    let origin = Origin::new();
+    let silent = ["Type=exec", "NotifyAccess=none", "WatchdogSec=0", "FileDescriptorStoreMax=0"];
+    let service = silent.iter().fold(soon(&origin), |plan, it| plan.unit(it)).start();
+    service.wait_events("ready", 1);
+    let main = service.main_pid();
+    let reload = service.manager.systemctl(&["reload", UNIT]);
+    assert!(!reload.status.success());
+    service.manager.must(&["kill", "--signal=USR2", "--kill-whom=main", UNIT]);
+    let refused = service.wait_events("upgrade_refused", 1);
+    let why = refused["error"].as_str().expect("a reason");
+    assert!(why.contains("Type=notify") && why.contains("--takeover"), "{why}");
+    assert!(service.events("upgrade_started").is_empty());
+    assert_eq!(service.main_pid(), main);
+    service.is_well("0");
+}
+
 /// A response that is under way, and does not move.
 fn held(service: &Service, origin: &Origin, name: &str) -> Client {
     let client = service.asked(name);
