@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -14,8 +14,7 @@ use super::control::Control;
 use super::overview::Overview;
 use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
-use crate::handoff::Keeper;
-use crate::handoff::{GivenKind, Takeover};
+use crate::handoff::{FileId, GivenKind, Keeper, Takeover};
 use crate::limits::{LAST_ANSWERS, LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
 use crate::telemetry::{Event, Events, Level};
 
@@ -25,9 +24,11 @@ pub(super) struct Admin {
     pub(super) copy: Option<OwnedFd>,
     /// How a service manager has it, too.
     pub(super) keeper: Option<Keeper>,
+    /// The file of its path, if it has one.
+    pub(super) file: Option<FileId>,
     door: watch::Sender<Door>,
-    /// Held by those who are being answered, too.
-    asking: Rc<()>,
+    /// Listened to by those who are being answered.
+    asking: watch::Sender<()>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -49,7 +50,12 @@ impl Commands for Desk {
         self.overview.may_be_replaced(true).map_err(Refusal)?;
         let (watcher, news) = mpsc::channel(UPGRADE_NEWS);
         let asked = self.requests.try_send(Request { binary, watcher });
-        asked.map_err(|_| Refusal("too many upgrades are being asked for".to_owned()))?;
+        asked.map_err(|why| {
+            Refusal(match why {
+                TrySendError::Full(_) => "too many upgrades are being asked for".to_owned(),
+                TrySendError::Closed(_) => "this process is about to end".to_owned(),
+            })
+        })?;
         Ok(news)
     }
 }
@@ -64,15 +70,15 @@ impl Admin {
         events: &Events,
         shared: bool,
     ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
-        let (copy, keeper) = (listener.share()?, listener.keeper());
+        let (copy, keeper, file) = (listener.share()?, listener.keeper(), listener.file());
         let (asks, requests) = mpsc::channel(REQUESTS);
-        let asking = Rc::new(());
+        let asking = watch::Sender::new(());
         let desk = Desk { overview: Rc::clone(overview), requests: asks };
         let service = Service {
             view: Rc::clone(overview) as Rc<_>,
             commands: Rc::new(desk),
             names: config.admin_names.clone(),
-            asking: Rc::clone(&asking),
+            asking: asking.clone(),
         };
         let (door, state) = watch::channel(if shared { Door::Shared } else { Door::Open });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -81,13 +87,7 @@ impl Admin {
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
-        Ok((Admin { copy: Some(copy), keeper, door, asking, stop, serving }, requests))
-    }
-
-    /// Whether somebody is being answered, besides those who are told what happens.
-    fn is_asked(&self) -> bool {
-        const OURS_AND_THE_SERVICES: usize = 2;
-        Rc::strong_count(&self.asking) > OURS_AND_THE_SERVICES
+        Ok((Admin { copy: Some(copy), keeper, file, door, asking, stop, serving }, requests))
     }
 
     /// Ends it. Whoever `watches` may still have to be told the last.
@@ -175,15 +175,11 @@ impl Control {
         }
     }
 
-    /// Waits a moment until nobody is being answered any more: what is shown after our last
-    /// word to the successor would be more than it knows.
+    /// Waits a moment until nobody is being answered any more, besides those who are told
+    /// what happens: what is shown after our last word to the successor would be more than it
+    /// knows.
     pub(super) async fn last_answers(&self) {
         let Some(admin) = &self.admin else { return };
-        let answered = async {
-            while admin.is_asked() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let _late = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        let _late = tokio::time::timeout(LAST_ANSWERS, admin.asking.closed()).await;
     }
 }

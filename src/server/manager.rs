@@ -74,9 +74,13 @@ impl Manager {
     /// (`systemd.store`). To be called when the process serves and at each beat: a successor
     /// is not listened to before it is the main process.
     pub(super) fn store(&mut self, wanted: bool, listeners: &mut [Listener]) {
+        if !wanted {
+            // What was stored before the configuration said so.
+            return self.forget(listeners);
+        }
         let is_stored = |listener: &&Listener| listener.keeper() == Some(Keeper::Store);
         let mut stored = listeners.iter().filter(is_stored).count();
-        let missing = |listener: &&mut Listener| wanted && listener.keeper().is_none();
+        let missing = |listener: &&mut Listener| listener.keeper().is_none();
         for listener in listeners.iter_mut().filter(missing) {
             if stored >= self.room {
                 return self.is_full();
@@ -159,10 +163,13 @@ fn is_ours(pid: u32) -> bool {
 /// How the process is.
 pub(super) fn vitals(overview: &Overview) -> Vitals {
     let state = overview.state.borrow();
+    let elders = overview.elders_left();
     Vitals {
         connections: overview.connections().total(),
         in_flight: overview.totals().in_flight.iter().sum(),
         left: state.hard_deadline().and_then(|deadline| deadline.left(Instant::now())),
         outgoing: state.is_outgoing(),
+        elders: elders.iter().filter(|(_, left)| *left > 0).count(),
+        with_elders: elders.iter().map(|(_, left)| left).sum(),
     }
 }

@@ -6,6 +6,7 @@ mod connections;
 mod dropped;
 mod identity;
 mod killed;
+mod paths;
 mod places;
 mod resumption;
 mod stalls;

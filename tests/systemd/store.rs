@@ -1,12 +1,9 @@
 //! The descriptor store: the manager keeps the listeners, so that not even a crash
 //! refuses anybody.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-
 use crate::service::{Plan, Service, UNIT};
 use crate::support::client::Client;
+use crate::support::crowd::Crowd;
 use crate::support::origin::Origin;
 use crate::support::wire::Place;
 use crate::support::{PATIENCE, ms, pause};
@@ -14,18 +11,14 @@ use crate::support::{PATIENCE, ms, pause};
 /// Clients that come one after the other; says how many there were, and how many were
 /// refused. What a killed process had accepted dies with it: a connection that opened and
 /// then broke is not counted as refused.
-pub(crate) struct Comers {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, usize, usize)>,
-}
+pub(crate) struct Comers(Crowd<(usize, usize, usize)>);
 
 impl Comers {
     pub(crate) fn at(place: &Place) -> Comers {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (flag, place) = (Arc::clone(&stop), place.clone());
-        let thread = std::thread::spawn(move || {
+        let place = place.clone();
+        Comers(Crowd::start(1, move |_, crowd| {
             let (mut served, mut refused, mut broken) = (0, 0, 0);
-            while !flag.load(Ordering::SeqCst) {
+            while !crowd.is_over() {
                 match Client::try_connect(&place, PATIENCE) {
                     Err(_) => refused += 1,
                     Ok(mut client) => match client.get("/ok").try_response() {
@@ -36,13 +29,11 @@ impl Comers {
                 pause(ms(2));
             }
             (served, refused, broken)
-        });
-        Comers { stop, thread }
+        }))
     }
 
     pub(crate) fn end(self) -> (usize, usize, usize) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the clients come to an end")
+        self.0.end()[0]
     }
 }
 
@@ -109,7 +100,8 @@ fn a_listener_that_is_gone_from_the_configuration_is_closed() {
     let plan = Plan::before(&origin).set("systemd.store", "true").arg("--config").arg(&config);
     let service = plan.load();
     service.manager.must(&["start", UNIT]);
-    assert_eq!(service.show("NFileDescriptorStore"), "1");
+    // It is stored a moment after the process is ready.
+    service.manager.wait(UNIT, "NFileDescriptorStore", "1");
     let place = &service.place;
     std::fs::write(file.path(), format!("listen = [\"{place}\"]\n")).expect("a configuration");
     service.manager.must(&["restart", UNIT]);
@@ -118,4 +110,23 @@ fn a_listener_that_is_gone_from_the_configuration_is_closed() {
     assert_eq!(unclaimed["addr"], other.to_string());
     service.manager.wait(UNIT, "NFileDescriptorStore", "1");
     assert!(Client::try_connect(&other, PATIENCE).is_err(), "it is closed by the manager, too");
+}
+
+/// Who does not want the store any more has nothing in it, and goes on serving.
+#[test]
+fn what_is_not_to_be_stored_any_more_is_forgotten() {
+    let origin = Origin::new();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |store: bool| {
+        std::fs::write(file.path(), format!("systemd.store = {store}\n")).expect("a file");
+    };
+    write(true);
+    let plan = Plan::before(&origin).unit("FileDescriptorStoreMax=16");
+    let service = plan.arg("--config").arg(&file.path().display().to_string()).start();
+    service.manager.wait(UNIT, "NFileDescriptorStore", "1");
+    write(false);
+    service.manager.must(&["restart", UNIT]);
+    service.wait_events("ready", 2);
+    service.manager.wait(UNIT, "NFileDescriptorStore", "0");
+    service.answers();
 }

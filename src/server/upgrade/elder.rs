@@ -86,7 +86,7 @@ impl Control {
     async fn let_go(&mut self, prepared: Prepared) {
         let Prepared { channel, launched, pid, version, process, released, unclaimed } = prepared;
         let Some(departures) = self.departures.take() else { return };
-        let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
+        let event = Event::new(Level::Info, "upgrade_ready").with("successor", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
         self.leave_doors();
@@ -183,7 +183,7 @@ impl Control {
         out.serving.get_or_insert_with(Instant::now);
         let unclaimed = std::mem::take(&mut out.unclaimed);
         let (pid, generation) = (out.pid, self.overview.generation.saturating_add(1));
-        let event = Event::new(Level::Info, "upgrade_serving").with("pid", pid);
+        let event = Event::new(Level::Info, "upgrade_serving").with("successor", pid);
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
         // Nobody has the paths of those that it has no use for.
@@ -199,11 +199,10 @@ impl Control {
     /// Its own successor goes on in the successor's place, or itself again: it is that one
     /// who stays. Two can not take back, so it is the younger elder who does.
     fn is_with(&mut self, pid: u32, generation: u32) {
+        let serves = |out: &&mut Outgoing| out.serving.is_some();
+        let Some(out) = self.succession.outgoing.as_mut().filter(serves) else { return };
         // By generations: two processes may have one number, each in a place of its own.
-        let first = self.overview.generation.saturating_add(1);
-        let is_another =
-            |out: &&mut Outgoing| out.serving.is_some() && (generation != first || out.replaced);
-        let Some(out) = self.succession.outgoing.as_mut().filter(is_another) else {
+        if generation == self.overview.generation.saturating_add(1) && !out.replaced {
             return;
         };
         out.pid = pid;

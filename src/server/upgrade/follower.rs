@@ -107,6 +107,9 @@ impl Follower {
                         (ours, broken) = (Vec::new(), 0);
                     }
                     said.extend(self.note(message).await);
+                    if said.iter().any(|word| matches!(word, Word::Gone)) {
+                        break;
+                    }
                 }
             }
         }
