@@ -11,8 +11,8 @@ use socket2::{Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
-use crate::handoff::Keeper;
 use crate::handoff::path::{self, SocketFile};
+use crate::handoff::{FileId, Keeper};
 
 /// The permission bits of the socket, unless the configuration gives others.
 const MODE: u32 = 0o600;
@@ -43,13 +43,14 @@ impl AdminListener {
         }
     }
 
-    /// The listener that a predecessor has at this address. A path is not ours until
-    /// it is owned. Needs a runtime around it.
+    /// The listener that a predecessor has at this address; `found`: it is known that the
+    /// path leads to it, whatever that was when it was bound. A path is not ours until it
+    /// is owned. Needs a runtime around it.
     ///
     /// # Errors
     ///
     /// If it is no such listener.
-    pub fn adopt(listen: &Listen, fd: OwnedFd) -> io::Result<AdminListener> {
+    pub fn adopt(listen: &Listen, fd: OwnedFd, found: bool) -> io::Result<AdminListener> {
         let socket = Socket::from(fd);
         if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
             return Err(io::Error::other("it is no listening socket"));
@@ -61,13 +62,37 @@ impl AdminListener {
             Listen::Tcp(_) if bound.as_socket().is_some() => {
                 Kind::Tcp(TcpListener::from_std(socket.into())?)
             }
-            Listen::Unix { path, .. } if bound.as_pathname() == Some(path) => {
+            Listen::Unix { path, mode }
+                if bound.is_unix() && (found || bound.as_pathname() == Some(path)) =>
+            {
                 let listener = UnixListener::from_std(socket.into())?;
-                Kind::Unix { listener, file: SocketFile::adopt(path) }
+                Kind::Unix { listener, file: SocketFile::adopt(path, *mode) }
             }
             _ => return Err(io::Error::other("it listens at another address")),
         };
         Ok(AdminListener { kind, keeper: None })
+    }
+
+    /// The file of its path, if it has one.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        match &self.kind {
+            Kind::Unix { file, .. } => file.id(),
+            Kind::Tcp(_) => None,
+        }
+    }
+
+    /// Its path gets the permissions that the configuration gives it, where it was adopted.
+    /// Not before the process serves: until then it is another's.
+    ///
+    /// # Errors
+    ///
+    /// If it is somebody else's file.
+    pub fn set_mode(&mut self) -> io::Result<()> {
+        match &mut self.kind {
+            Kind::Unix { file, .. } => file.set_mode(),
+            Kind::Tcp(_) => Ok(()),
+        }
     }
 
     /// Another descriptor of the same socket, for a successor.

@@ -521,14 +521,18 @@ fn an_adopted_listener_leaves_its_path_until_it_is_ours() {
         let listen = Listen::Unix { path: path.clone(), mode: None };
         let mut elder = bind(&listen).unwrap();
         assert!(
-            AdminListener::adopt(&Listen::Tcp(([127, 0, 0, 1], 0).into()), elder.share().unwrap())
-                .is_err()
+            AdminListener::adopt(
+                &Listen::Tcp(([127, 0, 0, 1], 0).into()),
+                elder.share().unwrap(),
+                false
+            )
+            .is_err()
         );
         let other = Listen::Unix { path: dir.path().join("other"), mode: None };
-        assert!(AdminListener::adopt(&other, elder.share().unwrap()).is_err());
-        drop(AdminListener::adopt(&listen, elder.share().unwrap()).unwrap());
+        assert!(AdminListener::adopt(&other, elder.share().unwrap(), false).is_err());
+        drop(AdminListener::adopt(&listen, elder.share().unwrap(), false).unwrap());
         assert!(path.exists());
-        let ours = AdminListener::adopt(&listen, elder.share().unwrap()).unwrap();
+        let ours = AdminListener::adopt(&listen, elder.share().unwrap(), false).unwrap();
         assert_eq!(ours.address(), elder.address());
         let (door, receiver) = watch::channel(Door::Shared);
         let stop = Rc::new(Notify::new());

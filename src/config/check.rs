@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::SystemTime;
 
 use super::draft::Draft;
@@ -71,17 +72,27 @@ fn duplicates(builder: &mut Builder) {
         let place = match listen {
             Listen::Tcp(address) if address.port() == 0 => continue,
             Listen::Tcp(address) => address.to_string(),
-            Listen::Unix { path, .. } => path.display().to_string(),
+            Listen::Unix { path, .. } => place_of(path),
             Listen::Fd(_) => listen.to_string(),
         };
         if !seen.insert(place) {
             twice.push((key, format!("{listen} is listened on twice")));
         }
     }
+    if let Some(path) = &config.upgrade.takeover
+        && !seen.insert(place_of(path))
+    {
+        twice.push(("upgrade.takeover", format!("{} is listened on twice", path.display())));
+    }
     for (key, text) in twice {
         let origin = builder.origins.get(key).cloned().unwrap_or(Origin::Whole);
         builder.error(origin, key, Problem::Conflict(text));
     }
+}
+
+/// A path, however it is spelled: without `.` and double slashes, and from the root.
+fn place_of(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// TLS needs certificates, and each of them its key.

@@ -39,6 +39,8 @@ pub(super) enum Form {
     Tokens(Set<Vec<String>>),
     /// The path of a file.
     File(Set<PathBuf>),
+    /// The path of a unix socket.
+    SocketFile(Set<PathBuf>),
     /// The paths of one or more files.
     Files(Set<Vec<PathBuf>>),
     /// A duration; `infinity` only where it makes sense.
@@ -143,7 +145,10 @@ impl Form {
     /// would be a mistake.
     pub(super) fn is_text(&self) -> bool {
         self.is_list()
-            || matches!(self, Self::Listener(_) | Self::Name(_) | Self::File(_))
+            || matches!(
+                self,
+                Self::Listener(_) | Self::Name(_) | Self::File(_) | Self::SocketFile(_)
+            )
             || matches!(self, Self::Word(_) | Self::Reason(_) | Self::Path(_) | Self::RouteDrain(_))
     }
 
@@ -187,6 +192,7 @@ impl Form {
             Self::Listener(set) => set(draft, value::listen(text)?),
             Self::Name(set) => set(draft, value::name(text)?),
             Self::File(set) => set(draft, value::path(text)?),
+            Self::SocketFile(set) => set(draft, value::socket_path(text)?),
             Self::Time { least, infinity, set } => set(draft, time(text, least, infinity)?),
             Self::TimeOrOff { set, .. } if text == "off" => set(draft, None),
             Self::TimeOrOff { least, set } => set(draft, Some(time(text, least, false)?)),
@@ -232,6 +238,7 @@ impl Form {
                 "addresses, networks such as 10.0.0.0/8 or fd00::/8, or unix".to_owned()
             }
             Self::File(_) => "the path of a file".to_owned(),
+            Self::SocketFile(_) => "the path of a unix socket".to_owned(),
             Self::Files(_) => "paths of files".to_owned(),
             Self::Time { infinity: false, .. } => format!("a duration {SUCH}"),
             Self::Time { infinity: true, .. } => format!("a duration {SUCH}, or infinity"),

@@ -1,6 +1,6 @@
 //! The keys of a drain's two plans and of an upgrade.
 
-use super::form::Form::{Count, File};
+use super::form::Form::{Count, SocketFile};
 use super::keys::Preset::{Default as Is, Unset};
 use super::keys::{Key, NONE, SOME, key, open_time, time};
 use crate::limits;
@@ -159,7 +159,7 @@ const UPGRADE: [Key; 5] = [
     key(
         "upgrade.takeover",
         Unset("/run/ebbtide/takeover.sock"),
-        File(|d, v| d.config.upgrade.takeover = Some(v)),
+        SocketFile(|d, v| d.config.upgrade.takeover = Some(v)),
         "A unix socket at which a successor that somebody else has started asks to take over; who \
          starts and finds somebody there takes over from him.",
     ),

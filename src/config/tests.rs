@@ -181,6 +181,19 @@ fn a_place_is_listened_on_once() {
         "--set: listen: 0.0.0.0:81 is listened on twice\n\
          --set: admin: 0.0.0.0:81 is listened on twice"
     );
+    let paths = ["listen=unix:/run/a", "admin=unix:/run//b", "upgrade.takeover=/run/./b"];
+    assert_eq!(refused(&minimal(&paths)), "--set: upgrade.takeover: /run/./b is listened on twice");
+    let paths = ["listen=unix:/run/a,unix:/run/a/../a", "admin=unix:/run//a"];
+    assert_eq!(refused(&minimal(&paths)), "--set: admin: unix:/run//a is listened on twice");
+}
+
+#[test]
+fn a_path_that_no_socket_takes_is_refused_with_its_key() {
+    let long = format!("/{}", "a".repeat(crate::limits::UNIX_PATH_MAX));
+    for (key, prefix) in [("listen", "unix:"), ("admin", "unix:"), ("upgrade.takeover", "")] {
+        let errors = refused(&minimal(&[&format!("{key}={prefix}{long}")]));
+        assert!(errors.contains(key) && errors.contains("at most 107 bytes"), "{errors}");
+    }
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn mode(text: &str) -> Parsed<u32> {
 }
 
 /// The path of a unix socket.
-fn socket_path(text: &str) -> Parsed<PathBuf> {
+pub(super) fn socket_path(text: &str) -> Parsed<PathBuf> {
     if text.len() > limits::UNIX_PATH_MAX {
         return Err(Refused::because("the path of a unix socket has at most 107 bytes"));
     }

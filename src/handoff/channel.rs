@@ -157,9 +157,9 @@ impl Channel {
         Ok(send(self.socket.as_fd(), &packet, &[], &[]).map_err(io::Error::from)?)
     }
 
-    /// Says the last word, for which there is room whatever was sent before, and listens no
-    /// more: what the other side sends from now on fails there, what it has sent is still to
-    /// be received. Where the word cannot be said, the other side finds the end instead.
+    /// Says the last word, for which there is room whatever was sent before, and hears
+    /// nothing more: what the other side sends from now on fails there, what it has sent is
+    /// still to be received. Its end is still to be seen here.
     ///
     /// # Errors
     ///
@@ -168,6 +168,7 @@ impl Channel {
         // If that fails there may be room all the same.
         let _unchanged = set_socket_send_buffer_size(&self.socket, LAST_ROOM);
         let said = self.try_send(word);
+        // One that could not be told hears that nothing more comes.
         let how = if said.is_ok() { Shutdown::Read } else { Shutdown::Both };
         let _gone = shutdown(&self.socket, how);
         said
@@ -313,7 +314,8 @@ mod tests {
     }
 
     fn sockets(n: usize) -> Message {
-        let given = Given { kind: GivenKind::Elder, name: "1".to_owned(), keeper: None };
+        let given =
+            Given { kind: GivenKind::Elder, name: "1".to_owned(), keeper: None, file: None };
         Message::Sockets { batch: 1, sockets: vec![given; n] }
     }
 
@@ -426,7 +428,8 @@ mod tests {
             }
             let last = other.recv().await.unwrap().unwrap();
             assert!(matches!(last.message, Message::Refused { .. }));
-            assert!(other.try_recv().unwrap().is_none());
+            drop(one);
+            assert!(other.recv().await.unwrap().is_none(), "and then the end");
         }
     }
 

@@ -215,7 +215,13 @@ pub struct Given {
     /// Who holds it, too, and goes on when the last generation has ended.
     #[serde(default)]
     pub keeper: Option<Keeper>,
+    /// The file of its path, where it has one: where that leads is seen by it.
+    #[serde(default)]
+    pub file: Option<FileId>,
 }
+
+/// Device and inode: what makes a file itself and no other.
+pub type FileId = (u64, u64);
 
 /// How a service manager holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

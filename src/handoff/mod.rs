@@ -46,7 +46,7 @@ pub use batch::{Batch, parcels};
 pub use channel::{Broken, Channel, Received};
 pub use launch::{Launched, launch};
 pub use message::{
-    Gauge, Given, GivenKind, Keeper, Message, State, Tally, Ticket, VERSION, Welcome,
+    FileId, Gauge, Given, GivenKind, Keeper, Message, State, Tally, Ticket, VERSION, Welcome,
 };
 pub use moved::{Moved, MovedFrames, MovedRequest, MovedTunnel, MovedWay, Parcel, Transport};
 pub use process::Process;

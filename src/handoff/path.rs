@@ -12,19 +12,50 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::message::FileId;
+
 /// A socket file that is removed on drop, if it is ours and still the same.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    identity: Option<FileId>,
     ours: bool,
+    /// Permissions that it is still to get.
+    mode: Option<u32>,
 }
 
 impl SocketFile {
-    /// The file of a listener that was handed over to us. It is not ours yet.
+    /// The file of a listener that was handed over to us. It is not ours yet, and gets its
+    /// permissions only when we are told: those who have it go on with what it has.
     #[must_use]
-    pub fn adopt(path: &Path) -> SocketFile {
-        SocketFile { path: path.to_owned(), identity: identity(path), ours: false }
+    pub fn adopt(path: &Path, mode: Option<u32>) -> SocketFile {
+        // What we remove and change one day is the socket, not what leads to it.
+        let path = match fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() => fs::canonicalize(path),
+            _ => Ok(path.to_owned()),
+        };
+        let path = path.unwrap_or_default();
+        SocketFile { identity: identity(&path), path, ours: false, mode }
+    }
+
+    /// Which file it is, if there was one when we came.
+    #[must_use]
+    pub fn id(&self) -> Option<FileId> {
+        self.identity
+    }
+
+    /// Gives it the permissions that it is to have, if it is still the same.
+    ///
+    /// # Errors
+    ///
+    /// If it is somebody else's.
+    pub fn set_mode(&mut self) -> io::Result<()> {
+        match self.mode.take() {
+            Some(mode) if self.identity.is_some() && identity(&self.path) == self.identity => {
+                fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where it is.
@@ -54,8 +85,14 @@ impl Drop for SocketFile {
 }
 
 /// What makes a file itself and no other, if there is one.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn identity(path: &Path) -> Option<FileId> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Whether `path`, however it is spelled, leads to this file from here.
+#[must_use]
+pub fn leads_to(path: &Path, file: FileId) -> bool {
+    fs::metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == file)
 }
 
 /// Binds and listens, without blocking. Without a mode it is the umask that says who may
@@ -84,7 +121,8 @@ pub fn bind(
         }
         other => other?,
     }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path), ours: true };
+    let file =
+        SocketFile { path: path.to_owned(), identity: identity(path), ours: true, mode: None };
     if let Some(mode) = mode {
         // The umask may have taken bits away that the configuration wants.
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;

@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::channel::{Channel, Peer, peer};
+use super::message::FileId;
 use super::path::{SocketFile, bind};
 use super::watch::watch;
 use crate::limits::ACCEPT_BACKOFF_MAX;
@@ -39,28 +40,32 @@ impl Takeover {
         Ok(Takeover { socket: watch(socket.into(), Interest::READABLE)?, file })
     }
 
-    /// The listener of an elder, whose the path remains until [`Takeover::own`].
+    /// The listener of an elder to which `path` leads; the path remains the elder's until
+    /// [`Takeover::own`].
     ///
     /// # Errors
     ///
-    /// If it is no such listener, or listens at another path.
+    /// If it is no such listener.
     pub fn adopt(path: &Path, fd: OwnedFd) -> io::Result<Takeover> {
         if socket_type(&fd)? != SocketType::SEQPACKET || !socket_acceptconn(&fd)? {
             return Err(io::Error::other("it does not listen for successors"));
         }
         let socket = Socket::from(fd);
-        if socket.local_addr()?.as_pathname() != Some(path) {
-            return Err(io::Error::other("it listens at another path"));
-        }
         socket.set_nonblocking(true)?;
         let socket = watch(socket.into(), Interest::READABLE)?;
-        Ok(Takeover { socket, file: SocketFile::adopt(path) })
+        Ok(Takeover { socket, file: SocketFile::adopt(path, None) })
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// The file of that path.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        self.file.id()
     }
 
     /// From now on the path is the successor's: dropping this leaves it.
@@ -176,8 +181,6 @@ mod tests {
         let path = dir.path().join("takeover.sock");
         let listener = Takeover::listen(&path).unwrap();
         assert_eq!(Takeover::listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let copy = listener.as_fd().try_clone_to_owned().unwrap();
-        assert!(Takeover::adopt(&dir.path().join("other"), copy).is_err());
         let copy = listener.as_fd().try_clone_to_owned().unwrap();
         let mut elder = listener;
         drop(Takeover::adopt(&path, copy.try_clone().unwrap()).unwrap());

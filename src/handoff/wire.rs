@@ -189,6 +189,7 @@ mod tests {
             kind: GivenKind::Listener,
             name: "127.0.0.1:0".to_owned(),
             keeper: Some(Keeper::Store),
+            file: Some((u64::MAX, 7)),
         };
         let names = vec!["unix:/run/\u{e4}.sock".to_owned()];
         for (message, fds, octets) in [

@@ -4,22 +4,42 @@
 //! there, too, it is never filtered, plugged or re-listened, and its path stays.
 
 use std::collections::HashMap;
-use std::fs::Permissions;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
-use socket2::Socket as RawSocket;
+use socket2::{SockRef, Socket as RawSocket};
 
 use super::listener::{Kind, Listener, inheritable};
 use super::plug::Spare;
+use super::probe::Probe;
 use crate::config::Listen;
-use crate::handoff::Keeper;
 use crate::handoff::path::SocketFile;
+use crate::handoff::{FileId, Keeper};
+
+/// Whether a listener belongs to another network (a namespace) than this process: then
+/// those who connect here do not get to it. Not where the kernel does not tell.
+///
+/// # Errors
+///
+/// If it has no address.
+pub fn is_in_another_network(fd: impl AsFd) -> io::Result<bool> {
+    let listed = |socket: BorrowedFd<'_>| -> io::Result<Option<bool>> {
+        match SockRef::from(&socket).local_addr()?.as_socket() {
+            Some(address) => Ok(Probe::open(socket, address)?.is_listed()),
+            None => Ok(None),
+        }
+    };
+    if listed(fd.as_fd())? != Some(false) {
+        return Ok(false);
+    }
+    // One that is certainly of ours shows whether what is told can be believed.
+    let ours = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    Ok(listed(ours.as_fd())? == Some(true))
+}
 
 impl Listener {
     /// The listener that somebody else has opened for this address. What it is bound to
@@ -53,11 +73,7 @@ impl Listener {
                 }
                 let here = bound.as_pathname() == Some(path);
                 // Where it is elsewhere, it is not ours to remove.
-                let file = here.then(|| SocketFile::adopt(path));
-                if let (true, Some(mode)) = (here, mode) {
-                    // It may be another one than the predecessor was told.
-                    std::fs::set_permissions(path, Permissions::from_mode(*mode))?;
-                }
+                let file = here.then(|| SocketFile::adopt(path, *mode));
                 let path = bound.as_pathname().unwrap_or(path).to_path_buf();
                 Kind::Unix { socket: UnixListener::from(OwnedFd::from(socket)), path, file }
             }
@@ -67,6 +83,41 @@ impl Listener {
             }
         };
         Ok(Listener { kind, name: Listener::name_of(listen), secure, held: true, keeper: None })
+    }
+
+    /// Its path is that of `listen`, whatever it was when it was bound: that leads to it.
+    #[must_use]
+    pub fn found_at(mut self, listen: &Listen) -> Listener {
+        if let (Kind::Unix { path, file, .. }, Listen::Unix { path: at, mode }) =
+            (&mut self.kind, listen)
+        {
+            at.clone_into(path);
+            *file = Some(SocketFile::adopt(at, *mode));
+        }
+        self
+    }
+
+    /// Its path gets the permissions that the configuration gives it, where it was adopted:
+    /// they may be others than it was opened with. Not before the process serves: until
+    /// then it is another's.
+    ///
+    /// # Errors
+    ///
+    /// If it is somebody else's file.
+    pub fn set_mode(&mut self) -> io::Result<()> {
+        match &mut self.kind {
+            Kind::Unix { file: Some(file), .. } => file.set_mode(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file of its path, where it has one.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        match &self.kind {
+            Kind::Unix { file, .. } => file.as_ref().and_then(SocketFile::id),
+            Kind::Tcp { .. } => None,
+        }
     }
 
     /// What a listener at this address is called: the address as configured, so that a
@@ -146,7 +197,6 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpStream};
-    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
@@ -247,7 +297,7 @@ mod tests {
         let Kind::Tcp { socket, .. } = &adopted.kind else { panic!("no TCP listener") };
         socket.set_nonblocking(false).unwrap();
         let (accepted, _) = socket.accept().unwrap();
-        let accepted = socket2::SockRef::from(&accepted);
+        let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
     }
 

@@ -23,6 +23,7 @@ mod socket;
 mod sweep;
 
 pub use accept::{Acceptor, is_exhaustion};
+pub use adopt::is_in_another_network;
 pub use alarm::{Alarm, Clock};
 pub use close::{Closed, Way, close};
 pub use connect::{ConnectError, connect};

@@ -72,6 +72,13 @@ impl Probe {
         Some(Queue { length: ours?.queue, half_open: entries.iter().filter(half_open).count() })
     }
 
+    /// Whether it is among the sockets of the network that this process lives in, if the
+    /// kernel tells.
+    pub(super) fn is_listed(&mut self) -> Option<bool> {
+        let entries = self.sockets(None, &[LISTEN])?;
+        Some(entries.iter().any(|entry| entry.state == LISTEN && entry.inode == self.inode))
+    }
+
     /// Whether the kernel says that no handshake is under way.
     pub(super) fn no_half_open(&mut self) -> bool {
         self.queue().is_some_and(|queue| queue.half_open == 0)

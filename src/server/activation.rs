@@ -49,7 +49,8 @@ impl Passed {
             _ => self.at(listen).into_iter().collect(),
         };
         if offers.is_empty() {
-            return Listener::bind(listen, secure).map(|listener| vec![listener]);
+            let bound = Listener::bind(listen, secure).map(|listener| vec![listener]);
+            return bound.map_err(|error| self.with_others(error));
         }
         let refused = |error: io::Error| BindError::Passed {
             listen: listen.to_string(),
@@ -64,6 +65,31 @@ impl Passed {
             Ok(listener.named(name.clone() + &number))
         };
         offers.into_iter().enumerate().map(|offer| adopt(offer).map_err(refused)).collect()
+    }
+
+    /// An address that cannot be bound may be one that was passed, in other words.
+    fn with_others(&self, mut error: BindError) -> BindError {
+        let others = self.others();
+        match &mut error {
+            BindError::Tcp { source, .. } | BindError::Unix { source, .. } => {
+                *source = io::Error::new(source.kind(), format!("{source}{others}"));
+            }
+            BindError::Passed { why, .. } => why.push_str(&others),
+        }
+        error
+    }
+
+    /// What else was passed, to end an error with.
+    fn others(&self) -> String {
+        let named = |offer: &Offer| {
+            let at = offer.at.as_ref().map_or_else(|| "no address".to_owned(), ToString::to_string);
+            format!("{at} as fd:{}", offer.name)
+        };
+        let all: Vec<_> = self.0.iter().map(named).collect();
+        if all.is_empty() {
+            return String::new();
+        }
+        format!("; systemd has opened {}, which is no listener's yet", all.join(", "))
     }
 
     /// All sockets of this name.
@@ -84,7 +110,7 @@ impl Passed {
     /// The admin listener. Needs a runtime around it.
     pub(super) fn open_admin(&mut self, listen: &Listen) -> io::Result<AdminListener> {
         let Some(Offer { name, fd, .. }) = self.one(listen)? else { return admin::bind(listen) };
-        let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd)?;
+        let mut listener = AdminListener::adopt(&address(listen, &fd)?, fd, false)?;
         listener.set_keeper(Some(keeper(&name)));
         Ok(listener)
     }
@@ -95,15 +121,20 @@ impl Passed {
         let mut found = self.named(name);
         match (found.pop(), found.is_empty()) {
             (Some(_), false) => Err(io::Error::other("there are several of this name")),
-            (None, _) => Err(io::Error::other(NOT_PASSED)),
+            (None, _) => Err(io::Error::other(format!("{NOT_PASSED}{}", self.others()))),
             (one, true) => Ok(one),
         }
     }
 
-    /// Closes what nobody has claimed.
-    pub(super) fn close_rest(self, events: &Events) {
+    /// Closes what nobody has claimed. `follows`: a predecessor may have the same sockets,
+    /// and may have given them to us.
+    pub(super) fn close_rest(self, follows: bool, events: &Events) {
         for offer in self.0 {
             if offer.name.starts_with(STORED) {
+                if follows {
+                    // It is what was just adopted, or is closed by the one whose it is.
+                    continue;
+                }
                 // The manager forgets what hangs up. Nobody but a socket unit has another.
                 let _gone = SockRef::from(&offer.fd).shutdown(Shutdown::Both);
             }
@@ -159,6 +190,7 @@ fn is_same_place(bound: &Listen, listen: &Listen) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{Sink, event::Style};
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
@@ -219,6 +251,21 @@ mod tests {
         let listeners = passed.open(&listen, false).unwrap();
         assert_eq!(listeners[0].keeper(), Some(Keeper::Store));
         assert_eq!(stored_name("unix:/run/\u{fc} s"), "ebbtide/unix=/run/==s");
+    }
+
+    /// In the store lies a copy of what a predecessor has, and may just have given us.
+    #[test]
+    fn what_somebody_else_may_have_is_never_shut_down() {
+        let events = Sink::new("events", io::pipe().unwrap().1, 0).unwrap();
+        let events = Events::new(events, Style::Json);
+        for follows in [true, false] {
+            let (socket, at) = tcp();
+            let copy = socket.try_clone().unwrap();
+            passed([("ebbtide/x", copy)]).close_rest(follows, &events);
+            let Listen::Tcp(at) = at else { panic!("{at}") };
+            assert_eq!(std::net::TcpStream::connect(at).is_ok(), follows);
+            drop(socket);
+        }
     }
 
     #[test]

@@ -14,8 +14,7 @@ use super::control::Control;
 use super::overview::Overview;
 use crate::admin::{self, AdminListener, Commands, Door, Progress, Refusal, Service};
 use crate::config::Config;
-use crate::handoff::Keeper;
-use crate::handoff::{GivenKind, Takeover};
+use crate::handoff::{FileId, GivenKind, Keeper, Takeover};
 use crate::limits::{LAST_ANSWERS, LAST_MOMENT, REQUESTS, UPGRADE_NEWS};
 use crate::telemetry::{Event, Events, Level};
 
@@ -25,6 +24,8 @@ pub(super) struct Admin {
     pub(super) copy: Option<OwnedFd>,
     /// How a service manager has it, too.
     pub(super) keeper: Option<Keeper>,
+    /// The file of its path, if it has one.
+    pub(super) file: Option<FileId>,
     door: watch::Sender<Door>,
     /// Held by those who are being answered, too.
     asking: Rc<()>,
@@ -64,7 +65,7 @@ impl Admin {
         events: &Events,
         shared: bool,
     ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
-        let (copy, keeper) = (listener.share()?, listener.keeper());
+        let (copy, keeper, file) = (listener.share()?, listener.keeper(), listener.file());
         let (asks, requests) = mpsc::channel(REQUESTS);
         let asking = Rc::new(());
         let desk = Desk { overview: Rc::clone(overview), requests: asks };
@@ -81,7 +82,7 @@ impl Admin {
         };
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
-        Ok((Admin { copy: Some(copy), keeper, door, asking, stop, serving }, requests))
+        Ok((Admin { copy: Some(copy), keeper, file, door, asking, stop, serving }, requests))
     }
 
     /// Whether somebody is being answered, besides those who are told what happens.

@@ -74,9 +74,13 @@ impl Manager {
     /// (`systemd.store`). To be called when the process serves and at each beat: a successor
     /// is not listened to before it is the main process.
     pub(super) fn store(&mut self, wanted: bool, listeners: &mut [Listener]) {
+        if !wanted {
+            // What was stored before the configuration said so.
+            return self.forget(listeners);
+        }
         let is_stored = |listener: &&Listener| listener.keeper() == Some(Keeper::Store);
         let mut stored = listeners.iter().filter(is_stored).count();
-        let missing = |listener: &&mut Listener| wanted && listener.keeper().is_none();
+        let missing = |listener: &&mut Listener| listener.keeper().is_none();
         for listener in listeners.iter_mut().filter(missing) {
             if stored >= self.room {
                 return self.is_full();

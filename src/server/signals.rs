@@ -35,6 +35,21 @@ impl Signals {
             .map(Signals)
     }
 
+    /// The name of the next signal that asks to stop; the others wait.
+    pub(super) async fn stop(&mut self) -> &'static str {
+        std::future::poll_fn(|cx| {
+            for (signal, asked) in &mut self.0 {
+                if let Asked::Stop(name) = asked
+                    && signal.poll_recv(cx).is_ready()
+                {
+                    return std::task::Poll::Ready(*name);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
     /// The next signal.
     pub(super) async fn next(&mut self) -> Asked {
         std::future::poll_fn(|cx| {

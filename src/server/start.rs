@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::mpsc;
 
 use super::activation::Passed;
 use super::bind::{Bound, bind};
@@ -21,14 +22,16 @@ use super::upgrade::elders::{Elders, Port};
 use super::upgrade::predecessor::{Inheritance, Predecessor, Refusal};
 use super::upgrade::probe::probe;
 use super::upgrade::program::Program;
-use super::workers::start_workers;
+use super::workers::{Workers, start_workers};
+use crate::admin::AdminListener;
 use crate::config::{Config, Loaded};
 use crate::drain::Scope;
 use crate::handoff::{Channel, Message, takeover};
 use crate::lifecycle::orphans;
 use crate::lifecycle::{Plans, State};
 use crate::limits::{ACCESS_LOG_QUEUE_MAX, LAST_WORDS};
-use crate::net::BindError;
+use crate::net::{BindError, Listener};
+use crate::serve::Departure;
 use crate::telemetry::{Counters, Event, Events, Level, Sink, Tunnels};
 use crate::tls::{self, certs};
 
@@ -97,25 +100,52 @@ pub fn run(loaded: Loaded, inherited: Option<OwnedFd>) -> Result<u8, StartError>
     let runtime = runtime()?;
     runtime.block_on(async {
         // Before anything else: a signal during the start must not be lost.
-        let signals = Signals::register().map_err(system("register signals"))?;
+        let mut signals = Signals::register().map_err(system("register signals"))?;
         if orphans::is_pid_one() {
             tokio::task::spawn_local(orphans::reap());
         }
         let events = Events::stderr().map_err(system("write to stderr"))?;
         let launched = inherited.is_some();
-        let mut predecessor = find_predecessor(&loaded.config, inherited).await?;
-        let started = start(loaded, signals, &events, &mut predecessor, launched).await;
-        match started {
+        let follows = launched || loaded.config.upgrade.takeover.is_some();
+        let mut predecessor = None;
+        let ready = tokio::select! {
+            biased;
+            // Until then nothing is ours, and whoever stops us need not wait for an elder.
+            name = signals.stop(), if follows => {
+                let event = Event::new(Level::Info, "signal").with("signal", name);
+                events.emit(event.with("message", TOLD));
+                end(&events, predecessor, TOLD.to_owned()).await;
+                return Ok(0);
+            }
+            ready = prepare(loaded, &events, inherited, &mut predecessor) => ready,
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
+                end(&events, predecessor, error.whole()).await;
+                return Err(error);
+            }
+        };
+        let inheritance = predecessor.map(Predecessor::inheritance).unwrap_or_default();
+        match open(ready, inheritance, launched, signals, &events).await {
             Ok(control) => Ok(control.run().await),
             Err(error) => {
-                if let Some(predecessor) = predecessor {
-                    predecessor.fail(error.whole()).await;
-                }
                 events.flush(Instant::now() + LAST_WORDS);
                 Err(error)
             }
         }
     })
+}
+
+/// Why there is no successor, if somebody has stopped it.
+const TOLD: &str = "it was told to stop before it served";
+
+/// Says why this process does not come to serve.
+async fn end(events: &Events, predecessor: Option<Predecessor>, why: String) {
+    if let Some(predecessor) = predecessor {
+        predecessor.fail(why).await;
+    }
+    events.flush(Instant::now() + LAST_WORDS);
 }
 
 /// Tells the process that has started this one to be its successor why it is none.
@@ -137,67 +167,97 @@ fn runtime() -> Result<LocalRuntime, StartError> {
         .map_err(system("start the control runtime"))
 }
 
-/// The process whose work this one is to take over, if there is any.
+/// Finds the process whose work this one is to take over, if there is any, and takes what
+/// it gives.
 async fn find_predecessor(
     config: &Config,
     inherited: Option<OwnedFd>,
-) -> Result<Option<Predecessor>, StartError> {
-    let channel = match (inherited, &config.upgrade.takeover) {
-        (Some(fd), _) => Channel::from_fd(fd).map_err(system("hear from the running process"))?,
+    found: &mut Option<Predecessor>,
+    events: &Events,
+) -> Result<(), StartError> {
+    let (channel, asked) = match (inherited, &config.upgrade.takeover) {
+        (Some(fd), _) => {
+            (Channel::from_fd(fd).map_err(system("hear from the running process"))?, false)
+        }
         (None, Some(path)) => {
             let asked = takeover::connect(path);
             let refused = |source| StartError::Ask { path: path.display().to_string(), source };
             match asked.map_err(refused)? {
-                Some(channel) => channel,
-                None => return Ok(None),
+                Some(channel) => (channel, true),
+                None => return Ok(()),
             }
         }
-        (None, None) => return Ok(None),
+        (None, None) => return Ok(()),
     };
-    Ok(Some(Predecessor::greet(channel, config.upgrade.timeout).await?))
+    let predecessor = found.insert(Predecessor::new(channel, asked));
+    predecessor.greet(config.upgrade.timeout).await?;
+    if let Some(given) = predecessor.has_ended() {
+        let generation = predecessor.generation().unwrap_or(FIRST_GENERATION);
+        let event = Event::new(Level::Warn, "predecessor_gone").with("given", given);
+        let message = "the old process ended before it had given everything: this one starts \
+                       with what has come";
+        events.emit(event.with("generation", generation).with("message", message));
+    }
+    Ok(())
 }
 
-/// A process that is about to serve. What it takes over of a predecessor is its own only
-/// when this has ended well; until then the predecessor serves.
-async fn start(
+/// A process that can serve, and does not yet.
+struct Ready {
+    config: Arc<Config>,
+    overview: Rc<Overview>,
+    bound: Bound,
+    workers: Workers,
+    departures: mpsc::Receiver<Departure>,
+    tickets: Option<Arc<tls::Tickets>>,
+    program: Program,
+}
+
+/// Everything but to accept. What is taken over of a predecessor is its own as long as this
+/// has not ended well; until then the predecessor serves. May be dropped at any time.
+async fn prepare(
     loaded: Loaded,
-    signals: Signals,
     events: &Events,
+    inherited: Option<OwnedFd>,
     predecessor: &mut Option<Predecessor>,
-    launched: bool,
-) -> Result<Control, StartError> {
+) -> Result<Ready, StartError> {
+    find_predecessor(&loaded.config, inherited, predecessor, events).await?;
     let program = Program::of_this_process();
     let access =
         Sink::stdout("access_log", ACCESS_LOG_QUEUE_MAX).map_err(system("write to stdout"))?;
     let listeners = loaded.config.listen.len() + loaded.config.tls.listen.len();
     let fits = descriptors::connections(loaded.config.workers, listeners);
     let config = Arc::new(loaded.config);
-    let given =
-        |predecessor: &Option<Predecessor>| predecessor.as_ref().and_then(Predecessor::tickets);
-    let (tickets, tls) = both_tls(&config, given(predecessor))?;
+    let keys = predecessor.as_ref().and_then(Predecessor::tickets);
+    let (tickets, tls) = both_tls(&config, keys)?;
     let passed = Passed::from_environment().map_err(system("take the sockets of systemd"))?;
-    let Bound { listeners, admin, takeover } = bind(&config, predecessor.as_mut(), passed, events)?;
+    let bound = bind(&config, predecessor.as_mut(), passed, events)?;
     let generation = predecessor.as_ref().and_then(Predecessor::generation);
     let overview = overview(&config, generation.unwrap_or(FIRST_GENERATION), &access);
-    let workers = start_workers(&config, &overview, tls, events, fits).await;
-    let (mut workers, departures) = workers?;
+    let (workers, departures) = start_workers(&config, &overview, tls, events, fits).await?;
     for warning in &loaded.warnings {
         let event = Event::new(Level::Warn, "config_warning");
         events.emit(event.with("key", warning.key).with("message", warning.to_string()));
     }
     announce(&config, events);
+    if let Some(predecessor) = predecessor {
+        let port = Port { overview: Rc::clone(&overview), workers: workers.deliveries.clone() };
+        probe(&port).await.map_err(system("serve a request of its own"))?;
+        predecessor.ready(config.upgrade.timeout).await?;
+    }
+    Ok(Ready { config, overview, bound, workers, departures, tickets, program })
+}
+
+/// The process may serve: it takes over what is left to it, and accepts.
+async fn open(
+    ready: Ready,
+    inheritance: Inheritance,
+    launched: bool,
+    signals: Signals,
+    events: &Events,
+) -> Result<Control, StartError> {
+    let Ready { config, overview, bound, mut workers, departures, tickets, program } = ready;
+    let Bound { mut listeners, mut admin, takeover } = bound;
     let port = Port { overview: Rc::clone(&overview), workers: workers.deliveries.clone() };
-    let inheritance = match predecessor.take() {
-        Some(waiting) => {
-            if let Err(error) = probe(&port).await {
-                *predecessor = Some(waiting);
-                return Err(system("serve a request of its own")(error));
-            }
-            waiting.ready().await?
-        }
-        None => Inheritance::default(),
-    };
-    workers.open(&listeners).await.map_err(system("start a worker"))?;
     *overview.ledger.borrow_mut() = inheritance.ledger;
     let mut elders = Elders::new(inheritance.elders, inheritance.states, port);
     overview.elders.replace(elders.states());
@@ -209,10 +269,15 @@ async fn start(
         events.emit(Event::listening(admin.address(), "admin"));
     }
     let shared = elders.are_there();
-    let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
-    let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;
     elders.resume();
     elders.older_release().await;
+    let mut paths = listeners.iter_mut().map(Listener::set_mode);
+    paths.try_for_each(|set| set).map_err(system("set the mode of a listener"))?;
+    admin.as_mut().map_or(Ok(()), AdminListener::set_mode).map_err(system("set its mode"))?;
+    // Not a moment before it says so: who is called off until then has let nobody in.
+    let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
+    let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;
+    workers.open(&listeners).await.map_err(system("start a worker"))?;
     elders.say_serving().await;
     let parts = Parts {
         config,

@@ -123,7 +123,7 @@ def successor(channel, mode, tell):
             return
 
 
-def elder(channel, mode, tell):
+def elder(channel, mode, tell, listener, path):
     tell(receive(channel))
     wrong = first_words(mode, welcome)
     if wrong:
@@ -135,6 +135,12 @@ def elder(channel, mode, tell):
     elif mode == "ends-after-welcome":
         send(channel, packet(welcome()))
         return
+    elif mode == "begins":
+        send(channel, packet(welcome()))
+        given = {"kind": "takeover", "name": path}
+        message = {"type": "sockets", "batch": 1, "sockets": [given]}
+        send(channel, packet(message, fds=1), [listener.fileno()])
+        send(channel, packet({"type": "begin"}))
     elif mode == "unknown-socket":
         send(channel, packet(welcome()))
         given = {"kind": "listener", "name": "a shoe"}
@@ -170,12 +176,15 @@ def main():
         tell({"type": "listening"})
         listener.settimeout(PATIENCE)
         channel, _ = listener.accept()
+        if mode.startswith("ends"):
+            # As if it had ended with all that it had, at once.
+            listener.close()
     channel.setblocking(True)
     channel.settimeout(PATIENCE)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * LONGEST)
     try:
         if role == "listen":
-            elder(channel, mode, tell)
+            elder(channel, mode, tell, listener, path)
         else:
             successor(channel, mode, tell)
     except (ConnectionResetError, BrokenPipeError):

@@ -5,6 +5,7 @@ mod account;
 mod connections;
 mod identity;
 mod killed;
+mod paths;
 mod places;
 mod resumption;
 mod stalls;

@@ -1,6 +1,7 @@
 //! A successor that is no good costs nothing: the old process serves on, and whoever
 //! asked is told why.
 
+mod before_serving;
 mod strangers;
 
 use std::net::TcpListener;
@@ -277,6 +278,20 @@ fn listener_that_cannot_be_bound() {
     bench.fails(&[&addr.to_string(), "in use"]);
     assert!(!new.exists(), "what it had bound is gone with it");
     drop(taken);
+    bench.goes_on();
+}
+
+/// One port is at one address or at all: the old process has to go before the other can be.
+#[test]
+fn listener_whose_port_the_elder_has_at_another_address() {
+    let mut bench = Bench::configured("[upgrade]\ntimeout = \"5s\"\n");
+    let old = bench.line.place();
+    let (place, port) = (bench.origin.place(), old.port());
+    let text = format!("listen = [\":{port}\"]\nupstream.endpoints = [\"{place}\"]\n");
+    bench.shelf.write("ebbtide.toml", &text);
+    let new = format!("0.0.0.0:{port}");
+    bench.fails(&[&new, "in use", &format!("listens on {old}"), "start anew"]);
+    configuration(&bench.shelf, &bench.origin, "");
     bench.goes_on();
 }
 

@@ -181,6 +181,11 @@ impl Generations {
         Generations::start_with(launch.admin(), tempfile::tempdir().expect("a directory"))
     }
 
+    /// Starts the first, which says itself where its admin interface is.
+    pub(crate) fn start_at(launch: Launch) -> Generations {
+        Generations::start_with(launch, tempfile::tempdir().expect("a directory"))
+    }
+
     fn start_with(launch: Launch, directory: TempDir) -> Generations {
         // Whose parent has ended becomes our child, so that its exit status is known.
         set_child_subreaper(Some(rustix::process::getpid())).expect("we adopt orphans");

@@ -100,17 +100,33 @@ fn an_admin_socket_is_taken_by_name() {
 fn a_name_that_nobody_has_given_is_an_error_that_says_so() {
     let origin = Origin::new();
     let (socket, _place) = tcp();
-    for launch in [
+    let launches = [
         Launch::before(&origin).listen("fd:web"),
         pass(Launch::before(&origin).listen("fd:web"), &socket, "wbe"),
         pass(Launch::before(&origin).arg("--admin").arg("fd:web"), &socket, "wbe"),
-    ] {
+    ];
+    for (n, launch) in launches.into_iter().enumerate() {
         let proxy = launch.spawn();
         let failed = proxy.wait_event("start_failed");
         let message = failed.text("message").to_owned();
         assert!(message.contains("fd:web") && message.contains("systemd"), "{message}");
+        assert_eq!(message.contains("as fd:wbe"), n > 0, "what there is is named: {message}");
         assert_eq!(proxy.wait_exit().code(), 1);
     }
+}
+
+/// `ListenStream=80` is every address of both families, `:80` that of one.
+#[test]
+fn an_address_that_systemd_has_in_other_words_is_an_error_that_names_both() {
+    let origin = Origin::new();
+    let socket = TcpListener::bind("[::]:0").expect("a listener");
+    let passed = socket.local_addr().expect("it is bound");
+    let listen = format!(":{}", passed.port());
+    let proxy = pass(Launch::before(&origin).listen(&listen), &socket, "ebbtide.socket").spawn();
+    let message = proxy.wait_event("start_failed").text("message").to_owned();
+    let named = [&format!("0.0.0.0{listen}"), "in use", &format!("{passed} as fd:ebbtide.socket")];
+    assert!(named.iter().all(|name| message.contains(*name)), "{message}");
+    assert_eq!(proxy.wait_exit().code(), 1);
 }
 
 #[test]

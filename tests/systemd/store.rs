@@ -109,7 +109,8 @@ fn a_listener_that_is_gone_from_the_configuration_is_closed() {
     let plan = Plan::before(&origin).set("systemd.store", "true").arg("--config").arg(&config);
     let service = plan.load();
     service.manager.must(&["start", UNIT]);
-    assert_eq!(service.show("NFileDescriptorStore"), "1");
+    // It is stored a moment after the process is ready.
+    service.manager.wait(UNIT, "NFileDescriptorStore", "1");
     let place = &service.place;
     std::fs::write(file.path(), format!("listen = [\"{place}\"]\n")).expect("a configuration");
     service.manager.must(&["restart", UNIT]);
@@ -118,4 +119,23 @@ fn a_listener_that_is_gone_from_the_configuration_is_closed() {
     assert_eq!(unclaimed["addr"], other.to_string());
     service.manager.wait(UNIT, "NFileDescriptorStore", "1");
     assert!(Client::try_connect(&other, PATIENCE).is_err(), "it is closed by the manager, too");
+}
+
+/// Who does not want the store any more has nothing in it, and goes on serving.
+#[test]
+fn what_is_not_to_be_stored_any_more_is_forgotten() {
+    let origin = Origin::new();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |store: bool| {
+        std::fs::write(file.path(), format!("systemd.store = {store}\n")).expect("a file");
+    };
+    write(true);
+    let plan = Plan::before(&origin).unit("FileDescriptorStoreMax=16");
+    let service = plan.arg("--config").arg(&file.path().display().to_string()).start();
+    service.manager.wait(UNIT, "NFileDescriptorStore", "1");
+    write(false);
+    service.manager.must(&["restart", UNIT]);
+    service.wait_events("ready", 2);
+    service.manager.wait(UNIT, "NFileDescriptorStore", "0");
+    service.answers();
 }

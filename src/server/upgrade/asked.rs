@@ -98,26 +98,24 @@ impl Control {
 
     /// Copies of everything that a successor may need before it can serve.
     fn offer(&self) -> std::io::Result<Offer> {
-        let given = |kind, name, keeper| Given { kind, name, keeper };
+        let given = |kind, name, keeper, file| Given { kind, name, keeper, file };
         let mut sockets = Vec::new();
         for listener in &self.listeners {
             let fd = listener.as_fd().try_clone_to_owned()?;
-            sockets.push((
-                given(GivenKind::Listener, listener.name().to_owned(), listener.keeper()),
-                fd,
-            ));
+            let (name, keeper) = (listener.name().to_owned(), listener.keeper());
+            sockets.push((given(GivenKind::Listener, name, keeper, listener.file()), fd));
         }
         if let Some(admin) = &self.admin
             && let Some(copy) = &admin.copy
         {
             let fd = copy.try_clone()?;
             let name = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
-            sockets.push((given(GivenKind::Admin, name, admin.keeper), fd));
+            sockets.push((given(GivenKind::Admin, name, admin.keeper, admin.file), fd));
         }
         if let Some(takeover) = &self.takeover {
             let fd = takeover.as_fd().try_clone_to_owned()?;
             let name = takeover.path().display().to_string();
-            sockets.push((given(GivenKind::Takeover, name, None), fd));
+            sockets.push((given(GivenKind::Takeover, name, None, takeover.file()), fd));
         }
         sockets.extend(self.elders.channels()?);
         let overview = &self.overview;

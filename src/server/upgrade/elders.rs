@@ -174,8 +174,12 @@ impl Elders {
     /// Copies of their channels, for a successor.
     pub(super) fn channels(&self) -> io::Result<Vec<(Given, OwnedFd)>> {
         let copy = |(generation, elder): (&u32, &Elder)| {
-            let given =
-                Given { kind: GivenKind::Elder, name: generation.to_string(), keeper: None };
+            let given = Given {
+                kind: GivenKind::Elder,
+                name: generation.to_string(),
+                keeper: None,
+                file: None,
+            };
             Ok((given, elder.channel.as_fd().try_clone_to_owned()?))
         };
         self.all.iter().map(copy).collect()

@@ -32,10 +32,10 @@ impl Control {
             in_time: in_time && !named,
         };
         let Left { departures, over, rest, .. } = left;
-        let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
         self.departures = Some(departures);
+        let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
+        self.count_lost(lost, "it was sent, and the successor cannot be told to leave it");
         self.returned.extend(ours);
-        self.count_lost(lost, "it was on the way to a successor that cannot be told to leave it");
         let Outgoing { launched, process, pid, .. } = out;
         let (why, doubt) = part(loss, over, launched, process, channel).await;
         let gone = doubt.is_none();
@@ -141,7 +141,7 @@ async fn part(
     over: Over,
     launched: Option<Launched>,
     process: Option<Process>,
-    channel: Channel,
+    channel: Option<Channel>,
 ) -> (String, Option<Doubt>) {
     let closed = loss.end == End::Closed;
     let mut why = over.to_string();

@@ -47,14 +47,15 @@ pub(super) struct Rest {
     counters: Arc<Counters>,
 }
 
-/// What is left when the last word is said.
+/// What has become of that.
 pub(super) struct Kept {
-    /// What is still ours.
     pub(super) ours: Vec<Departure>,
-    /// So many are nobody's, since the successor could not be told: they are closed.
+    /// How many connections are nobody's, since the other could not be told: those are
+    /// closed.
     pub(super) lost: usize,
-    /// Not read any more.
-    pub(super) channel: Channel,
+    /// Not read any more, so that it shows whether somebody still has the other end; none
+    /// where that could not be told.
+    pub(super) channel: Option<Channel>,
 }
 
 /// The channel to the successor, and what is on its way.
@@ -249,7 +250,7 @@ impl Rest {
         let (open, lost) = if knows { (open, VecDeque::new()) } else { (VecDeque::new(), open) };
         let ours = open.into_iter().chain(packed).flat_map(Sent::into_departures).chain(waiting);
         let lost = lost.iter().map(|sent| sent.riders.len()).sum();
-        Kept { ours: ours.collect(), lost, channel: self.channel }
+        Kept { ours: ours.collect(), lost, channel: (!unheard).then_some(self.channel) }
     }
 }
 

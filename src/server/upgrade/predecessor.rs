@@ -1,22 +1,34 @@
 //! The successor's side, until it serves: what it is given, and what it says.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::ledger::Ledger;
+use crate::handoff::path::leads_to;
 use crate::handoff::{
     Channel, Given, GivenKind, Keeper, Message, Received, State, Ticket, VERSION, Welcome,
 };
-use crate::limits::HANDOFF_SOCKETS_MAX;
+use crate::limits::{HANDOFF_SOCKETS_MAX, LAST_WORDS};
 use crate::tls::{TicketKey, TicketKeys};
 
 /// The process that this one takes over from, and what it has given so far.
 pub(in crate::server) struct Predecessor {
     channel: Channel,
+    /// This process was started by somebody else, and has asked at a path.
+    asked: bool,
     /// None if it ended before it could say so.
     welcome: Option<Welcome>,
     given: Vec<(Given, OwnedFd)>,
+    /// All that it had to give has come.
+    whole: bool,
+    /// What it has said when it let us go on.
+    ledger: Ledger,
+    states: Vec<State>,
 }
 
 /// Why there is nothing to take over.
@@ -31,6 +43,12 @@ pub enum Refusal {
     /// It has said nothing for so long.
     #[error("the running process has said nothing for {0:?}")]
     Silent(Duration),
+    /// It has not even said that it is one.
+    #[error(
+        "the running process has closed the channel: does it run as another user, or has it \
+         just ended?"
+    )]
+    Closed,
 }
 
 fn broken(error: impl ToString) -> Refusal {
@@ -38,21 +56,31 @@ fn broken(error: impl ToString) -> Refusal {
 }
 
 impl Predecessor {
-    /// Says hello, and takes what is given until all of it is there. An elder that ends
-    /// meanwhile leaves what it has given.
-    pub(in crate::server) async fn greet(
-        channel: Channel,
-        patience: Duration,
-    ) -> Result<Self, Refusal> {
-        let mut predecessor = Predecessor { channel, welcome: None, given: Vec::new() };
-        let greeted = tokio::time::timeout(patience, predecessor.take_all()).await;
-        match greeted.unwrap_or(Err(Refusal::Silent(patience))) {
-            Ok(()) => Ok(predecessor),
-            Err(refusal) => {
-                predecessor.say(&Message::Failed { error: refusal.to_string() }).await;
-                Err(refusal)
-            }
+    /// A process that has been asked by this one, or has started it.
+    pub(in crate::server) fn new(channel: Channel, asked: bool) -> Self {
+        Predecessor {
+            channel,
+            asked,
+            welcome: None,
+            given: Vec::new(),
+            whole: false,
+            ledger: Ledger::default(),
+            states: Vec::new(),
         }
+    }
+
+    /// Says hello, and takes what is given until all of it is there. An elder that ends
+    /// meanwhile leaves what it has given; one that was only asked must have said that it
+    /// is one.
+    pub(in crate::server) async fn greet(&mut self, patience: Duration) -> Result<(), Refusal> {
+        let greeted = tokio::time::timeout(patience, self.take_all()).await;
+        greeted.unwrap_or(Err(Refusal::Silent(patience)))?;
+        if self.asked && self.welcome.is_none() { Err(Refusal::Closed) } else { Ok(()) }
+    }
+
+    /// How many sockets have come, if it has ended before all of them had.
+    pub(in crate::server) fn has_ended(&self) -> Option<usize> {
+        (!self.whole).then_some(self.given.len())
     }
 
     async fn take_all(&mut self) -> Result<(), Refusal> {
@@ -80,7 +108,10 @@ impl Predecessor {
                     self.given.extend(sockets.into_iter().zip(fds));
                     self.say(&Message::Ack { batch }).await;
                 }
-                Message::Begin => return Ok(()),
+                Message::Begin => {
+                    self.whole = true;
+                    return Ok(());
+                }
                 Message::Refused { error } => return Err(Refusal::Refused(error)),
                 other => return Err(broken(format!("{} out of turn", other.name()))),
             }
@@ -102,12 +133,47 @@ impl Predecessor {
         Some(TicketKeys { current: keys.next()?, previous: keys.collect() })
     }
 
-    /// A socket of this kind and name, once.
-    pub(in crate::server) fn take(&mut self, kind: GivenKind, name: &str) -> Option<Inherited> {
-        let found = |(given, _): &(Given, _)| given.kind == kind && given.name == name;
-        let at = self.given.iter().position(found)?;
+    /// A socket of this kind, once: of this name, or, where there is a path, the one to
+    /// which that leads from here, however it is spelled. One that the path does not lead
+    /// to would be reached by nobody, be it that the path was removed or that this process
+    /// sees other files there.
+    pub(in crate::server) fn take(
+        &mut self,
+        kind: GivenKind,
+        name: &str,
+        path: Option<&Path>,
+    ) -> Option<Inherited> {
+        let asked = self.asked && kind == GivenKind::Takeover;
+        let leads = |given: &Given| {
+            // We have just come to it by that path.
+            asked || path.zip(given.file).is_some_and(|(path, file)| leads_to(path, file))
+        };
+        // What a service manager has opened is where that has put it.
+        let may_be_elsewhere = |given: &Given| {
+            path.is_none() || given.file.is_none() || given.keeper == Some(Keeper::Unit)
+        };
+        let all = |fits: &dyn Fn(&Given) -> bool| {
+            self.given.iter().position(|(given, _)| given.kind == kind && fits(given))
+        };
+        let found = all(&leads);
+        let at = found.or_else(|| all(&|given| given.name == name && may_be_elsewhere(given)))?;
         let (given, fd) = self.given.swap_remove(at);
-        Some(Inherited { fd, keeper: given.keeper })
+        // A manager may open what lies outside on purpose, and who has started us is near.
+        let may_be_far = self.asked && given.keeper != Some(Keeper::Unit);
+        Some(Inherited { fd, keeper: given.keeper, found: found.is_some(), may_be_far })
+    }
+
+    /// Whether there is one of this kind and name that nobody has taken.
+    pub(in crate::server) fn has(&self, kind: GivenKind, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| given.kind == kind && given.name == name)
+    }
+
+    /// Where a listener at this port is that nobody has taken.
+    pub(in crate::server) fn at_port(&self, port: u16) -> Option<SocketAddr> {
+        let listeners = self.given.iter().filter(|(given, _)| given.kind == GivenKind::Listener);
+        let mut places =
+            listeners.filter_map(|(_, fd)| SockRef::from(fd).local_addr().ok()?.as_socket());
+        places.find(|place| place.port() == port)
     }
 
     /// The names of the listeners that nobody has taken; they are closed.
@@ -123,23 +189,28 @@ impl Predecessor {
     }
 
     /// Says that we can serve, and waits to be let: by a word, or by the end of the elder.
-    /// It waits as long as it takes: the elder has a bound.
-    pub(in crate::server) async fn ready(mut self) -> Result<Inheritance, Refusal> {
+    pub(in crate::server) async fn ready(&mut self, patience: Duration) -> Result<(), Refusal> {
         let (released, unclaimed) = (self.leave_rest(), self.unclaimed());
         self.say(&Message::Ready { released, unclaimed }).await;
         let counted = self.welcome.as_ref().map(|welcome| welcome.counted.clone());
-        let mut ledger = Ledger::new(counted.unwrap_or_default());
-        let mut states = Vec::new();
-        // An elder that dies now leaves all that it has given.
-        match self.channel.recv().await.map_err(broken)?.map(|received| received.message) {
-            None => {}
+        self.ledger = Ledger::new(counted.unwrap_or_default());
+        let answer = tokio::time::timeout(patience, self.channel.recv()).await;
+        let answer = answer.map_err(|_| Refusal::Silent(patience))?.map_err(broken)?;
+        match answer.map(|received| received.message) {
+            // An elder that dies now leaves all that it has given.
+            None => Ok(()),
             Some(Message::Go { counted, elders }) => {
-                ledger = Ledger::new(counted);
-                states = elders;
+                self.ledger = Ledger::new(counted);
+                self.states = elders;
+                Ok(())
             }
-            Some(Message::Refused { error }) => return Err(Refusal::Refused(error)),
-            Some(other) => return Err(broken(format!("{} out of turn", other.name()))),
+            Some(Message::Refused { error }) => Err(Refusal::Refused(error)),
+            Some(other) => Err(broken(format!("{} out of turn", other.name()))),
         }
+    }
+
+    /// What is left to this process, once it may serve.
+    pub(in crate::server) fn inheritance(self) -> Inheritance {
         let mut elders = BTreeMap::new();
         for (given, fd) in self.given {
             if given.kind == GivenKind::Elder
@@ -151,12 +222,14 @@ impl Predecessor {
         if let Some(welcome) = self.welcome {
             elders.insert(welcome.generation.saturating_sub(1), self.channel);
         }
-        Ok(Inheritance { elders, states, ledger })
+        Inheritance { elders, states: self.states, ledger: self.ledger }
     }
 
     /// Says why this process ends.
     pub(in crate::server) async fn fail(self, error: String) {
-        self.say(&Message::Failed { error }).await;
+        // One that stands still must not keep us.
+        let failed = Message::Failed { error };
+        let _unheard = tokio::time::timeout(LAST_WORDS, self.say(&failed)).await;
     }
 
     /// Says it; an elder that does not hear it has ended, which shows elsewhere.
@@ -170,6 +243,10 @@ pub(in crate::server) struct Inherited {
     pub(in crate::server) fd: OwnedFd,
     /// The service manager has a copy, too.
     pub(in crate::server) keeper: Option<Keeper>,
+    /// The path that was asked for leads to it.
+    pub(in crate::server) found: bool,
+    /// Its process may live in another network than this one.
+    pub(in crate::server) may_be_far: bool,
 }
 
 /// What a process that serves has of those before it.

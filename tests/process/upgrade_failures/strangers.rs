@@ -146,7 +146,7 @@ fn sockets_that_one_message_does_not_take_go_in_several() {
     bench.serves();
 }
 
-fn taking_over(launch: Launch, path: &Path) -> Launch {
+pub(super) fn taking_over(launch: Launch, path: &Path) -> Launch {
     launch.arg("--takeover").arg(path.display().to_string())
 }
 
@@ -223,13 +223,13 @@ fn user_who_is_somebody_else_gets_nothing_at_the_takeover_socket() {
 }
 
 /// A proxy that hands over, and does it badly.
-struct BadElder {
+pub(super) struct BadElder {
     child: Child,
     heard: BufReader<std::process::ChildStdout>,
 }
 
 impl BadElder {
-    fn start(path: &Path, mode: &str) -> BadElder {
+    pub(super) fn start(path: &Path, mode: &str) -> BadElder {
         let mut command = Command::new("/usr/bin/python3");
         command.arg(script()).arg("listen").arg(path).arg(mode).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("a stranger");
@@ -240,8 +240,17 @@ impl BadElder {
         BadElder { child, heard }
     }
 
+    /// Waits until it has heard a word of this kind.
+    pub(super) fn wait_heard(&mut self, kind: &str) {
+        let mut line = String::new();
+        while !line.contains(&format!("\"{kind}\"")) {
+            line.clear();
+            assert!(self.heard.read_line(&mut line).expect("its words") > 0, "no {kind}");
+        }
+    }
+
     /// What it heard, once it has ended.
-    fn heard(mut self) -> Vec<Value> {
+    pub(super) fn heard(mut self) -> Vec<Value> {
         within(PATIENCE, "the end of a stranger", || self.child.try_wait().expect("a status"));
         self.heard.by_ref().lines().map_while(Result::ok).flat_map(|line| lines(&line)).collect()
     }
@@ -265,7 +274,7 @@ fn process_that_meets_a_bad_elder_says_so_and_ends() {
         let launch = Launch::before(&origin).set("upgrade.timeout", "3s");
         let begun = Instant::now();
         let proxy = taking_over(launch, &socket).spawn();
-        if mode.starts_with("ends") {
+        if *mode == "ends-after-welcome" {
             // There is nobody any more to take over from.
             proxy.wait_event("ready");
             proxy.terminate();
@@ -279,6 +288,7 @@ fn process_that_meets_a_bad_elder_says_so_and_ends() {
         assert!(proxy.events("ready").is_empty(), "{mode}: {said}");
         match *mode {
             "refuses" => assert_says(&said, &["the moon is full"]),
+            "ends" => assert_says(&said, &["closed the channel", "another user"]),
             "packet-version" | "protocol" => assert_says(&said, &["99"]),
             "field" => assert_says(&said, &["shoe_size"]),
             _ => {}
