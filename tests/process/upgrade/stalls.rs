@@ -97,6 +97,8 @@ fn oldest_process_does_not_give_up_one_that_waits_for_its_own_successor() {
     line.wait_nth("upgrade_ready", 1);
     let newest = member_of(&line, "upgrade_ready", 3);
     newest.signal(Signal::STOP);
+    // Until the one in the middle has stopped to listen to the oldest: nothing shows that.
+    pause(ms(120));
     for (n, client) in held.iter_mut().enumerate() {
         origin.release(&format!("/hold/{n}"));
         assert_eq!(client.response().text(), "held");
