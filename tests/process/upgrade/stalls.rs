@@ -28,6 +28,9 @@ fn with_a_post_behind() -> (Origin, Generations, Client, Member) {
     line.upgrade();
     let successor = member_of(&line, "upgrade_serving", 2);
     successor.signal(Signal::STOP);
+    // Its workers hear a moment later than everybody else that connections move.
+    line.wait_phase("draining");
+    pause(ms(100));
     origin.release("/hold/1");
     assert_eq!(client.response().text(), "held");
     (origin, line, client, successor)
