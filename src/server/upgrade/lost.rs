@@ -37,7 +37,6 @@ impl Control {
         self.departures = Some(departures);
         let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
         self.returned.extend(ours);
-        self.count_lost(lost, "it was on the way to a successor that cannot be told to leave it");
         let Outgoing { launched, process, pid, .. } = out;
         let (why, doubt) = part(loss, over, launched, process, channel).await;
         let gone = doubt.is_none();
