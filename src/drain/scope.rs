@@ -66,6 +66,8 @@ pub struct Scope<K: Kind> {
 
 pub(super) struct Shared<K: Kind> {
     holds: AtomicUsize,
+    /// How many holds there have ever been.
+    travels: AtomicUsize,
     shards: Mutex<Vec<Arc<Counts<K>>>>,
     changed: Notify,
 }
@@ -73,6 +75,7 @@ pub(super) struct Shared<K: Kind> {
 impl<K: Kind> Shared<K> {
     pub(super) fn held(&self) {
         self.holds.fetch_add(1, Ordering::AcqRel);
+        self.travels.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn released(&self) {
@@ -89,19 +92,32 @@ impl<K: Kind> Shared<K> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are alive, each counted at least once; none if one has set out meanwhile.
+    fn look(&self) -> Option<usize> {
+        // A thing that comes has its guard before its hold is let go, and one that leaves
+        // has its hold before its guard is: it is always in one of them, but it may go
+        // from the one that is not looked at yet to the one that has been. Then there is
+        // a travel more.
+        let travels = self.travels.load(Ordering::Acquire);
+        let holds = self.holds.load(Ordering::Acquire);
+        let settled: usize = self.shards().iter().map(|counts| counts.alive()).sum();
+        (self.travels.load(Ordering::Acquire) == travels).then_some(holds + settled)
+    }
+
     fn is_empty(&self) -> bool {
-        // Holds first: whoever hands a thing over makes the guard before it
-        // lets go of the hold, so a hold seen released is a guard seen made.
-        self.holds.load(Ordering::Acquire) == 0
-            && self.shards().iter().all(|counts| counts.alive() == 0)
+        self.look() == Some(0)
     }
 }
 
 impl<K: Kind> Scope<K> {
     /// An open scope in which nothing is alive.
     pub fn new(now: Instant) -> Self {
-        let shared =
-            Shared { holds: AtomicUsize::new(0), shards: Mutex::default(), changed: Notify::new() };
+        let shared = Shared {
+            holds: AtomicUsize::new(0),
+            travels: AtomicUsize::new(0),
+            shards: Mutex::default(),
+            changed: Notify::new(),
+        };
         let orders = Orders {
             stage: Stage::Open,
             plan: Plan::Stop,
@@ -149,12 +165,14 @@ impl<K: Kind> Scope<K> {
         census
     }
 
-    /// How many are alive, with those that travel to a thread.
+    /// How many are alive, with those that travel between threads: one that arrives
+    /// meanwhile may be counted twice, never not at all.
     pub fn alive(&self) -> usize {
-        // Holds first, as in `is_empty`: on the way in one may be counted twice,
-        // never not at all.
-        let travelling = self.shared.holds.load(Ordering::Acquire);
-        self.shared.shards().iter().map(|counts| counts.alive()).sum::<usize>() + travelling
+        loop {
+            if let Some(alive) = self.shared.look() {
+                return alive;
+            }
+        }
     }
 
     /// Waits until nothing is alive. Ends at once if nothing is.
@@ -293,6 +311,33 @@ mod tests {
                 assert_eq!(scope.census().total(), 0);
             }
         });
+    }
+
+    #[test]
+    fn what_comes_and_goes_all_the_time_is_never_seen_as_gone() {
+        let scope = Scope::new(Instant::now());
+        let branch = scope.branch();
+        let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        let first = scope.hold();
+        let traveller = std::thread::spawn(move || {
+            let (shard, _watch) = branch.open();
+            let mut hold = first;
+            while !told.load(Ordering::Acquire) {
+                let guard = shard.guard(Thing::Small);
+                drop(hold);
+                hold = shard.hold();
+                drop(guard);
+            }
+            hold
+        });
+        for look in 0..300_000 {
+            assert!(!scope.shared.is_empty(), "look {look}");
+            assert!(scope.alive() > 0, "look {look}");
+        }
+        over.store(true, Ordering::Release);
+        drop(traveller.join().unwrap());
+        assert!(scope.shared.is_empty());
     }
 
     #[test]

@@ -18,7 +18,10 @@
 //! When a successor serves, the process goes from `serving` straight to `draining`, by
 //! the plan of an upgrade: the listeners are the successor's. A signal then makes the
 //! plan that of a stop, and the nearer deadline counts; a successor that dies soon
-//! enough makes the process serve again.
+//! enough makes the process serve again. A successor that serves while this process is in
+//! lame duck or closing has the work all the same: nobody is told that the service stops.
+//! A process whose elder goes on in its place leaves by the plan of a stop, and closes
+//! nothing: it goes to `draining` at once.
 
 use std::time::{Duration, Instant};
 
@@ -97,6 +100,8 @@ pub enum Event {
     TakenBack,
     /// It wants us gone soon.
     Leave,
+    /// An elder goes on in the place of this process.
+    Replaced,
 }
 
 /// What is to be done now, in this order.
@@ -182,8 +187,12 @@ impl Machine {
             (_, Event::Signal) => self.signal(),
             (_, Event::WorkerLost) if self.state.stop.is_none() => self.begin(None),
             (Serving, Event::HandedOver) => self.leave(),
+            (LameDuck | Closing, Event::HandedOver) => self.handed_over(true),
             (Draining, Event::TakenBack) => self.take_back(),
-            (Draining, Event::Leave) => self.hurry(None),
+            (LameDuck, Event::TakenBack) => self.handed_over(false),
+            (Draining, Event::Leave | Event::Replaced) => self.hurry(None),
+            (Serving | LameDuck, Event::Replaced) => self.make_room(),
+            (Closing, Event::Replaced) => self.handed_over(true),
             (Closing, Event::ListenersClosed) => self.enter(Draining),
             (Draining | Cutting, Event::Empty) => self.enter(Finishing),
             (Finishing, Event::Finished) => self.enter(Stopped),
@@ -240,6 +249,26 @@ impl Machine {
         self.state.stop = Some(stop);
         self.enter(Phase::Draining);
         self.actions.push(Action::TellDraining(drain::Plan::Upgrade, stop.hard_deadline));
+    }
+
+    /// Somebody else serves, or does so no more, while this process stops.
+    fn handed_over(&mut self, handed_over: bool) {
+        if let Some(stop) = &mut self.state.stop {
+            stop.handed_over = handed_over;
+        }
+    }
+
+    /// The elder has the listeners again, and what this process still has is all that is
+    /// left of it: nothing needs to be closed first.
+    fn make_room(&mut self) {
+        let fresh = self.drain_by(drain::Plan::Stop, None);
+        let mut stop = self.state.stop.unwrap_or(fresh);
+        let length = self.state.plans.stop.drain_timeout;
+        stop.handed_over = true;
+        stop.hard_deadline = Deadline::after(self.now, length).nearer(stop.total);
+        self.state.stop = Some(stop);
+        self.enter(Phase::Draining);
+        self.actions.push(Action::TellDraining(drain::Plan::Stop, stop.hard_deadline));
     }
 
     /// What is left has no more time than a stop gives.
@@ -485,6 +514,37 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_that_serves_during_a_stop_has_the_work_as_long_as_it_lives() {
+        let mut run = Run::serving(5);
+        run.at(0, Event::Signal);
+        assert!(!run.state.is_outgoing());
+        assert!(run.at(10, Event::HandedOver).is_empty() && run.state.is_outgoing());
+        assert!(run.at(20, Event::TakenBack).is_empty() && !run.state.is_outgoing());
+        assert_eq!(run.state.phase, Phase::LameDuck, "it is not cut short");
+        assert!(run.at(5_000, Event::Tick).contains(&Action::CloseListeners));
+        assert!(run.at(5_010, Event::HandedOver).is_empty() && run.state.is_outgoing());
+        assert_eq!(run.state.phase, Phase::Closing);
+    }
+
+    #[test]
+    fn whose_elder_goes_on_drains_at_once_and_closes_nothing() {
+        for lame_duck in [0, 5] {
+            let mut run = Run::serving(lame_duck);
+            if lame_duck > 0 {
+                run.at(0, Event::Signal);
+            }
+            let expected = Deadline::after(run.start, Duration::from_secs(21));
+            let actions = run.at(1_000, Event::Replaced);
+            assert!(actions.contains(&Action::TellDraining(drain::Plan::Stop, expected)));
+            assert!(!actions.contains(&Action::CloseListeners));
+            assert!(run.state.is_outgoing() && run.state.phase == Phase::Draining);
+            assert!(run.at(1_100, Event::Replaced).is_empty(), "once");
+            assert!(run.at(1_200, Event::TakenBack).is_empty(), "for good");
+            assert!(run.at(2_000, Event::Empty).contains(&Action::Finish));
+        }
+    }
+
+    #[test]
     fn a_signal_before_ready_stops_the_start() {
         let start = Instant::now();
         let (state, actions) = step(State::new(plans(0), start), Event::Signal, start);
@@ -505,6 +565,7 @@ mod tests {
             Event::HandedOver,
             Event::TakenBack,
             Event::Leave,
+            Event::Replaced,
         ];
         let mut seed = 1u64;
         for _ in 0..2_000 {

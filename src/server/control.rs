@@ -65,6 +65,8 @@ pub(super) struct Control {
     /// Who wants to know how a replacement goes on.
     pub(super) watchers: Vec<mpsc::Sender<Progress>>,
     signals_seen: u32,
+    /// When the logs are looked after next.
+    housekeeping: Deadline,
     exit: Option<Exit>,
 }
 
@@ -121,6 +123,7 @@ impl Control {
             succession: Succession::default(),
             watchers: Vec::new(),
             signals_seen: 0,
+            housekeeping: Deadline::at(Instant::now()),
             exit: None,
         })
     }
@@ -227,9 +230,12 @@ impl Control {
                 self.manager.store(self.config.store, &mut self.listeners);
                 None
             }
-            () = tokio::time::sleep(HOUSEKEEPING) => {
+            // At a fixed instant: something else happens more often than this is due.
+            () = due(self.housekeeping) => {
+                self.housekeeping = Deadline::after(Instant::now(), HOUSEKEEPING);
                 self.events.tick();
                 self.events.watch(&self.overview.access);
+                self.settle_doubts();
                 None
             }
         }
@@ -279,7 +285,7 @@ impl Control {
         Happened::WorkerLost
     }
 
-    fn happened(&mut self, event: Happened) {
+    pub(super) fn happened(&mut self, event: Happened) {
         let now = Instant::now();
         let state = self.overview.state.borrow().clone();
         let before = state.longest();
@@ -341,7 +347,8 @@ impl Control {
 
     /// There is nobody any more to whom connections could go.
     pub(super) fn tell_to_stay(&self) {
-        let Some(stop) = self.overview.state.borrow().stop else { return };
+        let told = matches!(self.overview.phase(), Phase::Closing | Phase::Draining);
+        let Some(stop) = self.overview.state.borrow().stop.filter(|_| told) else { return };
         let (stage, since) = (Stage::Draining, self.stopping.since.get());
         let since = since.unwrap_or_else(Instant::now);
         let deadline = stop.hard_deadline;
@@ -400,13 +407,14 @@ impl Control {
             patience: Deadline::after(hard.instant().unwrap_or(now).max(now), CLOSING),
             events: self.events.clone(),
         };
+        let in_doubt = self.succession.is_in_doubt();
         let before = self.closing.take();
         self.closing = Some(Box::pin(async move {
             let mut errors = match before {
                 Some(closing) => closing.await,
                 None => Vec::new(),
             };
-            let ours = released.await;
+            let ours = released.await && !in_doubt;
             for listener in &mut listeners {
                 listener.set_held(!ours);
             }

@@ -99,9 +99,11 @@ impl Admin {
 }
 
 impl Control {
-    /// The listeners, that for the admin and that for successors are ours alone.
+    /// The listeners, that for the admin and that for successors are ours alone, as far as
+    /// is known.
     pub(super) fn own_doors(&mut self) {
-        self.listeners.iter_mut().for_each(|listener| listener.set_held(false));
+        let held = self.succession.is_in_doubt();
+        self.listeners.iter_mut().for_each(|listener| listener.set_held(held));
         if let Some(admin) = &self.admin {
             admin.door.send_replace(Door::Open);
         }

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::upgrade::ledger::Ledger;
 use crate::admin::{Status, View};
-use crate::drain::{Census, Phase, Scope};
+use crate::drain::{Census, Phase, Plan, Scope};
 use crate::handoff::{Gauge, State as Elder, Tally};
 use crate::lifecycle::State;
 use crate::telemetry::connections::StateCounts;
@@ -102,6 +102,11 @@ impl Overview {
     pub(super) fn elders_left(&self) -> Vec<(u32, u64)> {
         let elders = self.elders.borrow();
         elders.iter().map(|elder| (elder.generation, elder.connections.values().sum())).collect()
+    }
+
+    /// The plan of the drain under way, if there is one.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        self.state.borrow().stop.map(|stop| stop.by)
     }
 
     /// The phase.

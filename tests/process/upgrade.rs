@@ -4,8 +4,11 @@
 mod account;
 mod connections;
 mod identity;
+mod killed;
 mod places;
 mod resumption;
+mod taking_back;
+mod unmovable;
 
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use crate::support::{ms, ws};
 const LEAVES_WITHIN: Duration = ms(1_000);
 
 /// An app server that also speaks WebSocket.
-fn app() -> Origin {
+pub(crate) fn app() -> Origin {
     Origin::scripted(|conn, request| {
         if request.target == "/ws" { ws::echo(conn, request) } else { standard(conn, request) }
     })

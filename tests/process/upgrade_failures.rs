@@ -11,11 +11,12 @@ use rustix::process::Signal;
 
 use crate::support::client::Client;
 use crate::support::generations::Generations;
-use crate::support::origin::{Origin, standard};
+use crate::support::origin::Origin;
 use crate::support::process::Launch;
 use crate::support::shelf::Shelf;
-use crate::support::ws::{self, Socket};
-use crate::support::{PATIENCE, ms, pause, within};
+use crate::support::ws::Socket;
+use crate::support::{PATIENCE, admin, ms, pause, within};
+use crate::upgrade::app;
 
 /// A proxy before its app, started from a shelf, with connections that have to survive.
 struct Bench {
@@ -33,22 +34,14 @@ impl Bench {
     }
 
     fn with(change: impl FnOnce(Launch, &Shelf) -> Launch) -> Bench {
-        let shelf = Shelf::new();
-        let origin = Origin::scripted(|conn, request| {
-            if request.target == "/ws" { ws::echo(conn, request) } else { standard(conn, request) }
-        })
-        .letting_go();
+        let (shelf, origin) = (Shelf::new(), app());
         let launch = Launch::before(&origin).set("upgrade.timeout", "1s").binary(&shelf.path());
         Bench::over(origin, Generations::start(change(launch, &shelf)), shelf)
     }
 
     /// Its configuration is a file, which can be edited.
     fn configured(text: &str) -> Bench {
-        let shelf = Shelf::new();
-        let origin = Origin::scripted(|conn, request| {
-            if request.target == "/ws" { ws::echo(conn, request) } else { standard(conn, request) }
-        })
-        .letting_go();
+        let (shelf, origin) = (Shelf::new(), app());
         let launch = Launch::configured(&configuration(&shelf, &origin, text));
         Bench::over(origin, Generations::start(launch.binary(&shelf.path())), shelf)
     }
@@ -247,6 +240,18 @@ fn successor_that_is_killed_while_it_starts() {
     bench.goes_on();
 }
 
+/// That it starts is not enough: each worker has to answer a request of its own.
+#[test]
+fn successor_of_which_a_worker_does_not_answer() {
+    let mut bench = Bench::with(|launch, _| launch.set("upgrade.timeout", "30s"));
+    let binary = env!("CARGO_BIN_EXE_ebbtide");
+    let script = format!("#!/bin/sh\nEBBTIDE_SABOTAGE=worker-turns exec {binary} \"$@\"\n");
+    bench.shelf.put_script(&script, 0o755);
+    bench.fails(&["a worker has not answered a request of our own"]);
+    assert!(bench.line.events("upgrade_ready").is_empty());
+    bench.goes_on();
+}
+
 #[test]
 fn configuration_that_is_wrong() {
     let mut bench = Bench::configured("[upgrade]\ntimeout = \"5s\"\n");
@@ -314,6 +319,9 @@ fn upgrade_during_a_stop_is_refused() {
     let output = line.command(&[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("stop"), "{}", said(&output));
+    let refused = admin::ask(line.admin_place(), "POST", "/upgrade", "localhost");
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert_says(&refused.text(), &["stop"]);
     line.signal(Signal::USR2);
     origin.release("/hold/1");
     assert_eq!(held.response().text(), "held");
@@ -331,6 +339,8 @@ fn second_upgrade_at_once_is_refused() {
     let second = bench.line.command(&[]);
     assert_eq!(second.status.code(), Some(1), "{}", said(&second));
     assert_says(&said(&second), &["upgrade"]);
+    let refused = admin::ask(bench.line.admin_place(), "POST", "/upgrade", "localhost");
+    assert_eq!(refused.status, 409, "{}", refused.text());
     bench.line.signal(Signal::USR2);
     bench.line.wait_event("upgrade_refused");
     let first = first.wait_with_output().unwrap();

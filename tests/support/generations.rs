@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::kernel::sockets_of;
 use super::process::{Event, Launch, Proxy};
 use super::wire::Place;
 use super::{PATIENCE, within};
@@ -59,6 +60,20 @@ impl Member {
     /// Sends a signal to a process that may have ended meanwhile.
     pub(crate) fn try_signal(&self, signal: Signal) {
         let _ended = pidfd_send_signal(&self.pidfd, signal);
+    }
+
+    /// Stops it in its tracks, until it gets SIGCONT.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        within(PATIENCE, "the process to stand still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+            stat.rsplit_once(')')?.1.trim().starts_with('T').then_some(())
+        });
+    }
+
+    /// The sockets that it has open.
+    pub(crate) fn sockets(&self) -> BTreeSet<u64> {
+        sockets_of(self.pid)
     }
 
     /// Whether it has ended.

@@ -14,6 +14,7 @@ pub(crate) mod generations;
 pub(crate) mod grpc;
 pub(crate) mod h2;
 pub(crate) mod identity;
+pub(crate) mod kernel;
 pub(crate) mod origin;
 pub(crate) mod peers;
 pub(crate) mod process;

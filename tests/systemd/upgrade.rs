@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
-use crate::ear::Ear;
+use crate::ear::{Ear, Message, longest_gap};
 use crate::manager::{BINARY, own_address, shipped};
 use crate::service::{Plan, Service, UNIT};
 use crate::store::Comers;
 use crate::support::client::Client;
+use crate::support::generations::Generations;
 use crate::support::origin::Origin;
 use crate::support::process::Launch;
 use crate::support::shelf::Shelf;
@@ -482,4 +483,61 @@ fn what_is_said_of_an_upgrade_that_fails() {
     ear.wait("STOPPING=1");
     proxy.wait_clean_exit();
     assert!(ear.all("MAINPID").is_empty());
+}
+
+/// What drains longer than the manager would wait asks for time, as long as it is the
+/// main process.
+#[test]
+fn an_elder_that_drains_asks_for_time() {
+    let (origin, ear) = (Origin::new(), Ear::new());
+    let launch = Launch::before(&origin).env("NOTIFY_SOCKET", &ear.address());
+    let line = Generations::start(launch.set("upgrade.commit_after", "10m"));
+    let mut held = line.client();
+    held.get("/hold");
+    origin.wait_started("/hold");
+    assert!(ear.all("EXTEND_TIMEOUT_USEC").is_empty());
+    let (elder, serving) = line.upgrade();
+    within(PATIENCE, "three requests for time", || {
+        (ear.all("EXTEND_TIMEOUT_USEC").len() > 2).then_some(())
+    });
+    let extended = ear.all("EXTEND_TIMEOUT_USEC");
+    assert!(longest_gap(&extended) < ms(4000), "{extended:?}");
+    assert!(extended[0].at + ms(1000) > serving.at, "not before the upgrade: {extended:?}");
+    let drains = |message: &Message| {
+        message.value("STATUS").is_some_and(|status| status.starts_with("draining"))
+    };
+    assert!(ear.heard().iter().any(drains), "{:?}", ear.heard());
+    assert!(ear.all("STOPPING=1").is_empty() && ear.all("MAINPID").is_empty());
+    assert!(!elder.is_gone());
+    origin.release("/hold");
+    assert_eq!(held.response().text(), "held");
+    elder.wait_gone(PATIENCE);
+}
+
+/// The one that is about to exit names its successor, however soon that is.
+#[test]
+fn an_elder_that_leaves_early_names_its_successor_before_it_is_gone() {
+    let (origin, ear) = (Origin::new(), Ear::new());
+    let launch = Launch::before(&origin).env("NOTIFY_SOCKET", &ear.address());
+    let line = Generations::start(launch.set("upgrade.commit_after", "10m"));
+    let mut held = line.client();
+    held.get("/hold");
+    origin.wait_started("/hold");
+    let (elder, serving) = line.upgrade();
+    assert!(ear.all("MAINPID").is_empty(), "it has work, and is the main process");
+    origin.release("/hold");
+    assert_eq!(held.response().text(), "held");
+    elder.wait_gone(PATIENCE);
+    let named = ear.wait_where("MAINPID", |message| message.value("MAINPID").is_some());
+    assert_eq!(named.value("MAINPID"), Some(serving.number("successor").to_string().as_str()));
+    assert!(named.says("READY=1"), "{named:?}");
+    let heard = within(PATIENCE, "the successor's first word", || {
+        let heard = ear.heard();
+        let at = heard.iter().position(|message| message.value("MAINPID").is_some())?;
+        heard.get(at + 1).cloned()
+    });
+    assert!(heard.says("READY=1") && heard.value("STATUS").is_some(), "{heard:?}");
+    assert!(ear.all("STOPPING=1").is_empty());
+    assert_eq!(line.stop().code, Some(0));
+    assert_eq!((ear.all("MAINPID").len(), ear.all("STOPPING=1").len()), (1, 1));
 }

@@ -1,5 +1,5 @@
-//! The control thread of a process that is replaced: what is done when, and what happens
-//! when it fails. Who may ask for it is in `asked`.
+//! The control thread of a process that is replaced: what is done when. Who may ask for it
+//! is in `asked`, what happens when it fails in `lost`.
 //!
 //! ```text
 //!          asked            ready              serving            nothing is left
@@ -14,18 +14,16 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::outgoing::{Left, Line, News, Over};
+use super::outgoing::{Line, News};
 use super::prepare::{CALLED_OFF, Prepared};
 use super::succession::{Outgoing, Step};
 use crate::admin::Progress;
 use crate::drain::{Deadline, Phase, Plan};
-use crate::handoff::{Launched, Message};
+use crate::handoff::Message;
 use crate::lifecycle::Event as Happened;
-use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LAST_MOMENT, LETTING_GO, REAP, SEEN_TO_END};
+use crate::limits::{ELDER_REPORT, HANDOFF_WORDS, LETTING_GO, REAP};
 use crate::net::Listener;
-use crate::server::bind::named;
 use crate::server::control::Control;
-use crate::server::stop::Stopping;
 use crate::telemetry::{Event, Level};
 
 impl Control {
@@ -55,7 +53,15 @@ impl Control {
                 None
             }
             Step::News(news) => self.hear(news),
-            Step::Left(left) => self.lose(left).await,
+            Step::Left(left) => {
+                // What it has said before its end counts.
+                while let Some(news) = self.succession.late_news() {
+                    if let Some(happened) = self.hear(news) {
+                        self.happened(happened);
+                    }
+                }
+                self.lose(left).await
+            }
             Step::Due => self.look_after_successor().await,
         }
     }
@@ -94,7 +100,7 @@ impl Control {
         let line = Line { channel, departures, news: tell, words: said, counters };
         let now = Instant::now();
         self.succession.outgoing = Some(Outgoing {
-            line: Some(Box::pin(line.run(self.go()))),
+            line: Box::pin(line.run(self.go())),
             news,
             words,
             launched,
@@ -133,8 +139,13 @@ impl Control {
     }
 
     fn hear(&mut self, news: News) -> Option<Happened> {
+        let serves = self.succession.serves();
         match news {
             News::Serving => return self.handed_over(),
+            // Nothing of ours is its own yet.
+            News::Release(_) | News::Leave if !serves => {
+                self.succession.refuse("it wants us gone before it accepts".to_owned())
+            }
             News::Here(pid) => self.is_with(pid),
             News::Release(names) => {
                 // It is about to stop, and whoever went there would not stay long.
@@ -175,7 +186,8 @@ impl Control {
     /// Its own successor goes on in the successor's place, or itself again: it is that one
     /// who stays. Two can not take back, so it is the younger elder who does.
     fn is_with(&mut self, pid: u32) {
-        let Some(out) = self.succession.outgoing.as_mut().filter(|out| out.pid != pid) else {
+        let is_another = |out: &&mut Outgoing| out.pid != pid && out.serving.is_some();
+        let Some(out) = self.succession.outgoing.as_mut().filter(is_another) else {
             return;
         };
         out.pid = pid;
@@ -219,38 +231,6 @@ impl Control {
         }
     }
 
-    /// Lets the workers accept again, and the admin listener answer.
-    pub(in crate::server) fn open_again(&mut self) {
-        // What there was of a drain is of no account.
-        self.stopping = Stopping::new(self.overview.generation);
-        self.bind_again();
-        let Some(workers) = &mut self.workers else { return };
-        let (opened, events) = (workers.open(&self.listeners), self.events.clone());
-        tokio::task::spawn_local(async move {
-            if let Err(error) = opened.await {
-                let event = Event::new(Level::Error, "accept_failed");
-                events.emit(event.with("why", "listener").with("error", error.to_string()));
-            }
-        });
-        self.open_doors();
-    }
-
-    /// Listeners that were closed because the successor had no use for them.
-    fn bind_again(&mut self) {
-        for (listen, secure, name) in named(&self.config) {
-            if self.listeners.iter().any(|listener| listener.name() == name) {
-                continue;
-            }
-            match Listener::bind(listen, secure) {
-                Ok(listener) => self.listeners.push(listener.named(name)),
-                Err(error) => {
-                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
-                    self.events.emit(event.with("error", error.to_string()));
-                }
-            }
-        }
-    }
-
     async fn look_after_successor(&mut self) -> Option<Happened> {
         let now = Instant::now();
         if self.take_back_until().is_over(now) {
@@ -262,7 +242,7 @@ impl Control {
             // It does not do what it was let to do.
             let error = format!("it was let go and has not accepted in {:?}", now - out.began);
             out.late = now + LETTING_GO;
-            let _gone = out.words.try_send(Message::Refused { error });
+            self.succession.refuse(error);
             return None;
         }
         if now >= out.reported + ELDER_REPORT {
@@ -288,7 +268,7 @@ impl Control {
     /// From now on the successor stands alone: the service manager watches over it.
     async fn commit(&mut self) {
         let Some(out) = self.succession.outgoing.as_mut() else { return };
-        if std::mem::replace(&mut out.committed, true) || out.line.is_none() {
+        if std::mem::replace(&mut out.committed, true) {
             return;
         }
         if let Some(launched) = out.launched.take() {
@@ -300,71 +280,11 @@ impl Control {
         }
     }
 
-    /// The channel has ended: the successor is gone, or lost, or takes nothing more. We go
-    /// on in its place only if it is certain that it has ended.
-    async fn lose(&mut self, left: Left) -> Option<Happened> {
-        let Left { departures, ours, over, dismissed } = left;
-        self.departures = Some(departures);
-        let in_time = !self.take_back_until().is_over(Instant::now()) && !self.listeners.is_empty();
-        let by = self.overview.state.borrow().stop.map(|stop| stop.by);
-        let stops = by == Some(Plan::Stop) || dismissed || self.succession.stays;
-        let out = self.succession.outgoing.as_mut()?;
-        let serving = out.serving;
-        // The service manager would end this process with the one it knows.
-        let named = out.committed && self.manager.notifier.is_heard();
-        let lives = matches!(over, Over::Declined(_));
-        let wanted = !stops && !lives && (serving.is_none() || (in_time && !named));
-        let (pid, closed) = (out.pid, matches!(over, Over::Ended));
-        let (launched, process) = (out.launched.take(), out.process.take());
-        let mut why = over.to_string();
-        let mut gone = closed;
-        if wanted || serving.is_none() {
-            // It may hang: it must not come back.
-            why = end(launched, over).await;
-            if let Some(process) = process {
-                gone = process.ends(SEEN_TO_END).await || process.kill(REAP).await;
-            }
-        } else if let Some(launched) = launched {
-            let _late = tokio::time::timeout(REAP, launched.commit()).await;
-        }
-        let back = wanted && gone;
-        self.returned = ours;
-        self.succession.settle(gone);
-        self.tell_of_loss(pid, &why, back, stops);
-        if back {
-            self.succession.outgoing = None;
-            self.upgrade_failed(&format!("the successor (pid {pid}) is lost: {why}"));
-            self.own_doors();
-            self.elders.resume();
-            return serving.map(|_| Happened::TakenBack);
-        }
-        let listeners = std::mem::take(&mut self.listeners);
-        if !listeners.is_empty() {
-            // Nobody else accepts from them, if it is gone.
-            self.close_some(listeners, std::future::ready(gone));
-        }
-        self.release_all();
-        self.tell_to_stay();
-        dismissed.then_some(Happened::Leave)
-    }
-
-    fn tell_of_loss(&self, pid: u32, why: &str, back: bool, stops: bool) {
-        let (level, name) = match (stops, back) {
-            (true, false) => (Level::Info, "successor_gone"),
-            _ => (Level::Error, "upgrade_lost"),
-        };
-        let error = format!("the successor (pid {pid}) is lost: {why}");
-        let event = Event::new(level, name).with("error", error);
-        self.events.emit(event.with("returned", self.returned.len()).with("taken_back", back));
-    }
-
     /// The last words to the successor: it is on its own.
     pub(in crate::server) async fn bid_farewell(&mut self) {
         self.commit().await;
         let state = self.overview.elder_state();
-        let Some(out) = self.succession.outgoing.as_mut() else { return };
-        let Some(line) = out.line.take() else { return };
-        let words = out.words.clone();
+        let Some(Outgoing { line, words, .. }) = self.succession.outgoing.take() else { return };
         let farewell = async {
             let _gone = words.send(Message::Bye(state)).await;
             line.await
@@ -372,20 +292,5 @@ impl Control {
         let _late = tokio::time::timeout(REAP, farewell).await;
         self.close_doors();
         self.tell_watchers(&Progress::Gone);
-    }
-}
-
-/// Ends what was started, if it has not ended by itself; how it did says more than that
-/// its channel has.
-async fn end(launched: Option<Launched>, over: Over) -> String {
-    let why = over.to_string();
-    let Some(mut launched) = launched else { return why };
-    match (over, tokio::time::timeout(LAST_MOMENT, launched.ended()).await) {
-        (Over::Ended, Ok(ended)) => format!("it {ended}"),
-        (_, Ok(_)) => why,
-        (_, Err(_)) => {
-            let _late = tokio::time::timeout(REAP, launched.abort()).await;
-            why
-        }
     }
 }

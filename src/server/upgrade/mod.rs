@@ -7,6 +7,7 @@
 //! | `outgoing` | the elder's side from then on: batches of connections |
 //! | `asked`, `program` | who may ask for a successor, and what is started then |
 //! | `succession`, `elder` | how far it has come, and what the control thread does |
+//! | `loss`, `lost`, `doubt` | what becomes of it when the successor is lost |
 //! | `predecessor` | the successor's side until it serves |
 //! | `elders`, `heir` | the successor's side from then on |
 //! | `probe` | its proof that it serves |
@@ -15,10 +16,13 @@
 //! The messages are in [`crate::handoff`].
 
 mod asked;
+mod doubt;
 mod elder;
 pub(super) mod elders;
 mod heir;
 pub(super) mod ledger;
+mod loss;
+mod lost;
 mod outgoing;
 pub(super) mod predecessor;
 mod prepare;

@@ -38,6 +38,8 @@ pub(in crate::server) struct Left {
     /// What is still ours.
     pub(super) ours: Vec<Departure>,
     pub(super) over: Over,
+    /// Not read any more.
+    pub(super) channel: Channel,
     /// The successor has asked us to leave before.
     pub(super) dismissed: bool,
 }
@@ -122,7 +124,7 @@ impl Line {
         }
         let unsent = waiting.into_iter();
         let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
-        Left { departures: self.departures, ours, over, dismissed }
+        Left { departures: self.departures, ours, over, channel: self.channel, dismissed }
     }
 
     async fn drive(

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::doubt::Doubt;
 use super::outgoing::{Left, News};
 use super::prepare::Prepared;
 use crate::admin::Progress;
@@ -22,12 +23,13 @@ pub(in crate::server) struct Succession {
     pub(super) outgoing: Option<Outgoing>,
     /// Connections are not to go to it.
     pub(super) stays: bool,
+    /// Those that were lost, and may still have our listeners.
+    pub(super) doubts: Vec<Doubt>,
 }
 
 /// A successor that may accept.
 pub(super) struct Outgoing {
-    /// None once the channel has ended.
-    pub(super) line: Option<Running<Left>>,
+    pub(super) line: Running<Left>,
     pub(super) news: mpsc::Receiver<News>,
     pub(super) words: mpsc::Sender<Message>,
     pub(super) launched: Option<Launched>,
@@ -62,22 +64,43 @@ pub(in crate::server) enum Step {
 impl Succession {
     /// Whether connections go to a successor.
     pub(in crate::server) fn moves(&self) -> bool {
-        !self.stays
-            && self.outgoing.as_ref().is_some_and(|out| out.line.is_some() && out.serving.is_some())
+        !self.stays && self.serves()
+    }
+
+    /// Whether there is a successor that accepts.
+    pub(super) fn serves(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|out| out.serving.is_some())
+    }
+
+    /// Whether somebody who is no successor any more may still have our listeners.
+    pub(in crate::server) fn is_in_doubt(&self) -> bool {
+        self.doubts.iter().any(|doubt| !doubt.is_over())
+    }
+
+    /// What the successor has said before its end, and was not heard yet.
+    pub(super) fn late_news(&mut self) -> Option<News> {
+        self.outgoing.as_mut()?.news.try_recv().ok()
+    }
+
+    /// Tells the successor that it is none, which ends the channel.
+    pub(super) fn refuse(&self, error: String) {
+        if let Some(out) = &self.outgoing {
+            let _gone = out.words.try_send(Message::Refused { error });
+        }
     }
 
     /// Whether the process may end as soon as it is empty: a successor that dies at
     /// once should find somebody who takes back.
     pub(in crate::server) fn is_settled(&self, now: Instant) -> bool {
         let Some(out) = &self.outgoing else { return true };
-        out.line.is_none() || out.replaced || out.serving.is_some_and(|since| now >= since + SETTLE)
+        out.replaced || out.serving.is_some_and(|since| now >= since + SETTLE)
     }
 
     /// Calls a successor off that does not serve yet. Tells later whether nothing of it is
     /// left, or it has come to serve meanwhile.
     pub(in crate::server) fn call_off(&mut self) -> Option<oneshot::Receiver<bool>> {
         match &mut self.outgoing {
-            Some(out) if out.line.is_some() && out.serving.is_none() => {
+            Some(out) if out.serving.is_none() => {
                 out.late = out.late.min(Instant::now() + CALL_OFF);
             }
             _ => {
@@ -99,7 +122,7 @@ impl Succession {
 
     /// Whether there is a successor that may accept.
     pub(in crate::server) fn has_let_go(&self) -> bool {
-        self.outgoing.as_ref().is_some_and(|out| out.line.is_some())
+        self.outgoing.is_some()
     }
 
     /// Connections are not to go to the successor any more.
@@ -115,7 +138,7 @@ impl Succession {
         tokio::select! {
             biased;
             Some(news) = out.news.recv() => Step::News(news),
-            left = done(&mut out.line) => Step::Left(left),
+            left = &mut out.line => Step::Left(left),
             () = due(due_at) => Step::Due,
         }
     }
@@ -124,7 +147,6 @@ impl Succession {
 impl Outgoing {
     fn due(&self, take_back: Deadline, commit: Duration) -> Deadline {
         let report = Deadline::at(self.reported + ELDER_REPORT);
-        let report = if self.line.is_some() { report } else { Deadline::NEVER };
         let Some(serving) = self.serving else {
             return report.nearer(Deadline::at(self.late));
         };

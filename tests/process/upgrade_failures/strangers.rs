@@ -1,7 +1,7 @@
 //! The other side of a handoff is somebody else's program, or lies.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -9,9 +9,14 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{Bench, assert_says};
+use crate::support::client::Client;
+use crate::support::generations::Generations;
 use crate::support::origin::Origin;
 use crate::support::process::Launch;
+use crate::support::shelf::Shelf;
+use crate::support::wire::Place;
 use crate::support::{PATIENCE, ms, within};
+use crate::upgrade::app;
 
 /// What may be wrong with the first word of either side.
 const FIRST_WORDS: [&str; 14] = [
@@ -102,6 +107,43 @@ fn successor_that_breaks_off_is_as_good_as_none() {
         assert_eq!(batch["descriptors"][0], batch["descriptors"][1], "{batch}");
     }
     bench.goes_on();
+}
+
+/// The kernel takes 253 descriptors at once, and there are more.
+#[test]
+fn sockets_that_one_message_does_not_take_go_in_several() {
+    const MANY: usize = 300;
+    const AT_ONCE: u64 = 253;
+    let (shelf, origin) = (Shelf::new(), app());
+    let paths: Vec<PathBuf> = (0..MANY).map(|n| shelf.file(&format!("{n}.sock"))).collect();
+    let unix = paths.iter().map(|path| format!("unix:{}", path.display()));
+    let listen: Vec<_> = ["127.0.0.1:0".to_owned()].into_iter().chain(unix).collect();
+    let place = origin.place();
+    let text = format!(
+        "listen = {listen:?}\nupstream.endpoints = [\"{place}\"]\n[upgrade]\ntimeout = \"10s\"\n"
+    );
+    let file = shelf.write("ebbtide.toml", &text);
+    let line = Generations::start(Launch::configured(&file).binary(&shelf.path()));
+    let inodes = || paths.iter().map(|path| std::fs::metadata(path).unwrap().ino());
+    let before: Vec<u64> = inodes().collect();
+    let mut bench = Bench::over(origin, line, shelf);
+    let heard = speak(&mut bench, "fails", &["the moon is full"]);
+    let sockets = heard.iter().filter(|message| message["type"] == "sockets");
+    let sent: Vec<_> = sockets.map(|it| it["descriptors"][0].as_u64().unwrap()).collect();
+    assert!(sent.len() > 1 && sent.iter().sum::<u64>() > MANY as u64, "{sent:?}");
+    assert!(sent.iter().all(|&count| count <= AT_ONCE), "{sent:?}");
+    // One after the other: nothing more comes before the first was acknowledged.
+    let heard = speak(&mut bench, "acknowledges-nothing", &["10s"]);
+    assert_eq!(heard.iter().filter(|message| message["type"] == "sockets").count(), 1);
+    bench.shelf.put_right();
+    bench.line.upgrade();
+    assert_eq!(inodes().collect::<Vec<_>>(), before, "they are the same");
+    for path in &paths {
+        let mut client = Client::connect(&Place::Unix(path.clone()));
+        client.get("/many");
+        assert_eq!(client.response().text(), "GET /many 0", "{path:?}");
+    }
+    bench.serves();
 }
 
 fn taking_over(launch: Launch, path: &Path) -> Launch {
