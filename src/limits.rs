@@ -322,6 +322,22 @@ pub const LETTING_GO: Duration = Duration::from_secs(5);
 /// See [`LETTING_GO`].
 pub const HANDOFF_ACK: Duration = Duration::from_secs(5);
 
+/// How long a word to another generation may wait for room: it never does, unless the
+/// other stands still.
+pub const HANDOFF_SAY: Duration = Duration::from_millis(200);
+
+/// How long an elder waits for whoever reads next at the other end of its channel.
+pub const HANDOFF_HOLD: Duration = Duration::from_secs(20);
+
+// An upgrade of the successor that fails as late as it can takes so long.
+const _: () = assert!(
+    HANDOFF_HOLD.as_millis()
+        > LETTING_GO.as_millis()
+            + LAST_MOMENT.as_millis()
+            + REAP.as_millis()
+            + HANDOFF_ACK.as_millis()
+);
+
 /// Connections that are put into one packet at once, and packets on their way.
 pub const HANDOFF_BATCH: usize = 64;
 /// See [`HANDOFF_BATCH`].

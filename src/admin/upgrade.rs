@@ -135,9 +135,12 @@ fn told(progress: &Progress) -> String {
         Progress::Serving { pid, generation } => {
             format!("the successor serves: pid {pid}, generation {generation}\n")
         }
-        Progress::Moved { moved, waiting } => {
-            format!("moved: {}; still here: {}\n", list(moved), list(waiting))
-        }
+        Progress::Moved { moved, waiting } => match (list(moved), list(waiting)) {
+            (None, None) => String::new(),
+            (Some(moved), None) => format!("moved: {moved}\n"),
+            (None, Some(waiting)) => format!("still here: {waiting}\n"),
+            (Some(moved), Some(waiting)) => format!("moved: {moved}; still here: {waiting}\n"),
+        },
         Progress::Gone => "the old process is gone\n".to_owned(),
         Progress::Failed { .. } => String::new(),
     }
@@ -148,8 +151,8 @@ fn lines(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-fn list(counts: &BTreeMap<String, u64>) -> String {
+fn list(counts: &BTreeMap<String, u64>) -> Option<String> {
     let some = counts.iter().filter(|(_, count)| **count > 0);
     let each: Vec<_> = some.map(|(name, count)| format!("{count} {}", printable(name))).collect();
-    if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
+    (!each.is_empty()).then(|| each.join(", "))
 }

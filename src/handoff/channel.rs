@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    recvmsg, sendmsg, shutdown, socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -22,10 +22,17 @@ use tokio::net::UnixStream;
 use super::message::Message;
 use super::watch::watch;
 use super::wire::{self, Malformed};
-use crate::limits::{HANDOFF_FDS_AGAIN, HANDOFF_FDS_MAX, HANDOFF_MESSAGE_MAX};
+use crate::limits::{HANDOFF_FDS_AGAIN, HANDOFF_FDS_MAX, HANDOFF_MESSAGE_MAX, HANDOFF_SAY};
 
 /// What one packet has beside its octets, with room to see that it is too much.
 const CONTROL: usize = rustix::cmsg_space!(ScmRights(HANDOFF_FDS_MAX));
+
+/// The room for what is not read yet, as it is asked for: the kernel doubles it. Whoever is
+/// below it may send one more packet, however long.
+const ROOM: usize = HANDOFF_MESSAGE_MAX / 4 * 3;
+/// The same for the last word. It has to be more than [`ROOM`] and the longest packet take
+/// together, by the kernel's count, and no more than it gives to anybody (212,992).
+const LAST_ROOM: usize = 2 * HANDOFF_MESSAGE_MAX;
 
 /// Why nothing more can be said or heard.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +43,14 @@ pub enum Broken {
     /// What came is no message of ours.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+}
+
+impl Broken {
+    /// Whether it is that nobody listens at the other end any more.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self, Broken::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
 }
 
 /// A message that has come.
@@ -86,8 +101,7 @@ impl Channel {
             return Err(io::Error::other("it is no socket for packets"));
         }
         rustix::io::ioctl_fionbio(&fd, true)?;
-        // The kernel counts more than the octets; what is asked for it doubles.
-        set_socket_send_buffer_size(&fd, 2 * HANDOFF_MESSAGE_MAX)?;
+        set_socket_send_buffer_size(&fd, ROOM)?;
         Ok(Channel { socket: watch(fd, Interest::READABLE | Interest::WRITABLE)? })
     }
 
@@ -116,12 +130,48 @@ impl Channel {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => match Errno::from_io_error(&error) {
                     Some(Errno::TOOMANYREFS) => tokio::time::sleep(HANDOFF_FDS_AGAIN).await,
-                    Some(Errno::CONNRESET) => return Err(io::Error::from(Errno::PIPE).into()),
                     _ => return Err(error.into()),
                 },
                 Err(_would_block) => {}
             }
         }
+    }
+
+    /// Sends a word, unless nobody makes room for it within a moment.
+    ///
+    /// # Errors
+    ///
+    /// See [`Channel::send`].
+    pub async fn say(&self, word: &Message) -> Result<(), Broken> {
+        let sent = tokio::time::timeout(HANDOFF_SAY, self.send(word, &[], &[])).await;
+        sent.unwrap_or_else(|late| Err(Broken::Io(late.into())))
+    }
+
+    /// Sends a word, if there is room for it now.
+    ///
+    /// # Errors
+    ///
+    /// See [`Channel::send`].
+    pub fn try_send(&self, word: &Message) -> Result<(), Broken> {
+        let packet = wire::encode(word, 0, 0)?;
+        Ok(send(self.socket.as_fd(), &packet, &[], &[]).map_err(io::Error::from)?)
+    }
+
+    /// Says the last word, for which there is room whatever was sent before, and hears
+    /// nothing more: what the other side sends from now on fails there, what it has sent is
+    /// still to be received. Its end is still to be seen here.
+    ///
+    /// # Errors
+    ///
+    /// See [`Channel::send`].
+    pub fn last_word(&self, word: &Message) -> Result<(), Broken> {
+        // If that fails there may be room all the same.
+        let _unchanged = set_socket_send_buffer_size(&self.socket, LAST_ROOM);
+        let said = self.try_send(word);
+        // One that could not be told hears that nothing more comes.
+        let how = if said.is_ok() { Shutdown::Read } else { Shutdown::Both };
+        let _gone = shutdown(&self.socket, how);
+        said
     }
 
     /// The next message; none if the other side has closed and nothing is left.
@@ -197,6 +247,8 @@ fn send(
     loop {
         match sendmsg(socket, &pieces, &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Err(Errno::INTR) => {}
+            // It has closed, and has not read everything.
+            Err(Errno::CONNRESET) => return Err(Errno::PIPE),
             other => return other.map(drop),
         }
     }
@@ -344,6 +396,62 @@ mod tests {
         drop(other);
         assert_eq!(one.recv().await.unwrap().unwrap().message, Message::Serving);
         assert!(one.recv().await.unwrap().is_none());
+    }
+
+    /// As much as there is room for, and of any size.
+    fn fill(channel: &Channel, sizes: &[usize]) -> usize {
+        let mut sent = 0;
+        for size in sizes {
+            let error = "x".repeat(*size);
+            while channel.try_send(&Message::Failed { error: error.clone() }).is_ok() {
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn there_is_room_for_the_last_word_behind_whatever_nobody_reads() {
+        let longest = HANDOFF_MESSAGE_MAX - 60;
+        for sizes in [&[longest, 0][..], &[0], &[1, longest / 2, 0], &[16_000, 0]] {
+            let (one, other) = channels();
+            let mut sent = fill(&one, sizes);
+            // The least that makes room, and then the most that fits there.
+            assert!(other.try_recv().unwrap().is_some());
+            sent += fill(&one, &[longest, 0]);
+            assert!(one.try_send(&Message::Leave).is_err(), "there is no room");
+            one.last_word(&Message::Refused { error: "x".repeat(1000) }).unwrap();
+            other.try_send(&Message::Leave).unwrap_err();
+            for _ in 1..sent {
+                let got = other.recv().await.unwrap().unwrap();
+                assert!(matches!(got.message, Message::Failed { .. }));
+            }
+            let last = other.recv().await.unwrap().unwrap();
+            assert!(matches!(last.message, Message::Refused { .. }));
+            drop(one);
+            assert!(other.recv().await.unwrap().is_none(), "and then the end");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_the_last_word_came_is_heard() {
+        let (one, other) = channels();
+        other.try_send(&Message::Ack { batch: 1 }).unwrap();
+        one.last_word(&Message::Leave).unwrap();
+        assert!(other.try_send(&Message::Ack { batch: 2 }).unwrap_err().is_end());
+        assert_eq!(one.try_recv().unwrap().unwrap().message, Message::Ack { batch: 1 });
+        assert!(one.try_recv().unwrap().is_none());
+        drop(other);
+        assert!(one.last_word(&Message::Leave).unwrap_err().is_end());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_word_waits_for_room_but_not_for_long() {
+        let (one, other) = channels();
+        fill(&one, &[0]);
+        assert!(!one.say(&Message::Leave).await.unwrap_err().is_end());
+        while other.try_recv().unwrap().is_some() {}
+        one.say(&Message::Leave).await.unwrap();
     }
 
     #[tokio::test]

@@ -39,7 +39,8 @@ const NOT_PASSED_ON: [&str; 5] =
 const COMMIT: u8 = b'c';
 const ABORT: u8 = b'a';
 
-/// A launcher that waits. Dropping this commits.
+/// A launcher that waits. When this is dropped it leaves, as when it is told to; nobody
+/// waits for its end then.
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
@@ -61,9 +62,8 @@ pub fn launch(binary: &Path, args: &[OsString], channel: OwnedFd) -> io::Result<
     for name in NOT_PASSED_ON {
         command.env_remove(name);
     }
-    let mut child = passed_on(&[channel.as_fd(), theirs.as_fd()], || {
-        unheard::waiting(|| command.spawn())
-    })?;
+    let mut child =
+        passed_on(&[channel.as_fd(), theirs.as_fd()], || unheard::waiting(|| command.spawn()))?;
     match end_of(&child) {
         Ok(ended) => Ok(Launched { child, ended, control }),
         Err(error) => {
@@ -351,7 +351,8 @@ X
 
     #[tokio::test]
     async fn what_is_sent_to_all_does_not_end_who_was_just_started() {
-        let (mut launched, _channel) = shell("for i in HUP USR1 USR2; do kill -$i $$; done; exit 5");
+        let (mut launched, _channel) =
+            shell("for i in HUP USR1 USR2; do kill -$i $$; done; exit 5");
         assert_eq!(within(launched.ended()).await, "exited with status 5");
     }
 

@@ -99,7 +99,14 @@ pub enum Message {
     Main,
     /// How the elder is.
     State(State),
-    /// The last word of an elder: nothing is left.
+    /// The last word of an elder that cannot hand over what it still has, for this reason,
+    /// and leaves all the same: whatever it has sent and not heard an acknowledgement of is
+    /// its own, but the other is the successor.
+    Kept {
+        /// As it is shown to a person.
+        error: String,
+    },
+    /// The last word of an elder: nothing is left. What it has sent is the successor's.
     Bye(State),
 }
 
@@ -126,7 +133,33 @@ impl Message {
             Message::Leave => "leave",
             Message::Main => "main",
             Message::State(_) => "state",
+            Message::Kept { .. } => "kept",
             Message::Bye(_) => "bye",
+        }
+    }
+
+    /// Whether it says more than its name.
+    pub(super) const fn has_fields(&self) -> bool {
+        // Each by name: of what has none, nobody else sees an unknown field.
+        match self {
+            Message::Begin | Message::Serving | Message::Hold | Message::Leave | Message::Main => {
+                false
+            }
+            Message::Hello { .. }
+            | Message::Welcome(_)
+            | Message::Sockets { .. }
+            | Message::Ack { .. }
+            | Message::Ready { .. }
+            | Message::Failed { .. }
+            | Message::Go { .. }
+            | Message::Refused { .. }
+            | Message::Here { .. }
+            | Message::Connections { .. }
+            | Message::Release { .. }
+            | Message::Released { .. }
+            | Message::State(_)
+            | Message::Kept { .. }
+            | Message::Bye(_) => true,
         }
     }
 }

@@ -13,12 +13,20 @@
 //! | successor | [`Message::Serving`], [`Message::Here`] | accepts |
 //! | elder | [`Message::Connections`] in acknowledged batches, [`Message::State`] from time to time | accepts no more |
 //! | successor | [`Message::Release`], [`Message::Leave`]; [`Message::Refused`] if it takes no more | |
+//! | successor | [`Message::Hold`] | lets another one, or itself again, say [`Message::Here`] |
 //! | elder | [`Message::Released`], [`Message::Main`], at its end [`Message::Bye`] | |
+//! | elder | [`Message::Refused`] or [`Message::Kept`], if the successor stalls, breaks off or is not understood | has what was not acknowledged |
 //!
 //! A descriptor is the elder's until it reads the acknowledgement of its batch: only
 //! then the elder closes its copy, and only after it was sent the successor acts on
-//! its own. Acknowledgements that a dying successor has sent are read before its end,
-//! so there is never a doubt whose a connection is.
+//! its own. What a dying successor has acknowledged is read before its end.
+//!
+//! A side that stands still for long is not dead. Before an elder takes back what was not
+//! acknowledged, it says so as its last word, for which there is always room, and then
+//! closes its ear: an acknowledgement that comes later fails. A successor that fails to
+//! acknowledge reads the channel to its end. If it finds that word there, the batch, and
+//! what stands behind it, is the elder's; else the elder has ended, and it is its own. An
+//! elder that cannot say its last word gives those connections up.
 
 pub mod batch;
 pub mod channel;

@@ -154,7 +154,7 @@ impl Moved {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A connection with so many octets.

@@ -108,9 +108,7 @@ fn parse(json: &[u8]) -> Result<Message, Malformed> {
         Err(error) => return malformed(format!("a message is not understood: {error}")),
     };
     // Of a message without fields, serde refuses none.
-    if let Message::Begin | Message::Serving | Message::Hold | Message::Leave | Message::Main =
-        message
-    {
+    if !message.has_fields() {
         let fields: BTreeMap<String, IgnoredAny> = serde_json::from_slice(json).unwrap_or_default();
         if let Some(field) = fields.keys().find(|name| *name != "type") {
             return malformed(format!("a message is not understood: unknown field `{field}`"));
@@ -221,12 +219,17 @@ mod tests {
             (Message::Hold, 0, b""),
             (Message::Main, 0, b""),
             (Message::State(State::default()), 0, b""),
+            (Message::Kept { error: "x".to_owned() }, 0, b""),
             (Message::Bye(State { deadline_ms: Some(3), ..State::default() }), 0, b""),
         ] {
-            let packet = packet(&message, fds, octets);
-            let (back, at) = decode(&packet, fds).unwrap();
+            let whole = packet(&message, fds, octets);
+            let (back, at) = decode(&whole, fds).unwrap();
             assert_eq!(back, message);
-            assert_eq!(&packet[at..], octets);
+            assert_eq!(&whole[at..], octets);
+            let fd_count = u8::try_from(fds).unwrap();
+            let json = String::from_utf8(whole[HEAD..at].to_vec()).unwrap();
+            let more = json.replacen('{', r#"{"zz":1,"#, 1);
+            refused(&raw(1, fd_count, &more, octets), fds, "unknown field `zz`");
         }
     }
 

@@ -12,7 +12,7 @@ use super::overview::Overview;
 use crate::drain::Deadline;
 use crate::net::{self, Listener};
 use crate::serve::Delivery;
-use crate::telemetry::{Event, Events, Level};
+use crate::telemetry::{CloseReason, Event, Events, Level};
 
 /// Where connections that a closing listener still had are sent.
 pub(super) struct Deliverer {
@@ -108,6 +108,7 @@ impl Deliverer {
                 }
             }
         }
+        self.overview.counted_here.closed(CloseReason::Error);
         let event = Event::new(Level::Error, "connection_lost").with("client", peer.to_string());
         self.events.emit(event);
     }

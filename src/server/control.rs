@@ -28,7 +28,7 @@ use crate::lifecycle::watchdog::Watchdog;
 use crate::lifecycle::{Action, Event as Happened, step};
 use crate::limits::{CLOSING, HOUSEKEEPING, LAST_MOMENT, STRANGERS_EVERY};
 use crate::net::Listener;
-use crate::serve::{Delivery, Departure};
+use crate::serve::Departure;
 use crate::telemetry::{Event, Events, Level};
 use crate::tls::Tickets;
 
@@ -238,16 +238,6 @@ impl Control {
                 self.settle_doubts();
                 None
             }
-        }
-    }
-
-    /// Connections that did not get to a successor go on here.
-    async fn redeliver(&mut self) {
-        let Some(workers) = &self.workers else { return };
-        for (turn, Departure { parcel, hold, .. }) in self.returned.drain(..).enumerate() {
-            let worker = &workers.deliveries[turn % workers.deliveries.len()];
-            // A worker that is gone has lost more than this.
-            let _lost = worker.send(Delivery::Arrival { parcel, hold }).await;
         }
     }
 

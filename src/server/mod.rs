@@ -6,6 +6,7 @@
 //! [`crate::lifecycle`]; here it is done.
 
 mod activation;
+mod arrivals;
 mod bind;
 mod close;
 mod control;

@@ -8,11 +8,13 @@ mod killed;
 mod paths;
 mod places;
 mod resumption;
+mod stalls;
 mod taking_back;
 mod unmovable;
 
 use std::time::Duration;
 
+use crate::support::client::Client;
 use crate::support::generations::{Generations, Member};
 use crate::support::origin::{Origin, standard};
 use crate::support::process::Launch;
@@ -49,4 +51,12 @@ fn upgrade_whole(line: &Generations) {
 fn leaves(line: &Generations, elder: Member) {
     let gone = elder.wait_gone(ms(600) + LEAVES_WITHIN);
     assert_eq!(line.exit_of(&elder, &gone), 0, "{}", line.said());
+}
+
+#[track_caller]
+fn is_served(client: &mut Client, target: &str) {
+    client.get(target);
+    let response = client.response();
+    assert_eq!(response.text(), format!("GET {target} 0"));
+    assert!(!response.says_close());
 }

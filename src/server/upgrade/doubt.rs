@@ -7,20 +7,22 @@ use crate::handoff::{Channel, Process};
 
 /// One that was lost, and is not known to have ended.
 pub(super) struct Doubt {
-    /// Our end of the channel to it, which nobody reads any more.
-    channel: Channel,
+    /// Our end of the channel to it, which nobody reads any more; none where it shows
+    /// nothing.
+    channel: Option<Channel>,
     /// The process itself; none where it is not to be seen from here.
     process: Option<Process>,
 }
 
 impl Doubt {
-    pub(super) fn new(channel: Channel, process: Option<Process>) -> Doubt {
+    pub(super) fn new(channel: Option<Channel>, process: Option<Process>) -> Doubt {
         Doubt { channel, process }
     }
 
     /// Whether it has ended, or left: then it has closed its end.
     pub(super) fn is_over(&self) -> bool {
-        self.process.as_ref().is_some_and(Process::is_gone) || is_closed(&self.channel)
+        self.process.as_ref().is_some_and(Process::is_gone)
+            || self.channel.as_ref().is_some_and(is_closed)
     }
 }
 
@@ -44,7 +46,7 @@ mod tests {
         let (channel, theirs) = Channel::pair().unwrap();
         channel.send(&Message::Begin, &[], &[]).await.unwrap();
         shutdown(&channel, Shutdown::Read).unwrap();
-        let doubt = Doubt::new(channel, None);
+        let doubt = Doubt::new(Some(channel), None);
         assert!(!doubt.is_over());
         let copy = theirs.try_clone().unwrap();
         drop(theirs);
@@ -57,7 +59,7 @@ mod tests {
     async fn it_lasts_until_the_process_has_ended() {
         let (channel, _theirs) = Channel::pair().unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-        let doubt = Doubt::new(channel, Process::of(child.id()));
+        let doubt = Doubt::new(Some(channel), Process::of(child.id()));
         assert!(!doubt.is_over());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -86,7 +86,7 @@ impl Control {
     async fn let_go(&mut self, prepared: Prepared) {
         let Prepared { channel, launched, pid, version, process, released, unclaimed } = prepared;
         let Some(departures) = self.departures.take() else { return };
-        let event = Event::new(Level::Info, "upgrade_ready").with("pid", pid);
+        let event = Event::new(Level::Info, "upgrade_ready").with("successor", pid);
         self.events.emit(event.with("version", version.clone()));
         self.tell_watchers(&Progress::Ready { pid, version });
         self.leave_doors();
@@ -131,7 +131,7 @@ impl Control {
     async fn refuse(&mut self, prepared: Prepared) {
         let error = CALLED_OFF.to_owned();
         let refused = Message::Refused { error: error.clone() };
-        let _gone = prepared.channel.send(&refused, &[], &[]).await;
+        let _gone = prepared.channel.say(&refused).await;
         if let Some(launched) = prepared.launched {
             let _late = tokio::time::timeout(REAP, launched.abort()).await;
         }
@@ -146,7 +146,7 @@ impl Control {
             News::Release(_) | News::Leave if !serves => {
                 self.succession.refuse("it wants us gone before it accepts".to_owned())
             }
-            News::Here(pid) => self.is_with(pid),
+            News::Here { pid, generation } => self.is_with(pid, generation),
             News::Release(names) => {
                 // It is about to stop, and whoever went there would not stay long.
                 self.release(&names);
@@ -156,9 +156,8 @@ impl Control {
             // That, or there are too many of us.
             News::Leave => return Some(Happened::Leave),
             News::Unmovable(departure) => {
-                let event = Event::new(Level::Error, "connection_lost");
-                self.events.emit(event.with("why", "no packet takes it"));
                 drop(departure);
+                self.count_lost(1, "no packet takes it");
             }
         }
         None
@@ -170,7 +169,7 @@ impl Control {
         out.serving.get_or_insert_with(Instant::now);
         let unclaimed = std::mem::take(&mut out.unclaimed);
         let (pid, generation) = (out.pid, self.overview.generation.saturating_add(1));
-        let event = Event::new(Level::Info, "upgrade_serving").with("pid", pid);
+        let event = Event::new(Level::Info, "upgrade_serving").with("successor", pid);
         self.events.emit(event.with("generation", generation));
         self.tell_watchers(&Progress::Serving { pid, generation });
         // Nobody has the paths of those that it has no use for.
@@ -185,11 +184,13 @@ impl Control {
 
     /// Its own successor goes on in the successor's place, or itself again: it is that one
     /// who stays. Two can not take back, so it is the younger elder who does.
-    fn is_with(&mut self, pid: u32) {
-        let is_another = |out: &&mut Outgoing| out.pid != pid && out.serving.is_some();
-        let Some(out) = self.succession.outgoing.as_mut().filter(is_another) else {
+    fn is_with(&mut self, pid: u32, generation: u32) {
+        let serves = |out: &&mut Outgoing| out.serving.is_some();
+        let Some(out) = self.succession.outgoing.as_mut().filter(serves) else { return };
+        // By generations: two processes may have one number, each in a place of its own.
+        if generation == self.overview.generation.saturating_add(1) && !out.replaced {
             return;
-        };
+        }
         out.pid = pid;
         out.process = None;
         out.replaced = true;

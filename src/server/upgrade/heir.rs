@@ -29,8 +29,7 @@ impl Control {
                 self.events.emit(event.with("message", "what it still has stays with it"));
             }
             Word::Orphans(count) => {
-                let event = Event::new(Level::Error, "connection_lost").with("count", count);
-                self.events.emit(event.with("why", "the elder has ended in the middle"));
+                self.count_lost(count, "an elder had sent it, and it could not be taken");
             }
             Word::Gone => {
                 self.overview.ledger.borrow_mut().close(generation);

@@ -58,7 +58,7 @@ impl From<&Over> for End {
         match over {
             Over::Ended => End::Closed,
             Over::Declined(_) => End::Declined,
-            Over::Bye | Over::Refused(_) | Over::Broken(_) | Over::OutOfTurn(_) | Over::Late => {
+            Over::Bye | Over::Refused(_) | Over::Broken(_) | Over::OutOfTurn(_) | Over::Late(_) => {
                 End::Broken
             }
         }

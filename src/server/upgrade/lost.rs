@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::doubt::Doubt;
 use super::loss::{End, Fate, Loss, We};
-use super::outgoing::{Left, Over};
+use super::outgoing::{Kept, Left, Over};
 use super::succession::Outgoing;
 use crate::admin::Progress;
 use crate::handoff::{Channel, Launched, Process};
@@ -31,8 +31,10 @@ impl Control {
             dismissed: left.dismissed || self.succession.stays,
             in_time: in_time && !named,
         };
-        let Left { departures, ours, over, channel, .. } = left;
+        let Left { departures, over, rest, .. } = left;
         self.departures = Some(departures);
+        let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
+        self.count_lost(lost, "it was sent, and the successor cannot be told to leave it");
         self.returned.extend(ours);
         let Outgoing { launched, process, pid, .. } = out;
         let (why, doubt) = part(loss, over, launched, process, channel).await;
@@ -139,7 +141,7 @@ async fn part(
     over: Over,
     launched: Option<Launched>,
     process: Option<Process>,
-    channel: Channel,
+    channel: Option<Channel>,
 ) -> (String, Option<Doubt>) {
     let closed = loss.end == End::Closed;
     let mut why = over.to_string();

@@ -9,7 +9,7 @@
 //! | `succession`, `elder` | how far it has come, and what the control thread does |
 //! | `loss`, `lost`, `doubt` | what becomes of it when the successor is lost |
 //! | `predecessor` | the successor's side until it serves |
-//! | `elders`, `heir` | the successor's side from then on |
+//! | `elders`, `follower`, `heir` | the successor's side from then on |
 //! | `probe` | its proof that it serves |
 //! | `ledger` | what all generations have counted |
 //!
@@ -19,6 +19,7 @@ mod asked;
 mod doubt;
 mod elder;
 pub(super) mod elders;
+mod follower;
 mod heir;
 pub(super) mod ledger;
 mod loss;
@@ -29,3 +30,6 @@ mod prepare;
 pub(super) mod probe;
 pub(super) mod program;
 pub(super) mod succession;
+
+#[cfg(test)]
+mod tests;

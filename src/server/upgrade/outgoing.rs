@@ -1,19 +1,17 @@
 //! The elder's side from the moment when the successor may accept: connections go over in
-//! batches, and what was not acknowledged when the successor ends is still ours.
+//! batches. Whose a batch is that was not acknowledged when no more can go over, the last
+//! word says.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::net::{Shutdown, shutdown};
 use tokio::sync::mpsc;
 
-use crate::drain::Deadline;
-use crate::drain::Hold;
+use crate::drain::{Deadline, Hold};
 use crate::handoff::{Batch, Broken, Channel, Message};
-use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_WINDOW};
+use crate::limits::{HANDOFF_ACK, HANDOFF_BATCH, HANDOFF_HOLD, HANDOFF_WINDOW};
 use crate::serve::Departure;
 use crate::server::control::due;
 use crate::telemetry::{ConnectionState, Counters, MovedKind};
@@ -22,8 +20,8 @@ use crate::telemetry::{ConnectionState, Counters, MovedKind};
 pub(in crate::server) enum News {
     /// It accepts.
     Serving,
-    /// This process is at the other end.
-    Here(u32),
+    /// This process, of this generation, is at the other end.
+    Here { pid: u32, generation: u32 },
     /// It wants our copies of these listeners closed.
     Release(Vec<String>),
     /// It wants us gone soon.
@@ -32,16 +30,32 @@ pub(in crate::server) enum News {
     Unmovable(Departure),
 }
 
-/// What is left when the channel has ended.
+/// What is left when no more can go over.
 pub(in crate::server) struct Left {
     pub(super) departures: mpsc::Receiver<Departure>,
-    /// What is still ours.
-    pub(super) ours: Vec<Departure>,
     pub(super) over: Over,
-    /// Not read any more.
-    pub(super) channel: Channel,
     /// The successor has asked us to leave before.
     pub(super) dismissed: bool,
+    pub(super) rest: Rest,
+}
+
+/// What the successor has not acknowledged, and the channel, on which the last word is
+/// still to be said.
+pub(super) struct Rest {
+    channel: Channel,
+    load: Load,
+    counters: Arc<Counters>,
+}
+
+/// What has become of that.
+pub(super) struct Kept {
+    pub(super) ours: Vec<Departure>,
+    /// How many connections are nobody's, since the other could not be told: those are
+    /// closed.
+    pub(super) lost: usize,
+    /// Not read any more, so that it shows whether somebody still has the other end; none
+    /// where that could not be told.
+    pub(super) channel: Option<Channel>,
 }
 
 /// The channel to the successor, and what is on its way.
@@ -56,15 +70,6 @@ pub(super) struct Line {
     pub(super) counters: Arc<Counters>,
 }
 
-/// A batch that was sent.
-struct Sent {
-    number: u64,
-    at: Instant,
-    batch: Batch,
-    /// What each is counted as, and what keeps the drain open until the successor has it.
-    riders: Vec<(MovedKind, Hold<ConnectionState>)>,
-}
-
 /// Why no more can go over.
 pub(in crate::server) enum Over {
     /// All is said.
@@ -77,16 +82,13 @@ pub(in crate::server) enum Over {
     Broken(Broken),
     /// What came is not to be understood now.
     OutOfTurn(&'static str),
-    /// A batch was not acknowledged in time.
-    Late,
+    /// It has left this unsaid or undone for too long.
+    Late(&'static str),
 }
 
 impl From<Broken> for Over {
     fn from(error: Broken) -> Self {
-        match error {
-            Broken::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => Over::Ended,
-            error => Over::Broken(error),
-        }
+        if error.is_end() { Over::Ended } else { Over::Broken(error) }
     }
 }
 
@@ -99,7 +101,7 @@ impl std::fmt::Display for Over {
             Over::Ended => f.write_str("it has ended"),
             Over::Broken(error) => error.fmt(f),
             Over::OutOfTurn(name) => write!(f, "it said {name} out of turn"),
-            Over::Late => write!(f, "it has not taken connections over in {HANDOFF_ACK:?}"),
+            Over::Late(what) => f.write_str(what),
         }
     }
 }
@@ -107,120 +109,80 @@ impl std::fmt::Display for Over {
 impl Line {
     /// Lets the successor accept, and hands connections over until it or we are done.
     pub(super) async fn run(mut self, go: Message) -> Left {
-        let (mut open, mut waiting) = (VecDeque::new(), VecDeque::new());
-        let over = match self.drive(go, &mut open, &mut waiting).await {
+        let mut load = Load::default();
+        let over = match self.drive(go, &mut load).await {
             Ok(never) => match never {},
             Err(over) => over,
         };
-        // From here on it cannot acknowledge anything: there is no doubt whose they are.
-        let _gone = shutdown(&self.channel, Shutdown::Read);
-        let mut dismissed = false;
-        while let Ok(Some(received)) = self.channel.try_recv() {
-            match received.message {
-                Message::Ack { batch } => acknowledge(&mut open, batch, &self.counters),
-                Message::Release { .. } | Message::Leave => dismissed = true,
-                _ => {}
-            }
-        }
-        let unsent = waiting.into_iter();
-        let ours = open.into_iter().flat_map(Sent::into_departures).chain(unsent).collect();
-        Left { departures: self.departures, ours, over, channel: self.channel, dismissed }
+        let Line { channel, departures, counters, .. } = self;
+        let mut rest = Rest { channel, load, counters };
+        let dismissed = rest.hear();
+        Left { departures, over, dismissed, rest }
     }
 
-    async fn drive(
-        &mut self,
-        go: Message,
-        open: &mut VecDeque<Sent>,
-        waiting: &mut VecDeque<Departure>,
-    ) -> Result<std::convert::Infallible, Over> {
-        self.say(&go).await?;
-        let mut number = 0;
+    async fn drive(&mut self, go: Message, load: &mut Load) -> Result<Infallible, Over> {
+        let mut unsaid = VecDeque::from([go]);
         let mut came = Vec::new();
         let mut ended = false;
         loop {
-            let late = open.front().map_or(Deadline::NEVER, Sent::due);
-            let room = open.len() < HANDOFF_WINDOW;
+            let (late, why) = load.late();
+            let takes = load.takes();
             tokio::select! {
                 biased;
                 received = self.channel.recv() => {
                     let received = received?.ok_or(Over::Ended)?;
-                    self.hear(received.message, open).await?;
+                    self.hear(received.message, load).await?;
                 }
-                Some(message) = self.words.recv() => {
-                    self.say(&message).await?;
-                    match message {
-                        Message::Bye(_) => return Err(Over::Bye),
-                        Message::Refused { error } => return Err(Over::Refused(error)),
-                        _ => {}
+                said = say(&self.channel, unsaid.front()) => {
+                    said?;
+                    unsaid.pop_front();
+                }
+                Some(message) = self.words.recv() => match message {
+                    Message::Refused { error } => return Err(Over::Refused(error)),
+                    Message::Bye(_) => {
+                        // One that is gone has what was sent, and misses nothing.
+                        let _gone = self.channel.last_word(&message);
+                        return Err(Over::Bye);
+                    }
+                    Message::State(_) => {
+                        // One that is behind hears the next one.
+                        let _behind = self.channel.try_send(&message);
+                    }
+                    word => unsaid.push_back(word),
+                },
+                sent = load.send(&self.channel) => {
+                    sent?;
+                    load.is_sent();
+                }
+                () = std::future::ready(()), if takes && !load.waiting.is_empty() => {
+                    if let Some(departure) = load.pack() {
+                        let _nobody_asks = self.news.send(News::Unmovable(departure)).await;
                     }
                 }
-                () = std::future::ready(()), if room && !waiting.is_empty() => {
-                    number += 1;
-                    self.send(number, open, waiting).await?;
-                }
-                some = self.departures.recv_many(&mut came, HANDOFF_BATCH), if room && !ended => {
+                some = self.departures.recv_many(&mut came, HANDOFF_BATCH), if takes && !ended => {
                     ended = some == 0;
-                    waiting.extend(came.drain(..));
+                    load.waiting.extend(came.drain(..));
                 }
-                () = due(late) => return Err(Over::Late),
+                () = due(late) => return Err(Over::Late(why)),
             }
         }
     }
 
-    async fn say(&self, message: &Message) -> Result<(), Over> {
-        self.send_whole(message, &[], &[]).await
-    }
-
-    /// Sends a packet, unless nobody takes it for too long.
-    async fn send_whole(
-        &self,
-        message: &Message,
-        fds: &[BorrowedFd<'_>],
-        octets: &[u8],
-    ) -> Result<(), Over> {
-        let sent = tokio::time::timeout(HANDOFF_ACK, self.channel.send(message, fds, octets));
-        sent.await.map_err(|_| Over::Late)?.map_err(Over::from)
-    }
-
-    /// Sends as many as go into one packet. What cannot be sent is in `open` all the same.
-    async fn send(
-        &self,
-        number: u64,
-        open: &mut VecDeque<Sent>,
-        waiting: &mut VecDeque<Departure>,
-    ) -> Result<(), Over> {
-        let (mut batch, mut riders) = (Batch::default(), Vec::new());
-        while let Some(Departure { parcel, kind, hold }) = waiting.pop_front() {
-            match batch.push(parcel) {
-                Ok(()) => riders.push((kind, hold)),
-                Err(parcel) => {
-                    waiting.push_front(Departure { parcel, kind, hold });
-                    break;
-                }
-            }
-        }
-        if batch.is_empty()
-            && let Some(departure) = waiting.pop_front()
-        {
-            let _nobody_asks = self.news.send(News::Unmovable(departure)).await;
-            return Ok(());
-        }
-        open.push_back(Sent { number, at: Instant::now(), batch, riders });
-        if let Some(sent) = open.back() {
-            let (message, fds, octets) = sent.batch.message(number);
-            self.send_whole(&message, &fds, octets).await?;
-        }
-        Ok(())
-    }
-
-    async fn hear(&self, message: Message, open: &mut VecDeque<Sent>) -> Result<(), Over> {
+    async fn hear(&self, message: Message, load: &mut Load) -> Result<(), Over> {
         let news = match message {
             Message::Ack { batch } => {
-                acknowledge(open, batch, &self.counters);
+                load.acknowledge(batch, &self.counters);
                 return Ok(());
             }
+            Message::Hold => {
+                load.held = Some(now());
+                return Ok(());
+            }
+            Message::Here { pid, generation } => {
+                load.resume();
+                News::Here { pid, generation }
+            }
             Message::Serving => News::Serving,
-            Message::Here { pid, .. } => News::Here(pid),
             Message::Release { names } => News::Release(names),
             Message::Leave => News::Leave,
             Message::Refused { error } => return Err(Over::Declined(error)),
@@ -231,21 +193,155 @@ impl Line {
     }
 }
 
-impl Sent {
-    fn due(&self) -> Deadline {
-        Deadline::after(self.at, HANDOFF_ACK)
-    }
-
-    fn into_departures(self) -> impl Iterator<Item = Departure> {
-        let parcels = self.batch.into_parcels().into_iter();
-        parcels.zip(self.riders).map(|(parcel, (kind, hold))| Departure { parcel, kind, hold })
+/// Sends a word; never ends if there is none.
+async fn say(channel: &Channel, word: Option<&Message>) -> Result<(), Over> {
+    match word {
+        Some(word) => Ok(channel.send(word, &[], &[]).await?),
+        None => std::future::pending().await,
     }
 }
 
-/// A batch is the successor's: our copies are closed.
-fn acknowledge(open: &mut VecDeque<Sent>, number: u64, counters: &Counters) {
-    let Some(at) = open.iter().position(|sent| sent.number == number) else { return };
-    for (kind, _) in open.remove(at).iter().flat_map(|sent| &sent.riders) {
-        counters.moved(*kind);
+/// By the clock of the runtime, by which it waits.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Rest {
+    /// Takes note of what has come meanwhile; whether the successor has asked us to leave.
+    fn hear(&mut self) -> bool {
+        let mut dismissed = false;
+        loop {
+            let message = match self.channel.try_recv() {
+                Ok(Some(received)) => received.message,
+                // An acknowledgement may stand behind it.
+                Err(Broken::Malformed(_)) => continue,
+                Ok(None) | Err(Broken::Io(_)) => return dismissed,
+            };
+            match message {
+                Message::Ack { batch } => self.load.acknowledge(batch, &self.counters),
+                Message::Release { .. } | Message::Leave => dismissed = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Says the last word: what is not acknowledged is ours, and whether this process goes
+    /// on in the successor's place.
+    pub(super) fn keep(mut self, over: &Over, goes_on: bool) -> Kept {
+        let error = over.to_string();
+        let goes_on = goes_on || matches!(over, Over::Refused(_));
+        let word = if goes_on { Message::Refused { error } } else { Message::Kept { error } };
+        let said = self.channel.last_word(&word);
+        // From here on it cannot acknowledge anything.
+        self.hear();
+        let unheard = said.is_err_and(|error| !error.is_end());
+        let knows = !unheard || matches!(over, Over::Declined(_));
+        let Load { open, packed, waiting, .. } = self.load;
+        let (open, lost) = if knows { (open, VecDeque::new()) } else { (VecDeque::new(), open) };
+        let ours = open.into_iter().chain(packed).flat_map(Sent::into_departures).chain(waiting);
+        let lost = lost.iter().map(|sent| sent.riders.len()).sum();
+        Kept { ours: ours.collect(), lost, channel: (!unheard).then_some(self.channel) }
+    }
+}
+
+/// Connections that go, and how far each of them has come.
+#[derive(Default)]
+struct Load {
+    waiting: VecDeque<Departure>,
+    /// The next batch; there may be no room for it at the moment.
+    packed: Option<Sent>,
+    /// What was sent, and not acknowledged.
+    open: VecDeque<Sent>,
+    /// The number of the last batch.
+    number: u64,
+    /// Since when nobody reads at the other end.
+    held: Option<Instant>,
+}
+
+/// A batch that was sent.
+struct Sent {
+    number: u64,
+    at: Instant,
+    batch: Batch,
+    /// What each is counted as, and what keeps the drain open until the successor has it.
+    riders: Vec<(MovedKind, Hold<ConnectionState>)>,
+}
+
+impl Load {
+    /// When the successor is given up, and why.
+    fn late(&self) -> (Deadline, &'static str) {
+        if let Some(since) = self.held {
+            let why = "nobody has come in its place since it said that it would not read";
+            return (Deadline::after(since, HANDOFF_HOLD), why);
+        }
+        let oldest = self.open.front().or(self.packed.as_ref());
+        let late = oldest.map(|sent| Deadline::after(sent.at, HANDOFF_ACK));
+        let why = "it has not taken over in time what was sent to it";
+        (late.unwrap_or(Deadline::NEVER), why)
+    }
+
+    /// Whether one more batch may be made.
+    fn takes(&self) -> bool {
+        self.held.is_none() && self.packed.is_none() && self.open.len() < HANDOFF_WINDOW
+    }
+
+    /// Makes a batch of as many as go into one packet; or gives back one that goes into none.
+    fn pack(&mut self) -> Option<Departure> {
+        let (mut batch, mut riders) = (Batch::default(), Vec::new());
+        while let Some(Departure { parcel, kind, hold }) = self.waiting.pop_front() {
+            match batch.push(parcel) {
+                Ok(()) => riders.push((kind, hold)),
+                Err(parcel) => {
+                    let departure = Departure { parcel, kind, hold };
+                    if batch.is_empty() {
+                        return Some(departure);
+                    }
+                    self.waiting.push_front(departure);
+                    break;
+                }
+            }
+        }
+        self.number += 1;
+        self.packed = Some(Sent { number: self.number, at: now(), batch, riders });
+        None
+    }
+
+    /// Sends the next batch; never ends if there is none, or nobody reads.
+    async fn send(&self, channel: &Channel) -> Result<(), Over> {
+        match self.packed.as_ref().filter(|_| self.held.is_none()) {
+            Some(sent) => {
+                let (message, fds, octets) = sent.batch.message(sent.number);
+                Ok(channel.send(&message, &fds, octets).await?)
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn is_sent(&mut self) {
+        self.open.extend(self.packed.take());
+    }
+
+    /// Somebody reads again, who has seen nothing yet.
+    fn resume(&mut self) {
+        self.held = None;
+        let now = now();
+        for sent in self.open.iter_mut().chain(&mut self.packed) {
+            sent.at = now;
+        }
+    }
+
+    /// A batch is the successor's: our copies are closed.
+    fn acknowledge(&mut self, number: u64, counters: &Counters) {
+        let Some(at) = self.open.iter().position(|sent| sent.number == number) else { return };
+        for (kind, _) in self.open.remove(at).iter().flat_map(|sent| &sent.riders) {
+            counters.moved(*kind);
+        }
+    }
+}
+
+impl Sent {
+    fn into_departures(self) -> impl Iterator<Item = Departure> {
+        let parcels = self.batch.into_parcels().into_iter();
+        parcels.zip(self.riders).map(|(parcel, (kind, hold))| Departure { parcel, kind, hold })
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{LEAVES_WITHIN, app, leaves, start, upgrade_whole};
+use super::{LEAVES_WITHIN, app, is_served, leaves, start, upgrade_whole};
 use crate::support::client::{Client, End, get, post_head};
 use crate::support::generations::{Generations, sum};
 use crate::support::h2::H2;
@@ -15,14 +15,6 @@ use crate::support::sse;
 use crate::support::tls::TlsEnd;
 use crate::support::ws::{self, BINARY, Frame, Socket};
 use crate::support::{PATIENCE, ms, pattern, within};
-
-#[track_caller]
-fn is_served(client: &mut Client, target: &str) {
-    client.get(target);
-    let response = client.response();
-    assert_eq!(response.text(), format!("GET {target} 0"));
-    assert!(!response.says_close());
-}
 
 #[test]
 fn idle_and_fresh_connections_go_on_in_the_new_process() {
@@ -184,16 +176,28 @@ fn octets_that_nobody_takes_yet_go_with_their_tunnel() {
         use std::io::Write as _;
         speaker.write_all(&Frame::new(BINARY, pattern(MANY)).octets(true)).unwrap();
     });
-    // Until nothing moves any more.
-    crate::support::pause(ms(300));
-    upgrade_whole(&line);
-    crate::support::pause(ms(100));
-    upgrade_whole(&line);
+    for _ in 0..2 {
+        wait_full(&line);
+        upgrade_whole(&line);
+    }
     let frame = socket.read().unwrap();
     assert!(frame.payload == pattern(MANY), "other octets");
     origin.release("read");
     assert_eq!(socket.read().unwrap().payload, b"all of it");
     speaking.join().unwrap();
+}
+
+/// Waits until nothing passes through the only tunnel any more.
+fn wait_full(line: &Generations) {
+    let mut before = serde_json::Value::Null;
+    within(PATIENCE, "a tunnel that is full", || {
+        crate::support::pause(ms(20));
+        let tunnel = line.status()["tunnels"][0].clone();
+        let now = serde_json::json!([tunnel["bytes_in"], tunnel["bytes_out"]]);
+        let full = now == before && now[0].as_u64() > Some(0) && now[1].as_u64() > Some(0);
+        before = now;
+        full.then_some(())
+    });
 }
 
 #[test]
