@@ -103,7 +103,7 @@ fn successor_lets_nobody_in_before_it_says_so() {
     oldest.signal(Signal::STOP);
     elder.signal(Signal::USR2);
     let ready = line.wait_nth("upgrade_ready", 1);
-    let pid = u32::try_from(ready.number("pid")).unwrap();
+    let pid = u32::try_from(ready.number("successor")).unwrap();
     let successor = line.member(pid, 3).unwrap();
     // It has been let go when it names its listeners.
     let named =
