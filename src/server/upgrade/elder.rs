@@ -120,7 +120,9 @@ impl Control {
 
     /// All that is known now.
     fn go(&self) -> Message {
-        let ours = self.overview.elder_state();
+        let mut ours = self.overview.elder_state();
+        // As it is when the successor shows it.
+        ours.phase = Phase::Draining.to_string();
         let counted = ours.counted.clone();
         let counted = self.overview.ledger.borrow().with(self.overview.generation, counted);
         let elders = self.elders.states().into_iter().chain([ours]).collect();

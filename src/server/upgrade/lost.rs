@@ -36,6 +36,7 @@ impl Control {
         let Left { departures, over, rest, .. } = left;
         self.departures = Some(departures);
         let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
+        self.count_lost(lost, "it was sent, and the successor cannot be told to leave it");
         self.returned.extend(ours);
         let Outgoing { launched, process, pid, .. } = out;
         let (why, doubt) = part(loss, over, launched, process, channel).await;
@@ -43,18 +44,22 @@ impl Control {
         self.succession.doubts.extend(doubt);
         self.succession.settle(gone);
         let error = format!("the successor (pid {pid}) is lost: {why}");
-        self.tell_of_loss(loss, &error);
         match loss.fate() {
-            Fate::GoOn => self.go_on(&error),
-            Fate::TakeBack => {
+            Fate::GoOn => {
+                self.tell_of_loss(loss, &error);
                 self.go_on(&error);
-                return Some(Happened::TakenBack);
+                loss.serving.then_some(Happened::TakenBack)
             }
-            Fate::Stay => self.stay_outgoing(loss, error, gone),
-        }
-        match loss.fate() {
-            Fate::GoOn => loss.serving.then_some(Happened::TakenBack),
-            _ => loss.dismissed.then_some(Happened::Leave),
+            Fate::TakeBack => {
+                self.tell_of_loss(loss, &error);
+                self.go_on(&error);
+                Some(Happened::TakenBack)
+            }
+            Fate::Stay => {
+                self.stay_outgoing(loss, &error, gone);
+                self.tell_of_loss(loss, &error);
+                loss.dismissed.then_some(Happened::Leave)
+            }
         }
     }
 
@@ -77,9 +82,9 @@ impl Control {
     }
 
     /// There is nobody to whom what is left could go.
-    fn stay_outgoing(&mut self, loss: Loss, error: String, gone: bool) {
+    fn stay_outgoing(&mut self, loss: Loss, error: &str, gone: bool) {
         if !loss.serving {
-            self.tell_watchers(&Progress::Failed { error });
+            self.tell_watchers(&Progress::Failed { error: error.to_owned() });
             self.watchers.clear();
         }
         let listeners = std::mem::take(&mut self.listeners);

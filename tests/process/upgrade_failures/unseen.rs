@@ -85,7 +85,7 @@ impl Elder {
 
     /// The next successor is like any other, and then everything ends well.
     #[track_caller]
-    fn replaced(self, under: &[&str]) {
+    fn gives_way(self, under: &[&str]) {
         let next = self.successor().under(under).start();
         assert_eq!(self.proxy.wait_exit().code(), 0, "{}", self.proxy.said());
         let status = admin::status(&self.place("admin.sock"));
@@ -133,7 +133,7 @@ fn successor_that_hangs_when_it_is_let_go_is_given_up_wherever_it_lives() {
         kept.get("/kept");
         assert!(!kept.response().says_close());
         drop(kept);
-        elder.replaced(&under);
+        elder.gives_way(&under);
     }
 }
 
@@ -149,6 +149,8 @@ fn successor_that_hangs_where_nobody_sees_it_leaves_when_it_comes_to_itself() {
     let heir = elder.successor().start();
     elder.proxy.wait_event("upgrade_serving");
     let admin = elder.place("admin.sock");
+    let elders = &admin::status(&admin)["elders"];
+    assert_eq!(elders[0]["phase"], "draining", "as soon as there is one: {elders}");
     // Whoever moved is the other's, and stays so.
     within(PATIENCE, "connections that have moved", || {
         (admin::count(&admin, &["connections", "tunnel", "websocket"]) == 1
@@ -188,7 +190,7 @@ fn successor_that_hangs_where_nobody_sees_it_leaves_when_it_comes_to_itself() {
     elder.serves();
     assert_eq!(elder.origin.requests_for("/once").len(), 1, "nothing is executed twice");
     drop((held, waiting));
-    elder.replaced(&ELSEWHERE);
+    elder.gives_way(&ELSEWHERE);
 }
 
 /// What the lame duck promises is not cut short by the end of a successor.
