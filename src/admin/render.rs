@@ -90,7 +90,7 @@ pub(super) fn line(status: &Status) -> String {
         }
     }
     for elder in &status.elders {
-        let left: u64 = elder.connections.values().sum();
+        let left = elder.connections.total();
         let _ = write!(out, "; generation {} has {left} left", elder.generation);
     }
     if status.endless > 0 {
@@ -125,6 +125,7 @@ pub(super) fn printable(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::admin::status::{ElderStatus, example};
+    use crate::telemetry::ConnectionCounts;
 
     #[test]
     fn a_page_says_where_the_process_stands() {
@@ -145,12 +146,14 @@ mod tests {
     #[test]
     fn a_page_says_what_was_handed_over_and_what_a_replaced_process_waits_for() {
         let count = |name: &str, count| (name.to_owned(), count);
+        let mut connections = ConnectionCounts::default();
+        connections.h1.active = 2;
         let elder = ElderStatus {
             generation: 1,
             pid: 17,
             phase: "draining".into(),
             deadline_ms: Some(3_599_900),
-            connections: [count("h1_active", 2)].into(),
+            connections,
             moved: [count("h1_idle", 12), count("websocket", 0)].into(),
             waiting: [count("the end of a response", 2)].into(),
         };

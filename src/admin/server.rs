@@ -28,6 +28,7 @@ use super::bind::{AdminListener, Kind};
 use super::commands::Commands;
 use super::routes::{Origin, answer};
 use super::status::Status;
+use crate::handoff::takeover::may_ask;
 use crate::limits::{
     ADMIN_BUFFER, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LAST_WORD,
     ADMIN_STOP_TIMEOUT,
@@ -58,8 +59,8 @@ pub struct Service {
     pub commands: Rc<dyn Commands>,
     /// The host names, besides our own, under which TCP peers may ask.
     pub names: Vec<String>,
-    /// Held by every connection that may still be answered from what is known now.
-    pub asking: Rc<()>,
+    /// Listened to by every connection that may still be answered from what is known now.
+    pub asking: watch::Sender<()>,
 }
 
 /// Whose the listener is.
@@ -117,6 +118,8 @@ pub async fn serve(
         let state = *door.borrow_and_update();
         state.apply(&mut listener, &stopping);
         let accepted = tokio::select! {
+            // Nobody is let in behind a door that was shut a moment ago.
+            biased;
             () = &mut stop => break,
             changed = door.changed(), if moves => {
                 moves = changed.is_ok();
@@ -126,11 +129,8 @@ pub async fn serve(
             accepted = accept(&listener, &events), if state.lets_in() => accepted,
         };
         let activity = Rc::new(Cell::new(Activity::Head(Instant::now())));
-        let connection = Connection {
-            activity: Rc::clone(&activity),
-            service: Rc::clone(&service),
-            stopped: stopped.clone(),
-        };
+        let connection =
+            Connection::new(Rc::clone(&activity), Rc::clone(&service), stopped.clone());
         let task = match accepted {
             Accepted::Tcp(stream, origin) => tasks.spawn_local(connection.run(stream, origin)),
             Accepted::Unix(stream) => tasks.spawn_local(connection.run(stream, Origin::Unix)),
@@ -199,11 +199,6 @@ async fn accept_once(listener: &AdminListener, events: &Events) -> io::Result<Op
     }
 }
 
-/// Ourselves or root.
-pub(super) fn may_ask(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
-}
-
 /// What a connection waits for, and since when. It waits for us only where it has asked
 /// to be told what happens: other answers are made at once.
 #[derive(Clone, Copy, Debug)]
@@ -261,20 +256,31 @@ impl Places {
 }
 
 pub(super) struct Connection {
-    pub(super) activity: Rc<Cell<Activity>>,
-    pub(super) service: Rc<Service>,
-    pub(super) stopped: watch::Receiver<bool>,
+    activity: Rc<Cell<Activity>>,
+    service: Rc<Service>,
+    stopped: watch::Receiver<bool>,
+    asking: watch::Receiver<()>,
 }
 
 impl Connection {
+    /// It is asking from now on.
+    pub(super) fn new(
+        activity: Rc<Cell<Activity>>,
+        service: Rc<Service>,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
+        let asking = service.asking.subscribe();
+        Connection { activity, service, stopped, asking }
+    }
+
     /// Ends with the peer's close, an error, a timeout, or after the answer under
     /// way when serving stops.
     pub(super) async fn run<S>(self, stream: S, origin: Origin)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let Self { activity, service, mut stopped } = self;
-        let asking = Rc::new(Cell::new(Some(Rc::clone(&service.asking))));
+        let Self { activity, service, mut stopped, asking } = self;
+        let asking = Rc::new(Cell::new(Some(asking)));
         let answered = Rc::clone(&activity);
         let service = service_fn(|request: Request<Incoming>| {
             let (service, activity) = (Rc::clone(&service), Rc::clone(&answered));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::handoff::State;
-use crate::telemetry::{ConnectionCounts, TunnelStatus};
+use crate::telemetry::{ConnectionCounts, ConnectionState, TunnelStatus};
 
 /// What `/status` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +58,8 @@ pub struct ElderStatus {
     pub phase: String,
     /// Milliseconds left to its hard deadline, if there is one.
     pub deadline_ms: Option<u64>,
-    /// Its connections, by state.
-    pub connections: BTreeMap<String, u64>,
+    /// Its open connections.
+    pub connections: ConnectionCounts,
     /// What it has handed over, by kind.
     pub moved: BTreeMap<String, u64>,
     /// What it still waits for, and how many times.
@@ -69,6 +69,10 @@ pub struct ElderStatus {
 impl From<State> for ElderStatus {
     fn from(state: State) -> Self {
         let State { generation, pid, phase, deadline_ms, connections, moved, waiting, .. } = state;
+        let count = |state: ConnectionState| connections.get(&state.name()).copied().unwrap_or(0);
+        let counts =
+            ConnectionState::ALL.map(|state| count(state).try_into().unwrap_or(usize::MAX));
+        let connections = ConnectionCounts::from(counts);
         ElderStatus { generation, pid, phase, deadline_ms, connections, moved, waiting }
     }
 }
@@ -99,6 +103,14 @@ pub(super) fn example() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_elder_is_shown_in_the_same_shape() {
+        let connections = [("h1_active".to_owned(), 2), ("tunnel_websocket".to_owned(), 1)].into();
+        let elder = ElderStatus::from(State { connections, ..State::default() });
+        let (active, websocket) = (elder.connections.h1.active, elder.connections.tunnel.websocket);
+        assert_eq!((active, websocket, elder.connections.total()), (2, 1, 3));
+    }
 
     #[test]
     fn the_document_has_the_shape_of_the_interface() {

@@ -19,10 +19,11 @@ use super::bind::{AdminListener, bind};
 use super::client::{Client, ClientError, Style};
 use super::commands::{Commands, Progress, Refusal, Upgrade};
 use super::routes::Origin;
-use super::server::{Activity, Connection, Door, Service, View, may_ask, serve};
+use super::server::{Activity, Connection, Door, Service, View, serve};
 use super::status::{Status, example};
 use super::upgrade::run as upgrade;
 use crate::config::Listen;
+use crate::handoff::takeover::may_ask;
 use crate::limits::{
     ADMIN_BODY_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT,
 };
@@ -73,7 +74,12 @@ impl Commands for Deeds {
 }
 
 fn service(view: Rc<Facts>) -> Service {
-    Service { view, commands: Rc::new(Deeds::default()), names: Vec::new(), asking: Rc::default() }
+    Service {
+        view,
+        commands: Rc::new(Deeds::default()),
+        names: Vec::new(),
+        asking: watch::Sender::default(),
+    }
 }
 
 /// A door that stays open.
@@ -248,11 +254,8 @@ fn a_slow_head_and_an_idle_connection_are_closed_each_in_its_time() {
     run(true, async {
         let (mut client, server) = duplex(4096);
         let (_stop, stopped) = watch::channel(false);
-        let connection = Connection {
-            activity: Rc::new(Cell::new(Activity::Head(Instant::now()))),
-            service: Rc::new(service(Rc::default())),
-            stopped,
-        };
+        let activity = Rc::new(Cell::new(Activity::Head(Instant::now())));
+        let connection = Connection::new(activity, Rc::new(service(Rc::default())), stopped);
         spawn_local(connection.run(server, Origin::Unix));
         let mut answer = [0; 4096];
 
@@ -275,11 +278,8 @@ fn an_idle_connection_is_closed_after_its_time() {
     run(true, async {
         let (mut client, server) = duplex(4096);
         let (_stop, stopped) = watch::channel(false);
-        let connection = Connection {
-            activity: Rc::new(Cell::new(Activity::Idle(Instant::now()))),
-            service: Rc::new(service(Rc::default())),
-            stopped,
-        };
+        let activity = Rc::new(Cell::new(Activity::Idle(Instant::now())));
+        let connection = Connection::new(activity, Rc::new(service(Rc::default())), stopped);
         spawn_local(connection.run(server, Origin::Unix));
         let begun = Instant::now();
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
@@ -322,13 +322,42 @@ fn serve_unix(
         view: Rc::new(Facts::default()),
         commands,
         names: Vec::new(),
-        asking: Rc::default(),
+        asking: watch::Sender::default(),
     };
     let stop = Rc::new(Notify::new());
     let stopped = Rc::clone(&stop);
     let stopped = async move { stopped.notified().await };
     let served = spawn_local(serve(listener, service, events(), door, stopped));
     (dir, path, stop, served)
+}
+
+#[test]
+fn nobody_is_let_in_behind_a_door_that_was_shut_and_who_was_is_asking() {
+    run(false, async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let listener = bind(&Listen::Unix { path: path.clone(), mode: None }).unwrap();
+        let service = service(Rc::default());
+        let asking = service.asking.clone();
+        let (door, state) = watch::channel(Door::Open);
+        spawn_local(serve(listener, service, events(), state, pending()));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+            assert_eq!(asking.receiver_count(), 0);
+            let queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            // Both are news to the server at once.
+            tokio::task::yield_now().await;
+            door.send_replace(Door::HandedOver);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(asking.receiver_count(), 0, "it waits for the successor");
+            door.send_replace(Door::Open);
+            while asking.receiver_count() == 0 {
+                tokio::task::yield_now().await;
+            }
+            drop(queued);
+            asking.closed().await;
+        }
+    });
 }
 
 fn client(path: &Path) -> Client {
@@ -346,6 +375,7 @@ fn goes_well() -> Vec<Progress> {
         Progress::Starting { pid: 7, binary: "/usr/bin/ebbtide\u{1b}".into() },
         Progress::Ready { pid: 8, version: "0.2.0".into() },
         Progress::Serving { pid: 8, generation: 2 },
+        Progress::Moved { moved: counts(&[]), waiting: counts(&[("tls", 0)]) },
         Progress::Moved { moved, waiting: counts(&[("tls", 2)]) },
         Progress::Gone,
     ]
@@ -397,7 +427,7 @@ fn an_upgrade_that_fails_says_why_in_the_words_of_the_successor() {
         assert!(failed.to_string().ends_with(": listen: no address\nworkers: too many"));
         let early = ask(&goes_well()[..2]).await.to_string();
         assert!(early.contains("did not say that its successor serves"), "{early}");
-        let late = ask(&goes_well()[..4]).await.to_string();
+        let late = ask(&goes_well()[..5]).await.to_string();
         assert!(late.contains("did not say that it was empty"), "{late}");
         let refused = upgrade(&client(&path), Upgrade::default(), false, &mut Vec::new()).await;
         let refused = refused.unwrap_err().to_string();
@@ -492,12 +522,12 @@ fn who_is_told_what_happens_is_not_timed_out() {
             view: Rc::<Facts>::default(),
             commands,
             names: Vec::new(),
-            asking: Rc::default(),
+            asking: watch::Sender::default(),
         };
         let (mut client, server) = duplex(4096);
         let (_stop, stopped) = watch::channel(false);
         let activity = Rc::new(Cell::new(Activity::Head(Instant::now())));
-        let connection = Connection { activity, service: Rc::new(service), stopped };
+        let connection = Connection::new(activity, Rc::new(service), stopped);
         spawn_local(connection.run(server, Origin::Unix));
         client.write_all(b"POST /upgrade HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let mut answer = [0; 4096];

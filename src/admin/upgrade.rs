@@ -28,7 +28,10 @@ use crate::limits::{ADMIN_CLIENT_TIMEOUT, ADMIN_LINE_MAX};
 /// If the process does not begin it, or the successor fails: in its own words.
 pub fn upgrade(admin: Option<&str>, binary: Option<&Path>, wait: bool) -> Result<(), ClientError> {
     let local = |doing| move |cause| ClientError::Local { doing, cause };
-    let client = Client::of(admin)?;
+    let client = Client::of(admin).map_err(|error| match error {
+        ClientError::NoAddress => ClientError::NoUnixAddress,
+        other => other,
+    })?;
     let binary = binary.map(std::path::absolute).transpose();
     let binary = binary.map_err(local("cannot say where the binary is"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -135,9 +138,12 @@ fn told(progress: &Progress) -> String {
         Progress::Serving { pid, generation } => {
             format!("the successor serves: pid {pid}, generation {generation}\n")
         }
-        Progress::Moved { moved, waiting } => {
-            format!("moved: {}; still here: {}\n", list(moved), list(waiting))
-        }
+        Progress::Moved { moved, waiting } => match (list(moved), list(waiting)) {
+            (None, None) => String::new(),
+            (Some(moved), None) => format!("moved: {moved}\n"),
+            (None, Some(waiting)) => format!("still here: {waiting}\n"),
+            (Some(moved), Some(waiting)) => format!("moved: {moved}; still here: {waiting}\n"),
+        },
         Progress::Gone => "the old process is gone\n".to_owned(),
         Progress::Failed { .. } => String::new(),
     }
@@ -148,8 +154,8 @@ fn lines(text: &str) -> String {
     text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
-fn list(counts: &BTreeMap<String, u64>) -> String {
+fn list(counts: &BTreeMap<String, u64>) -> Option<String> {
     let some = counts.iter().filter(|(_, count)| **count > 0);
     let each: Vec<_> = some.map(|(name, count)| format!("{count} {}", printable(name))).collect();
-    if each.is_empty() { "nothing".to_owned() } else { each.join(", ") }
+    (!each.is_empty()).then(|| each.join(", "))
 }

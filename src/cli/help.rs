@@ -96,7 +96,8 @@ Take over from the process that listens here, and listen here [key: upgrade.take
 A unix socket. If another ebbtide listens there, this one takes its listeners and connections over \
 as soon as it can serve, and the other one leaves without losing a request. Then, and if nobody is \
 there, this one listens for its own successor. For successors that the old process cannot start \
-itself: in another container, or as another unit.";
+itself: in another container, or as another unit. Both need the same user and network namespace, \
+and nobody who starts the old one again.";
 
 /// About `check`.
 pub(super) const CHECK: &str = "\
@@ -117,7 +118,8 @@ is served to its end by the old process. SIGUSR2 does the same.
 
 Prints what happens. The exit status is 0 when the successor serves (with --wait: when the old \
 process has gone), else 1, with the reason: then the old process goes on as if nothing had \
-happened. As PID 1 of a container a process cannot be replaced.";
+happened. Where the end of the old process would end the service or the container (as PID 1, under \
+tini, in a unit of Type=simple) it is refused: use `run --takeover`, or a restart.";
 
 /// About `demo`.
 pub(super) const DEMO: &str = "\

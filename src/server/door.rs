@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -27,8 +27,8 @@ pub(super) struct Admin {
     /// The file of its path, if it has one.
     pub(super) file: Option<FileId>,
     door: watch::Sender<Door>,
-    /// Held by those who are being answered, too.
-    asking: Rc<()>,
+    /// Listened to by those who are being answered.
+    asking: watch::Sender<()>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -50,7 +50,12 @@ impl Commands for Desk {
         self.overview.may_be_replaced(true).map_err(Refusal)?;
         let (watcher, news) = mpsc::channel(UPGRADE_NEWS);
         let asked = self.requests.try_send(Request { binary, watcher });
-        asked.map_err(|_| Refusal("too many upgrades are being asked for".to_owned()))?;
+        asked.map_err(|why| {
+            Refusal(match why {
+                TrySendError::Full(_) => "too many upgrades are being asked for".to_owned(),
+                TrySendError::Closed(_) => "this process is about to end".to_owned(),
+            })
+        })?;
         Ok(news)
     }
 }
@@ -67,13 +72,13 @@ impl Admin {
     ) -> io::Result<(Self, mpsc::Receiver<Request>)> {
         let (copy, keeper, file) = (listener.share()?, listener.keeper(), listener.file());
         let (asks, requests) = mpsc::channel(REQUESTS);
-        let asking = Rc::new(());
+        let asking = watch::Sender::new(());
         let desk = Desk { overview: Rc::clone(overview), requests: asks };
         let service = Service {
             view: Rc::clone(overview) as Rc<_>,
             commands: Rc::new(desk),
             names: config.admin_names.clone(),
-            asking: Rc::clone(&asking),
+            asking: asking.clone(),
         };
         let (door, state) = watch::channel(if shared { Door::Shared } else { Door::Open });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -83,12 +88,6 @@ impl Admin {
         let serving = admin::serve(listener, service, events.clone(), state, stopped);
         let serving = tokio::task::spawn_local(serving);
         Ok((Admin { copy: Some(copy), keeper, file, door, asking, stop, serving }, requests))
-    }
-
-    /// Whether somebody is being answered, besides those who are told what happens.
-    fn is_asked(&self) -> bool {
-        const OURS_AND_THE_SERVICES: usize = 2;
-        Rc::strong_count(&self.asking) > OURS_AND_THE_SERVICES
     }
 
     /// Ends it. Whoever `watches` may still have to be told the last.
@@ -176,15 +175,11 @@ impl Control {
         }
     }
 
-    /// Waits a moment until nobody is being answered any more: what is shown after our last
-    /// word to the successor would be more than it knows.
+    /// Waits a moment until nobody is being answered any more, besides those who are told
+    /// what happens: what is shown after our last word to the successor would be more than it
+    /// knows.
     pub(super) async fn last_answers(&self) {
         let Some(admin) = &self.admin else { return };
-        let answered = async {
-            while admin.is_asked() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let _late = tokio::time::timeout(LAST_ANSWERS, answered).await;
+        let _late = tokio::time::timeout(LAST_ANSWERS, admin.asking.closed()).await;
     }
 }

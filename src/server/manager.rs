@@ -163,10 +163,13 @@ fn is_ours(pid: u32) -> bool {
 /// How the process is.
 pub(super) fn vitals(overview: &Overview) -> Vitals {
     let state = overview.state.borrow();
+    let elders = overview.elders_left();
     Vitals {
         connections: overview.connections().total(),
         in_flight: overview.totals().in_flight.iter().sum(),
         left: state.hard_deadline().and_then(|deadline| deadline.left(Instant::now())),
         outgoing: state.is_outgoing(),
+        elders: elders.iter().filter(|(_, left)| *left > 0).count(),
+        with_elders: elders.iter().map(|(_, left)| left).sum(),
     }
 }

@@ -91,9 +91,7 @@ impl Overview {
             pid: std::process::id(),
             phase: state.phase.to_string(),
             deadline_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-            connections: counted(&connections, |state| {
-                format!("{}_{}", state.protocol(), state.state())
-            }),
+            connections: counted(&connections, ConnectionState::name),
             waiting: counted(&connections, |state| waits_for(state).to_owned()),
             moved: moved(&totals),
             counted: totals.tally(),
@@ -103,6 +101,17 @@ impl Overview {
     /// The plan of the drain under way, if there is one.
     pub(super) fn plan(&self) -> Option<Plan> {
         self.state.borrow().stop.map(|stop| stop.by)
+    }
+
+    /// The generations that are still there, and how many connections each of them has.
+    pub(super) fn elders_left(&self) -> Vec<(u32, u64)> {
+        let elders = self.elders.borrow();
+        elders.iter().map(|elder| (elder.generation, elder.connections.values().sum())).collect()
+    }
+
+    /// Whether another process has the listeners.
+    pub(super) fn is_outgoing(&self) -> bool {
+        self.state.borrow().is_outgoing()
     }
 
     /// The phase.
@@ -198,6 +207,7 @@ impl View for Overview {
             shutdown_errors: *self.errors.borrow(),
             access_log_dropped: self.access.dropped(),
             generation: self.generation,
+            elders: self.elders_left(),
         })
     }
 }

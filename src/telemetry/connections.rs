@@ -84,6 +84,11 @@ impl ConnectionState {
         }
     }
 
+    /// The name of both, as generations tell it each other.
+    pub fn name(self) -> String {
+        format!("{}_{}", self.protocol(), self.state())
+    }
+
     /// The state's name in metrics and status.
     pub const fn state(self) -> &'static str {
         match self {

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_has_time_level_and_event_first() {
+    fn a_json_line_has_time_level_event_and_process_first() {
         let (events, reader) = events(Style::Json);
         events.emit_at(now(), &Event::listening("127.0.0.1:41123", "http"));
         events.emit_at(
@@ -309,11 +309,12 @@ mod tests {
             finish(events, reader),
             [
                 "{\"ts\":\"2026-11-22T01:02:03.456Z\",\"level\":\"info\",\"event\":\"listening\",\
-                 \"addr\":\"127.0.0.1:41123\",\"proto\":\"http\"}",
+                 \"pid\":PID,\"addr\":\"127.0.0.1:41123\",\"proto\":\"http\"}",
                 "{\"ts\":\"2026-11-22T01:02:03.456Z\",\"level\":\"info\",\"event\":\"phase\",\
-                 \"from_phase\":\"serving\",\"to_phase\":\"lame_duck\",\"elapsed_ms\":5,\
+                 \"pid\":PID,\"from_phase\":\"serving\",\"to_phase\":\"lame_duck\",\"elapsed_ms\":5,\
                  \"remaining\":{\"h1\":1}}",
             ]
+            .map(|line| line.replace("PID", &std::process::id().to_string()))
         );
     }
 

@@ -19,7 +19,8 @@ pub(super) fn json_line(now: SystemTime, event: &Event) -> Vec<u8> {
     out.extend_from_slice(event.level.name().as_bytes());
     out.extend_from_slice(b"\",\"event\":\"");
     out.extend_from_slice(event.name.as_bytes());
-    out.push(b'"');
+    // An elder and its successor write to the same place.
+    let _ = write!(Octets(&mut out), "\",\"pid\":{}", std::process::id());
     for field in &event.fields {
         let _ = write!(Octets(&mut out), ",{}:{}", Value::from(&*field.key), field.value);
     }

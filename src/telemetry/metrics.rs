@@ -35,6 +35,9 @@ pub struct MetricsView {
     pub access_log_dropped: u64,
     /// The how-manieth process this is since the first was started.
     pub generation: u32,
+    /// Processes that this one has replaced and that are still there: their generations,
+    /// and how many connections they have.
+    pub elders: Vec<(u32, u64)>,
 }
 
 /// Writes the text.
@@ -60,6 +63,15 @@ fn state(view: &MetricsView, text: &mut Exposition) {
     let name = "ebbtide_generation";
     text.family(name, "gauge", "Which process this is, counted across upgrades.");
     text.sample(name, &[], view.generation);
+    let name = "ebbtide_elders";
+    text.family(name, "gauge", "Processes that this one has replaced and that still drain.");
+    text.sample(name, &[], view.elders.len());
+    let name = "ebbtide_elder_connections";
+    text.family(name, "gauge", "Open downstream connections of those, by generation.");
+    for (generation, count) in &view.elders {
+        let generation = itoa::Buffer::new().format(*generation).to_owned();
+        text.sample(name, &[("generation", &generation)], count);
+    }
 }
 
 fn requests(view: &MetricsView, text: &mut Exposition) {
@@ -187,6 +199,7 @@ mod tests {
             shutdown_errors,
             access_log_dropped: 9,
             generation: 3,
+            elders: vec![(1, 0), (2, 7)],
         }
     }
 
@@ -216,6 +229,9 @@ mod tests {
             "ebbtide_shutdown_errors_total{phase=\"cutting\"} 0",
             "ebbtide_access_log_dropped_total 9",
             "ebbtide_generation 3",
+            "ebbtide_elders 2",
+            "ebbtide_elder_connections{generation=\"1\"} 0",
+            "ebbtide_elder_connections{generation=\"2\"} 7",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
@@ -241,7 +257,7 @@ mod tests {
                 line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
             }
         }
-        assert_eq!(seen.len(), 16);
+        assert_eq!(seen.len(), 18);
         assert!(text.ends_with('\n'));
     }
 

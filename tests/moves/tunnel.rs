@@ -221,10 +221,12 @@ fn what_waits_for_a_slow_reader_goes_along() {
 fn a_half_closed_tunnel_stays_half_closed() {
     let (go, gone) = mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
+    let (ends, ended) = mpsc::channel();
     let app = Origin::scripted(move |conn, _| {
         conn.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")?;
         let mut got = Vec::new();
         assert_eq!(conn.wire().until_end(&mut got), End::Eof);
+        ends.send(()).expect("the test waits");
         gone.lock().unwrap().recv_timeout(PATIENCE).expect("the move is over");
         conn.send(&got)?;
         Ok(Next::Close)
@@ -235,9 +237,9 @@ fn a_half_closed_tunnel_stays_half_closed() {
     client.head();
     client.send("all of it").half_close();
     shuttle.here().wait_state(ConnectionState::TunnelOpaque, 1);
-    // Its end may have passed or not: either goes along.
+    // Its end may have passed or not, and then it has: either goes along.
     shuttle.go(1);
-    pause(ms(30));
+    ended.recv_timeout(PATIENCE).expect("the end passes");
     shuttle.go(1);
     go.send(()).expect("the app server waits");
     let (end, rest) = client.rest();
@@ -253,12 +255,12 @@ fn who_has_been_told_goodbye_stays_until_it_is_over() {
     side.tell_stays();
     assert_eq!(socket.read_to_close().0, Some(1001));
     side.tell_moves();
-    pause(ms(50));
-    assert!(side.try_departure().is_none());
     socket.send(&ws::Frame::close(1001));
     assert_eq!(socket.end(), End::Eof);
     drop(socket);
+    // Whoever had left would be on the way, and alive.
     side.wait_alive(0);
+    assert!(side.try_departure().is_none());
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::support::peers::{
 use crate::support::process::Launch;
 use crate::support::shelf::Shelf;
 use crate::support::wire::{End, Place};
-use crate::support::{PATIENCE, Rng, ms, pattern, pause, within};
+use crate::support::{PATIENCE, Rng, admin, ms, pattern, pause, within};
 
 /// Octets of an answer that comes in pieces.
 const TRICKLED: usize = 80_000;
@@ -148,23 +148,45 @@ fn upgrades() -> usize {
 
 /// Elders that leave, each watched.
 #[derive(Default)]
-struct Elders(Vec<(Instant, JoinHandle<(Member, Gone)>)>);
+struct Elders(Vec<JoinHandle<(Member, Gone, Duration)>>);
 
 impl Elders {
-    fn leave(&mut self, member: Member, since: Instant, bound: Duration) {
-        self.0.push((since, member.follow(bound)));
+    fn leave(&mut self, line: &Generations, member: Member, bound: Duration) {
+        let admin = line.admin_place().clone();
+        self.0.push(std::thread::spawn(move || {
+            let (begun, mut busy) = (Instant::now(), Instant::now());
+            while !member.is_gone() {
+                assert!(begun.elapsed() < bound, "{}", admin::status(&admin));
+                if has_connections(&admin, member.pid) {
+                    busy = Instant::now();
+                }
+                pause(ms(10));
+            }
+            let gone = member.wait_gone(bound);
+            let empty = gone.at.saturating_duration_since(busy);
+            (member, gone, empty)
+        }));
     }
 
-    /// All of them are gone, with exit status 0; the longest that it took.
+    /// All of them are gone, with exit status 0; the longest that one was there for
+    /// nothing.
     fn wait(self, line: &Generations) -> Duration {
         let mut longest = Duration::ZERO;
-        for (since, elder) in self.0 {
-            let (member, gone) = elder.join().expect("an elder leaves in time");
+        for elder in self.0 {
+            let (member, gone, empty) = elder.join().expect("an elder leaves in time");
             assert_eq!(line.exit_of(&member, &gone), 0, "generation {}", member.generation);
-            longest = longest.max(gone.at.saturating_duration_since(since));
+            longest = longest.max(empty);
         }
         longest
     }
+}
+
+/// Whether an elder has told that it has connections, or has told nothing yet.
+fn has_connections(admin: &Place, pid: u32) -> bool {
+    let Some(status) = admin::try_status(admin) else { return false };
+    let elders = status["elders"].as_array().into_iter().flatten();
+    let mut its = elders.filter(|elder| elder["pid"] == pid);
+    its.any(|elder| elder["connections"].is_null() || sum(&elder["connections"]) > 0)
 }
 
 /// Upgrades under load, and what the newest generation has at the end.
@@ -175,7 +197,7 @@ fn blow(line: &Generations, score: &Arc<Score>, storm: Storm, elder_bound: Durat
     for n in 0..upgrades() {
         let (elder, serving) = line.upgrade();
         score.note(format!("upgrade {n}: {}", serving.fields));
-        elders.leave(elder, serving.at, elder_bound);
+        elders.leave(line, elder, elder_bound);
         pause(ms(rng.below(700)));
         assert!(score.all_harm().is_none(), "upgrade {n}: {}", score.all_harm().unwrap());
         storm.wait_blowing();
@@ -183,7 +205,7 @@ fn blow(line: &Generations, score: &Arc<Score>, storm: Storm, elder_bound: Durat
     storm.end();
     let longest = elders.wait(line);
     eprintln!(
-        "{} upgrades, {} requests, {} messages; the longest that an elder stayed: {longest:?}",
+        "{} upgrades, {} requests, {} messages; an elder with nothing stayed {longest:?} at most",
         upgrades(),
         score.served(),
         score.messages()
@@ -191,6 +213,7 @@ fn blow(line: &Generations, score: &Arc<Score>, storm: Storm, elder_bound: Durat
     if let Some(harm) = score.all_harm() {
         panic!("{harm}");
     }
+    assert!(longest < LEAVES_WITHIN, "an elder with nothing was there for {longest:?}");
     let status = line.status();
     assert_eq!(status["generation"], upgrades() as u64 + 1, "{status}");
     assert_eq!(status["elders"].as_array().map(Vec::len), Some(0), "{status}");

@@ -229,6 +229,38 @@ fn a_silent_tunnel_is_closed_after_its_time_and_one_that_is_pinged_answers() {
     }
 }
 
+/// The Pings that come until something else does, and that; or far too many.
+fn pings(socket: &mut Socket) -> (usize, Result<Frame, End>) {
+    let mut count = 0;
+    loop {
+        match socket.read() {
+            Ok(frame) if frame.opcode == PING && count < 6 => count += 1,
+            other => return (count, other),
+        }
+    }
+}
+
+#[test]
+fn pings_of_ours_keep_no_tunnel_that_is_silent_or_half_closed() {
+    let origin = Origin::scripted(|conn, request| {
+        conn.send(ws::agree(request))?;
+        conn.wait_end();
+        conn.hold("end")?;
+        Ok(Next::Close)
+    });
+    let launch = || Launch::before(&origin).set("websocket.ping_interval", "1s");
+    let proxy = launch().set("websocket.idle_timeout", "2500ms").start();
+    let (count, last) = pings(&mut opened(&proxy));
+    assert_eq!((count, last.map(|close| close.code())), (2, Ok(Some(1001))));
+
+    let proxy = launch().start();
+    let mut socket = opened(&proxy);
+    socket.wire.sock.shutdown(std::net::Shutdown::Write).unwrap();
+    let (count, last) = pings(&mut socket);
+    assert!((1..=3).contains(&count) && last.is_err(), "{count} {last:?}");
+    origin.release("end");
+}
+
 #[test]
 fn an_old_tunnel_is_closed() {
     let origin = Origin::scripted(ws::echo);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::client::{Client, Response};
 use super::wire::Place;
 
@@ -10,24 +11,49 @@ pub(crate) fn get(place: &Place, path: &str) -> Response {
     ask(place, "GET", path, &host(place))
 }
 
+/// What it answers to GET, or what came instead.
+pub(crate) fn try_get(place: &Place, path: &str) -> Result<String, String> {
+    let connected = Client::try_connect(place, PATIENCE);
+    let mut client = connected.map_err(|end| format!("connect: {end:?}"))?;
+    let sent = client.try_send(request("GET", path, &host(place)));
+    let response = client.try_response();
+    let response = response.map_err(|broken| format!("{broken:?}, sent {sent:?}"))?;
+    if response.status == 200 { Ok(response.text()) } else { Err(format!("{response:?}")) }
+}
+
 /// One request with the method and Host given.
 pub(crate) fn ask(place: &Place, method: &str, path: &str, host: &str) -> Response {
     let mut client = Client::connect(place);
-    client.send(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    client.send(request(method, path, host));
     client.response()
 }
 
+fn request(method: &str, path: &str, host: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
 /// `/status` as JSON.
+#[track_caller]
 pub(crate) fn status(place: &Place) -> Value {
-    let response = get(place, "/status");
-    assert_eq!(response.status, 200, "{}", response.text());
-    serde_json::from_slice(&response.body).expect("/status is JSON")
+    let text = try_get(place, "/status").unwrap_or_else(|why| panic!("no status: {why}"));
+    serde_json::from_str(&text).expect("/status is JSON")
+}
+
+/// The same, if somebody answers.
+pub(crate) fn try_status(place: &Place) -> Option<Value> {
+    serde_json::from_str(&try_get(place, "/status").ok()?).ok()
 }
 
 /// The value of one metric, named with its labels as Prometheus writes them; 0 where it
 /// has not been counted yet.
+#[track_caller]
 pub(crate) fn metric(place: &Place, name: &str) -> f64 {
-    let text = get(place, "/metrics").text();
+    let text = try_get(place, "/metrics").unwrap_or_else(|why| panic!("no metrics: {why}"));
+    metric_in(&text, name)
+}
+
+/// The same in a page of them.
+pub(crate) fn metric_in(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }

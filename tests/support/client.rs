@@ -207,6 +207,12 @@ impl Client {
         end
     }
 
+    /// Its own port, over TCP.
+    pub(crate) fn port(&self) -> u16 {
+        let addr = self.wire.sock.local_addr().expect("an address");
+        addr.as_socket().expect("TCP").port()
+    }
+
     /// Whether the peer has ended the connection, without waiting: the look that a
     /// real pool takes before it uses a connection again.
     pub(crate) fn ended(&self) -> Option<End> {

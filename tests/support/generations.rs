@@ -16,7 +16,7 @@ use rustix::process::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::admin;
 use super::kernel::sockets_of;
 use super::process::{Event, Launch, Proxy};
 use super::wire::Place;
@@ -62,12 +62,15 @@ impl Member {
         let _ended = pidfd_send_signal(&self.pidfd, signal);
     }
 
-    /// Stops it in its tracks, until it gets SIGCONT.
+    /// Stops it in its tracks, until it gets SIGCONT, unless it ends meanwhile.
     pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
-        within(PATIENCE, "the process to stand still", || {
+        self.try_signal(Signal::STOP);
+        let stands = || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-            stat.rsplit_once(')')?.1.trim().starts_with('T').then_some(())
+            Some(stat.rsplit_once(')')?.1.trim().starts_with('T'))
+        };
+        within(PATIENCE, "the process to stand still", || {
+            (stands() == Some(true) || self.is_gone()).then_some(())
         });
     }
 
@@ -112,14 +115,6 @@ impl Member {
             status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
         });
         Gone { at, code }
-    }
-
-    /// The same on a thread of its own, so that the moment is right.
-    pub(crate) fn follow(self, bound: Duration) -> std::thread::JoinHandle<(Member, Gone)> {
-        std::thread::spawn(move || {
-            let gone = self.wait_gone(bound);
-            (self, gone)
-        })
     }
 
     /// How many descriptors it has open.
@@ -200,40 +195,32 @@ impl Generations {
         &self.admin
     }
 
-    /// What the admin socket answers; none if nobody does.
-    pub(crate) fn try_ask(&self, path: &str) -> Option<String> {
-        self.ask(path).ok()
-    }
-
-    /// What the admin socket answers, or what came instead.
+    /// What the admin interface answers, or what came instead.
     pub(crate) fn ask(&self, path: &str) -> Result<String, String> {
-        let connected = Client::try_connect(&self.admin, PATIENCE);
-        let mut client = connected.map_err(|end| format!("connect: {end:?}"))?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        let sent = client.try_send(request);
-        let response = client.try_response();
-        let response = response.map_err(|broken| format!("{broken:?}, sent {sent:?}"))?;
-        if response.status == 200 { Ok(response.text()) } else { Err(format!("{response:?}")) }
+        admin::try_get(&self.admin, path)
     }
 
     /// What `/status` says.
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
-        let text = self.ask("/status").unwrap_or_else(|why| panic!("no status: {why}"));
-        serde_json::from_str(&text).expect("/status is JSON")
+        admin::status(&self.admin)
+    }
+
+    /// The same, if somebody answers.
+    pub(crate) fn try_status(&self) -> Option<Value> {
+        admin::try_status(&self.admin)
     }
 
     /// The value of a metric; 0 where it has not been counted yet.
+    #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let text = self.ask("/metrics").unwrap_or_else(|why| panic!("no metrics: {why}"));
-        metric_in(&text, name)
+        admin::metric(&self.admin, name)
     }
 
     /// Whoever answers for all of them now.
     pub(crate) fn newest(&self) -> Member {
         within(PATIENCE, "somebody who answers for all", || {
-            let status: Value = serde_json::from_str(&self.try_ask("/status")?).ok()?;
+            let status = self.try_status()?;
             let pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())?;
             self.member(pid, status["generation"].as_u64()?)
         })
@@ -347,12 +334,6 @@ impl Drop for Generations {
             }
         }
     }
-}
-
-/// The value of a metric in a page of them.
-pub(crate) fn metric_in(text: &str, name: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }
 
 /// All numbers in a value together: counts by kind, or one count.

@@ -39,6 +39,16 @@ pub(crate) fn sockets_of(pid: u32) -> BTreeSet<u64> {
         .collect()
 }
 
+/// The ports of those clients of a TCP place whose connections a process has.
+pub(crate) fn clients_of(pid: u32, place: &Place) -> BTreeSet<u16> {
+    let Place::Tcp(addr) = place else { panic!("{place}") };
+    let sockets = sockets_of(pid);
+    let all = connections().into_iter();
+    all.filter(|it| it.local == *addr && sockets.contains(&it.number))
+        .map(|it| it.peer.port())
+        .collect()
+}
+
 struct Connection {
     local: SocketAddr,
     peer: SocketAddr,

@@ -10,6 +10,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod client;
+pub(crate) mod crowd;
 pub(crate) mod generations;
 pub(crate) mod grpc;
 pub(crate) mod h2;
@@ -19,6 +20,7 @@ pub(crate) mod origin;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod pypi;
+pub(crate) mod search;
 pub(crate) mod shelf;
 pub(crate) mod sse;
 pub(crate) mod timeline;

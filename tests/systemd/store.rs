@@ -1,12 +1,9 @@
 //! The descriptor store: the manager keeps the listeners, so that not even a crash
 //! refuses anybody.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-
 use crate::service::{Plan, Service, UNIT};
 use crate::support::client::Client;
+use crate::support::crowd::Crowd;
 use crate::support::origin::Origin;
 use crate::support::wire::Place;
 use crate::support::{PATIENCE, ms, pause};
@@ -14,18 +11,14 @@ use crate::support::{PATIENCE, ms, pause};
 /// Clients that come one after the other; says how many there were, and how many were
 /// refused. What a killed process had accepted dies with it: a connection that opened and
 /// then broke is not counted as refused.
-pub(crate) struct Comers {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, usize, usize)>,
-}
+pub(crate) struct Comers(Crowd<(usize, usize, usize)>);
 
 impl Comers {
     pub(crate) fn at(place: &Place) -> Comers {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (flag, place) = (Arc::clone(&stop), place.clone());
-        let thread = std::thread::spawn(move || {
+        let place = place.clone();
+        Comers(Crowd::start(1, move |_, crowd| {
             let (mut served, mut refused, mut broken) = (0, 0, 0);
-            while !flag.load(Ordering::SeqCst) {
+            while !crowd.is_over() {
                 match Client::try_connect(&place, PATIENCE) {
                     Err(_) => refused += 1,
                     Ok(mut client) => match client.get("/ok").try_response() {
@@ -36,13 +29,11 @@ impl Comers {
                 pause(ms(2));
             }
             (served, refused, broken)
-        });
-        Comers { stop, thread }
+        }))
     }
 
     pub(crate) fn end(self) -> (usize, usize, usize) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the clients come to an end")
+        self.0.end()[0]
     }
 }
 

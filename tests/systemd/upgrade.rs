@@ -48,7 +48,7 @@ impl Service {
         let (elder, before) = (self.main_pid(), self.events("upgrade_serving").len());
         self.manager.must(&["kill", "--signal=USR2", "--kill-whom=main", UNIT]);
         let serving = self.wait_events("upgrade_serving", before + 1);
-        (elder, number(&serving, "pid"))
+        (elder, number(&serving, "successor"))
     }
 
     fn wait_main(&self, pid: u32) {
@@ -129,6 +129,24 @@ fn a_reload_that_fails_says_why_and_changes_nothing() {
     service.manager.must(&["reload", UNIT]);
     assert_ne!(service.main_pid(), elder);
     service.is_well("0");
+}
+
+#[test]
+fn a_stop_in_the_midst_of_a_reload_is_no_failure() {
+    let origin = Origin::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config");
+    std::fs::write(&config, "").expect("a configuration");
+    let service = soon(&origin).arg("--config").arg(&config.display().to_string()).start();
+    // One whose end nobody sees: the successor reads for ever.
+    std::fs::remove_file(&config).expect("a file");
+    let (here, mode) = (rustix::fs::CWD, rustix::fs::Mode::RUSR);
+    rustix::fs::mkfifoat(here, &config, mode).expect("a pipe");
+    service.begin("reload");
+    service.wait_events("upgrade_started", 1);
+    service.manager.must(&["stop", UNIT]);
+    assert_eq!(service.stopped(), "success");
+    assert!(service.events("upgrade_serving").is_empty());
 }
 
 #[test]
@@ -301,7 +319,7 @@ fn two_in_a_row(elder_works: bool) {
     let place = service.admin.to_string();
     let upgrade = service.manager.run(BINARY, &["upgrade", "--admin", &place]);
     assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
-    let second = number(&service.wait_events("upgrade_serving", 2), "pid");
+    let second = number(&service.wait_events("upgrade_serving", 2), "successor");
     service.wait_main(second);
     wait_gone(first);
     if let Some(client) = work {
@@ -423,7 +441,7 @@ fn what_is_said_of_an_upgrade_and_in_which_order() {
     assert_eq!(named.lines.len(), 2, "{named:?}");
     assert!(named.says("READY=1"), "{named:?}");
     let serving = proxy.wait_event("upgrade_serving");
-    assert_eq!(named.value("MAINPID"), Some(serving.number("pid").to_string().as_str()));
+    assert_eq!(named.value("MAINPID"), Some(serving.number("successor").to_string().as_str()));
     proxy.wait_gone();
     let heard = within(PATIENCE, "the successor's first word", || {
         let heard = ear.heard();
@@ -434,7 +452,7 @@ fn what_is_said_of_an_upgrade_and_in_which_order() {
     assert_eq!(before.iter().filter(|message| message.says("READY=1")).count(), 1, "{before:?}");
     assert!(after[0].says("READY=1") && after[0].value("STATUS").is_some(), "{after:?}");
     assert!(ear.all("STOPPING=1").is_empty());
-    let pid = i32::try_from(serving.number("pid")).expect("a pid");
+    let pid = i32::try_from(serving.number("successor")).expect("a pid");
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
     ear.wait("STOPPING=1");
@@ -511,7 +529,7 @@ fn an_elder_that_leaves_early_names_its_successor_before_it_is_gone() {
     assert_eq!(held.response().text(), "held");
     elder.wait_gone(PATIENCE);
     let named = ear.wait_where("MAINPID", |message| message.value("MAINPID").is_some());
-    assert_eq!(named.value("MAINPID"), Some(serving.number("pid").to_string().as_str()));
+    assert_eq!(named.value("MAINPID"), Some(serving.number("successor").to_string().as_str()));
     assert!(named.says("READY=1"), "{named:?}");
     let heard = within(PATIENCE, "the successor's first word", || {
         let heard = ear.heard();

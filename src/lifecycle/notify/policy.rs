@@ -41,6 +41,10 @@ pub struct Vitals {
     pub left: Option<Duration>,
     /// A successor goes on with the work.
     pub outgoing: bool,
+    /// Older processes that still have connections, and how many those are.
+    pub elders: usize,
+    /// See `elders`.
+    pub with_elders: u64,
 }
 
 /// What to say, and whether it must not be lost.
@@ -261,8 +265,14 @@ fn counts(vitals: Vitals) -> String {
     let connections = plural(vitals.connections as u64, "connection");
     let requests = plural(vitals.in_flight, "request");
     let mut text = format!("{connections}, {requests} in flight");
-    if let Some(left) = vitals.left {
+    let is_empty = vitals.connections == 0 && vitals.in_flight == 0;
+    if let Some(left) = vitals.left.filter(|_| !is_empty) {
         text += &format!(", the rest is cut in {} s", left.as_secs());
+    }
+    if vitals.elders > 0 {
+        let processes = if vitals.elders == 1 { "process has" } else { "processes have" };
+        let theirs = plural(vitals.with_elders, "connection");
+        text += &format!("; {} older {processes} {theirs}", vitals.elders);
     }
     text
 }
@@ -347,11 +357,28 @@ mod tests {
         let status = "STATUS=closing: 1 connection, 0 requests in flight, the rest is cut in 9 s";
         assert_eq!(stop, format!("STOPPING=1\nEXTEND_TIMEOUT_USEC=5000000\n{status}"));
         assert!(!process.enters(Phase::Draining).contains("STOPPING"), "it is said once");
+        process.vitals.connections = 0;
+        let stopped = process.enters(Phase::Stopped);
+        assert!(!stopped.contains("is cut"), "nothing is left: {stopped}");
+        process.enters(Phase::Draining);
         assert_eq!(process.policy.due(), Deadline::at(process.now + EXTEND_EVERY));
         for _ in 0..30 {
             process.now += EXTEND_EVERY;
             assert!(process.beat().contains("EXTEND_TIMEOUT_USEC=5000000"));
         }
+    }
+
+    #[test]
+    fn older_processes_are_named_while_they_have_connections() {
+        let mut process = Process::serving();
+        (process.vitals.elders, process.vitals.with_elders) = (1, 1);
+        process.now += STATUS_EVERY;
+        let one = "STATUS=serving: 0 connections, 0 requests in flight; 1 older process has 1 \
+                   connection";
+        assert_eq!(process.beat(), one);
+        (process.vitals.elders, process.vitals.with_elders) = (2, 30);
+        process.now += STATUS_EVERY;
+        assert!(process.beat().ends_with("; 2 older processes have 30 connections"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::relay::{Over, Relay};
 use crate::config::WebSocket;
 use crate::limits::CUT_SEND;
 use crate::serve::worker::millis;
-use crate::stream::websocket::{PING, close};
+use crate::stream::websocket::close;
 use crate::telemetry::CloseReason;
 
 /// The code for an app server that has gone (RFC 6455 section 7.4.1: internal error).
@@ -105,7 +105,7 @@ impl<C: Leg> Relay<'_, C> {
 
     /// Asks the client whether it is there.
     pub(super) fn ping(&mut self, now: u64) {
-        self.down.hold(&PING);
+        self.down.hold_ping();
         self.pinged = now;
     }
 

@@ -176,12 +176,12 @@ impl<'a, C: Leg> Relay<'a, C> {
         }
         for _ in 0..TUNNEL_TURNS {
             self.look_at_the_clock(now);
-            let before = self.up.delivered + self.down.delivered;
+            let before = self.up.passed() + self.down.passed();
             let read = match self.turn(cx) {
                 Ok(read) => read,
                 Err(over) => return Poll::Ready(over),
             };
-            if read || self.up.delivered + self.down.delivered > before {
+            if read || self.up.passed() + self.down.passed() > before {
                 self.moved = now;
             }
             if let Some(over) = self.over(cx, now) {

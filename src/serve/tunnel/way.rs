@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use super::leg::Leg;
 use crate::handoff::MovedWay;
-use crate::stream::websocket::Frames;
+use crate::stream::websocket::{Frames, PING};
 
 /// One direction.
 pub(super) struct Way {
@@ -20,6 +20,10 @@ pub(super) struct Way {
     pub(super) octets: u64,
     /// Octets that the reader has taken, ours among them.
     pub(super) delivered: u64,
+    /// What waits is a Ping of ours, which is no sign of life of anybody's.
+    pings: bool,
+    /// Octets of our Pings that the reader has taken.
+    pinged: u64,
     /// The writer has ended its side.
     pub(super) ended: bool,
     /// The reader has been told so, or is gone.
@@ -40,6 +44,8 @@ impl Way {
             unsure: false,
             octets: octets.len() as u64,
             delivered: 0,
+            pings: false,
+            pinged: 0,
             ended: false,
             finished: false,
         }
@@ -54,6 +60,8 @@ impl Way {
             unsure: false,
             octets: moved.passed,
             delivered: moved.delivered,
+            pings: false,
+            pinged: 0,
             ended: moved.ended,
             finished: moved.finished,
         }
@@ -113,6 +121,17 @@ impl Way {
         self.held.extend_from_slice(frame);
     }
 
+    /// The same with a Ping. Only when nothing waits.
+    pub(super) fn hold_ping(&mut self) {
+        self.hold(&PING);
+        self.pings = true;
+    }
+
+    /// Octets of others that the reader has taken.
+    pub(super) fn passed(&self) -> u64 {
+        self.delivered - self.pinged
+    }
+
     /// Sends what waits; `false` if the reader does not take all of it now.
     pub(super) fn flush(
         &mut self,
@@ -125,13 +144,14 @@ impl Way {
                 Poll::Ready(n) => {
                     self.taken += n;
                     self.delivered += n as u64;
+                    self.pinged += if self.pings { n as u64 } else { 0 };
                 }
                 Poll::Pending => return Ok(false),
             }
         }
         if self.taken > 0 {
             // A silent tunnel has no buffer.
-            (self.held, self.taken) = (Vec::new(), 0);
+            (self.held, self.taken, self.pings) = (Vec::new(), 0, false);
         }
         self.unsure = reader.poll_flush(cx)?.is_pending();
         Ok(!self.unsure)
@@ -173,6 +193,7 @@ impl Way {
     /// Forgets what waits: the reader is gone.
     pub(super) fn give_up(&mut self) {
         (self.held, self.taken, self.unsure) = (Vec::new(), 0, false);
+        self.pings = false;
         self.finished = true;
     }
 }

@@ -48,7 +48,7 @@ impl Control {
         match Origin::start(&binary, &self.program.arguments) {
             Ok(origin) => {
                 let (pid, binary) = (origin.pid(), binary.display().to_string());
-                let event = Event::new(Level::Info, "upgrade_started").with("pid", pid);
+                let event = Event::new(Level::Info, "upgrade_started").with("successor", pid);
                 self.events.emit(event.with("binary", binary.clone()));
                 self.tell_watchers(&Progress::Starting { pid, binary });
                 self.begin(origin);
@@ -80,7 +80,7 @@ impl Control {
         let peer = channel.peer().ok().and_then(|peer| peer.pid);
         let event = Event::new(Level::Info, "upgrade_started");
         self.events.emit(match peer {
-            Some(pid) => event.with("pid", pid).with("asked", true),
+            Some(pid) => event.with("successor", pid).with("asked", true),
             None => event.with("asked", true),
         });
         self.begin(Origin { channel, launched: None });

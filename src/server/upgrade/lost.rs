@@ -1,6 +1,7 @@
 //! The control thread of a process that loses its successor: what [`super::loss`] has
 //! decided is done here.
 
+use std::error::Error;
 use std::time::Instant;
 
 use super::doubt::Doubt;
@@ -8,6 +9,7 @@ use super::loss::{End, Fate, Loss, We};
 use super::outgoing::{Kept, Left, Over};
 use super::succession::Outgoing;
 use crate::admin::Progress;
+use crate::drain::Phase;
 use crate::handoff::{Channel, Launched, Process};
 use crate::lifecycle::Event as Happened;
 use crate::limits::{LAST_MOMENT, REAP, SEEN_TO_END};
@@ -42,18 +44,22 @@ impl Control {
         self.succession.doubts.extend(doubt);
         self.succession.settle(gone);
         let error = format!("the successor (pid {pid}) is lost: {why}");
-        self.tell_of_loss(loss, &error);
         match loss.fate() {
-            Fate::GoOn => self.go_on(&error),
-            Fate::TakeBack => {
+            Fate::GoOn => {
+                self.tell_of_loss(loss, &error);
                 self.go_on(&error);
-                return Some(Happened::TakenBack);
+                loss.serving.then_some(Happened::TakenBack)
             }
-            Fate::Stay => self.stay_outgoing(loss, error, gone),
-        }
-        match loss.fate() {
-            Fate::GoOn => loss.serving.then_some(Happened::TakenBack),
-            _ => loss.dismissed.then_some(Happened::Leave),
+            Fate::TakeBack => {
+                self.tell_of_loss(loss, &error);
+                self.go_on(&error);
+                Some(Happened::TakenBack)
+            }
+            Fate::Stay => {
+                self.stay_outgoing(loss, &error, gone);
+                self.tell_of_loss(loss, &error);
+                loss.dismissed.then_some(Happened::Leave)
+            }
         }
     }
 
@@ -76,9 +82,9 @@ impl Control {
     }
 
     /// There is nobody to whom what is left could go.
-    fn stay_outgoing(&mut self, loss: Loss, error: String, gone: bool) {
+    fn stay_outgoing(&mut self, loss: Loss, error: &str, gone: bool) {
         if !loss.serving {
-            self.tell_watchers(&Progress::Failed { error });
+            self.tell_watchers(&Progress::Failed { error: error.to_owned() });
             self.watchers.clear();
         }
         let listeners = std::mem::take(&mut self.listeners);
@@ -105,32 +111,57 @@ impl Control {
     pub(in crate::server) fn open_again(&mut self) {
         // What there was of a drain is of no account.
         self.stopping = Stopping::new(self.overview.generation);
-        self.bind_again();
+        let listeners = std::mem::take(&mut self.listeners);
+        let missing = named(&self.config).map(|(.., name)| name);
+        let missing = missing.filter(|name| !listeners.iter().any(|one| one.name() == name));
+        self.succession.missing = missing.map(|name| (name, false)).collect();
+        self.open(listeners);
+        self.bind_missing();
+        self.open_doors();
+    }
+
+    /// Listeners that were closed because the successor had no use for them are bound again
+    /// when they are; if that fails, until it does not.
+    pub(in crate::server) fn bind_missing(&mut self) {
+        let settled = self.overview.phase() == Phase::Serving && !self.is_closing();
+        if self.succession.missing.is_empty() || !settled || self.succession.is_under_way() {
+            return;
+        }
+        let mut bound = Vec::new();
+        for (listen, secure, name) in named(&self.config) {
+            let Some(told) = self.succession.missing.get_mut(&name) else { continue };
+            match Listener::bind(listen, secure) {
+                Ok(listener) => {
+                    let proto = if secure { "https" } else { "http" };
+                    self.events.emit(Event::listening(listener.to_string(), proto));
+                    self.succession.missing.remove(&name);
+                    bound.push(listener.named(name));
+                }
+                Err(_) if *told => {}
+                Err(error) => {
+                    *told = true;
+                    let cause = Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
+                    self.events.emit(event.with("error", format!("{error}: {cause}")));
+                }
+            }
+        }
+        if !bound.is_empty() {
+            self.open(bound);
+        }
+    }
+
+    /// Has the workers accept from these listeners.
+    fn open(&mut self, listeners: Vec<Listener>) {
         let Some(workers) = &mut self.workers else { return };
-        let (opened, events) = (workers.open(&self.listeners), self.events.clone());
+        let (opened, events) = (workers.open(&listeners), self.events.clone());
+        self.listeners.extend(listeners);
         tokio::task::spawn_local(async move {
             if let Err(error) = opened.await {
                 let event = Event::new(Level::Error, "accept_failed");
                 events.emit(event.with("why", "listener").with("error", error.to_string()));
             }
         });
-        self.open_doors();
-    }
-
-    /// Listeners that were closed because the successor had no use for them.
-    fn bind_again(&mut self) {
-        for (listen, secure, name) in named(&self.config) {
-            if self.listeners.iter().any(|listener| listener.name() == name) {
-                continue;
-            }
-            match Listener::bind(listen, secure) {
-                Ok(listener) => self.listeners.push(listener.named(name)),
-                Err(error) => {
-                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
-                    self.events.emit(event.with("error", error.to_string()));
-                }
-            }
-        }
     }
 }
 

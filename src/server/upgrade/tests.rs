@@ -45,10 +45,10 @@ fn overview(generation: u32) -> Rc<Overview> {
         tunnels: Tunnels::default(),
         state: RefCell::new(lifecycle::State::new(plans, Instant::now())),
         generation,
+        no_successor: None,
         ledger: RefCell::default(),
         elders: RefCell::default(),
         succession: Cell::new(None),
-        no_successor: None,
         shutdown_start: Cell::new(None),
         errors: RefCell::default(),
     })

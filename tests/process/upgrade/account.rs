@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{app, start, upgrade_whole};
+use crate::support::admin::metric_in;
 use crate::support::client::{Client, get};
-use crate::support::generations::{Generations, metric_in, sum};
+use crate::support::crowd::Crowd;
+use crate::support::generations::{Generations, sum};
 use crate::support::process::{Launch, Stdout};
 use crate::support::ws::Socket;
 use crate::support::{PATIENCE, Rng, ms, pause, within};
@@ -21,50 +23,24 @@ fn many() -> usize {
     set.and_then(|value| value.parse().ok()).unwrap_or(0).max(20)
 }
 
-/// Clients that keep their connections, each request with a target of its own.
-struct Load {
-    over: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
-    clients: Vec<std::thread::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(line: &Generations, many: u64) -> Load {
-        let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let clients = (0..many).map(|number| {
-            let (over, served, place) = (Arc::clone(&over), Arc::clone(&served), line.place());
-            std::thread::spawn(move || {
-                let mut rng = Rng::new(number);
-                let mut client = Client::connect(&place);
-                let mut targets = Vec::new();
-                while !over.load(Ordering::SeqCst) {
-                    let target = format!("/load/{number}/{}", targets.len());
-                    client.get(&target);
-                    assert_eq!(client.response().text(), format!("GET {target} 0"));
-                    targets.push(target);
-                    served.fetch_add(1, Ordering::SeqCst);
-                    pause(Duration::from_micros(rng.below(10_000)));
-                }
-                targets
-            })
-        });
-        let clients = clients.collect();
-        Load { over, served, clients }
-    }
-
-    /// The targets that were asked for, and answered.
-    fn end(self) -> Vec<String> {
-        self.over.store(true, Ordering::SeqCst);
-        let asked = self.clients.into_iter().flat_map(|client| client.join().expect("a client"));
-        asked.collect()
-    }
-
-    fn go_on(&self) {
-        let served = self.served.load(Ordering::SeqCst);
-        within(PATIENCE, "some requests", || {
-            (self.served.load(Ordering::SeqCst) > served + 20).then_some(())
-        });
-    }
+/// Clients that keep their connections, each request with a target of its own: the
+/// targets that were asked for, and answered.
+fn load(line: &Generations, many: u64) -> Crowd<Vec<String>> {
+    let place = line.place();
+    Crowd::start(many, move |number, crowd| {
+        let mut rng = Rng::new(number);
+        let mut client = Client::connect(&place);
+        let mut targets = Vec::new();
+        while !crowd.is_over() {
+            let target = format!("/load/{number}/{}", targets.len());
+            client.get(&target);
+            assert_eq!(client.response().text(), format!("GET {target} 0"));
+            targets.push(target);
+            crowd.serve();
+            pause(Duration::from_micros(rng.below(10_000)));
+        }
+        targets
+    })
 }
 
 /// Counters by name and labels.
@@ -95,7 +71,7 @@ fn counters(text: &str) -> BTreeMap<String, f64> {
 fn counters_and_generation_never_go_back_however_often_they_are_read() {
     let (_origin, line) = start(|launch| launch);
     let line = Arc::new(line);
-    let load = Load::start(&line, 6);
+    let load = load(&line, 6);
     let over = Arc::new(AtomicBool::new(false));
     let reader = {
         let (line, over) = (Arc::clone(&line), Arc::clone(&over));
@@ -125,7 +101,7 @@ fn counters_and_generation_never_go_back_however_often_they_are_read() {
         line.upgrade();
     }
     load.go_on();
-    let asked = load.end();
+    let asked = load.end().concat();
     within(PATIENCE, "the elders to have gone", || {
         line.status()["elders"].as_array().is_some_and(Vec::is_empty).then_some(())
     });
@@ -134,7 +110,7 @@ fn counters_and_generation_never_go_back_however_often_they_are_read() {
     assert!((generation, reads > 50) == (5.0, true), "{generation}, {reads} reads");
     let counted = line.metric("ebbtide_requests_total{code=\"200\"}") as usize;
     assert_eq!(counted, asked.len(), "each request is counted once, and no question of our own");
-    let text = line.try_ask("/metrics").unwrap();
+    let text = line.ask("/metrics").unwrap();
     let moved: f64 = counters(&text)
         .iter()
         .filter(|(name, _)| name.starts_with("ebbtide_moved_connections_total"))
@@ -160,12 +136,12 @@ fn judge(log: &[Value], asked: &[String]) {
 #[test]
 fn access_log_has_each_request_once_and_no_line_is_torn() {
     let (_origin, line) = start(|launch| launch);
-    let load = Load::start(&line, 8);
+    let load = load(&line, 8);
     for _ in 0..many() {
         load.go_on();
         line.upgrade();
     }
-    let asked = load.end();
+    let asked = load.end().concat();
     assert_eq!(line.stop().code, Some(0));
     line.wait_exit();
     judge(&line.access_log(), &asked);
@@ -177,12 +153,12 @@ fn access_log_in_a_file_is_as_complete() {
     let file = directory.path().join("access.log");
     std::fs::write(&file, "").unwrap();
     let (_origin, line) = start(|launch| launch.stdout(Stdout::File(file.clone())));
-    let load = Load::start(&line, 8);
+    let load = load(&line, 8);
     for _ in 0..5 {
         load.go_on();
         line.upgrade();
     }
-    let asked = load.end();
+    let asked = load.end().concat();
     assert_eq!(line.stop().code, Some(0));
     line.wait_exit();
     let text = std::fs::read_to_string(&file).unwrap();
@@ -240,12 +216,14 @@ fn status_shows_all_generations() {
         (sum(&status["elders"][0]["moved"]) == 3).then_some(status)
     });
     assert_eq!(status["generation"], 2);
-    assert_eq!(status["pid"], serving.fields["pid"]);
+    assert_eq!(status["pid"], serving.fields["successor"]);
     let [old] = &status["elders"].as_array().expect("elders")[..] else { panic!("{status}") };
     assert_eq!((&old["generation"], &old["pid"]), (&1.into(), &elder.pid.into()));
     assert_eq!(old["phase"], "draining");
     assert!(old["deadline_ms"].as_u64().is_some_and(|left| left > 3_000_000), "an hour: {old}");
     assert_eq!(sum(&old["connections"]), 1, "{old}");
+    let metrics = ["ebbtide_elders", "ebbtide_elder_connections{generation=\"1\"}"];
+    assert_eq!(metrics.map(|name| line.metric(name)), [1.0, 1.0]);
     assert!(old["waiting"].as_object().is_some_and(|why| !why.is_empty()), "{old}");
     let shown = std::process::Command::new(env!("CARGO_BIN_EXE_ebbtide"))
         .arg("status")
@@ -254,7 +232,7 @@ fn status_shows_all_generations() {
         .output()
         .unwrap();
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    for pid in [elder.pid.to_string(), serving.number("pid").to_string()] {
+    for pid in [elder.pid.to_string(), serving.number("successor").to_string()] {
         assert!(shown.contains(&pid), "no {pid} in {shown}");
     }
     origin.release("/hold/1");

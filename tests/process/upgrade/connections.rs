@@ -176,16 +176,28 @@ fn octets_that_nobody_takes_yet_go_with_their_tunnel() {
         use std::io::Write as _;
         speaker.write_all(&Frame::new(BINARY, pattern(MANY)).octets(true)).unwrap();
     });
-    // Until nothing moves any more.
-    crate::support::pause(ms(300));
-    upgrade_whole(&line);
-    crate::support::pause(ms(100));
-    upgrade_whole(&line);
+    for _ in 0..2 {
+        wait_full(&line);
+        upgrade_whole(&line);
+    }
     let frame = socket.read().unwrap();
     assert!(frame.payload == pattern(MANY), "other octets");
     origin.release("read");
     assert_eq!(socket.read().unwrap().payload, b"all of it");
     speaking.join().unwrap();
+}
+
+/// Waits until nothing passes through the only tunnel any more.
+fn wait_full(line: &Generations) {
+    let mut before = serde_json::Value::Null;
+    within(PATIENCE, "a tunnel that is full", || {
+        crate::support::pause(ms(20));
+        let tunnel = line.status()["tunnels"][0].clone();
+        let now = serde_json::json!([tunnel["bytes_in"], tunnel["bytes_out"]]);
+        let full = now == before && now[0].as_u64() > Some(0) && now[1].as_u64() > Some(0);
+        before = now;
+        full.then_some(())
+    });
 }
 
 #[test]

@@ -4,15 +4,13 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
 use rustix::process::Signal;
 
 use super::{LEAVES_WITHIN, app, start, upgrade_whole};
 use crate::support::admin;
 use crate::support::client::{Client, End, get};
+use crate::support::crowd::Crowd;
 use crate::support::generations::Generations;
 use crate::support::h2::H2;
 use crate::support::origin::Origin;
@@ -21,60 +19,39 @@ use crate::support::shelf::Shelf;
 use crate::support::wire::Place;
 use crate::support::{PATIENCE, ms, within};
 
-/// Clients with a connection for each request, until nobody listens or they are told.
-struct Knockers {
-    over: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<bool>>,
+/// Clients with a connection for each request, until they are told to end or nobody
+/// listens: then they say so. Nobody is reset.
+fn knockers(place: &Place, many: u64) -> Crowd<bool> {
+    let place = place.clone();
+    Crowd::start(many, move |_, crowd| {
+        while !crowd.is_over() {
+            let mut client = match Client::try_connect(&place, PATIENCE) {
+                Ok(client) => client,
+                Err(End::Refused) => return true,
+                // Its handshake was not answered: it never believed anything.
+                Err(End::TimedOut) => continue,
+                Err(end) => panic!("connect: {end:?}"),
+            };
+            client.send(get("/knock").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
+            let response = client.try_response();
+            let response = response.unwrap_or_else(|it| panic!("connected, then {it:?}"));
+            assert_eq!(response.text(), "GET /knock 0");
+            crowd.serve();
+        }
+        false
+    })
 }
 
-impl Knockers {
-    fn start(place: &Place, many: usize) -> Knockers {
-        let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let clients = (0..many).map(|_| {
-            let (place, over, served) = (place.clone(), Arc::clone(&over), Arc::clone(&served));
-            std::thread::spawn(move || {
-                while !over.load(Ordering::SeqCst) {
-                    let mut client = match Client::try_connect(&place, PATIENCE) {
-                        Ok(client) => client,
-                        Err(End::Refused) => return true,
-                        // Its handshake was not answered: it never believed anything.
-                        Err(End::TimedOut) => continue,
-                        Err(end) => panic!("connect: {end:?}"),
-                    };
-                    client.send(get("/knock").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
-                    let response = client.try_response();
-                    let response = response.unwrap_or_else(|it| panic!("connected, then {it:?}"));
-                    assert_eq!(response.text(), "GET /knock 0");
-                    served.fetch_add(1, Ordering::SeqCst);
-                }
-                false
-            })
-        });
-        let clients = clients.collect();
-        Knockers { over, served, clients }
-    }
+/// None of them was refused.
+#[track_caller]
+fn all_served(knockers: Crowd<bool>) {
+    assert!(!knockers.end().contains(&true), "somebody was refused");
+}
 
-    fn go_on(&self) {
-        let served = self.served.load(Ordering::SeqCst);
-        within(PATIENCE, "some who are let in", || {
-            (self.served.load(Ordering::SeqCst) > served + 20).then_some(())
-        });
-    }
-
-    /// How many of them were refused at last; nobody was reset.
-    fn end(self) -> usize {
-        self.over.store(true, Ordering::SeqCst);
-        let clients = self.clients.into_iter();
-        clients.filter(|_| true).map(|client| usize::from(client.join().expect("served"))).sum()
-    }
-
-    /// Waits until each of them was refused.
-    fn wait_refused(self) {
-        for client in self.clients {
-            assert!(client.join().expect("served, until it was refused"));
-        }
-    }
+/// Each of them is refused in the end.
+#[track_caller]
+fn all_refused(knockers: Crowd<bool>) {
+    assert!(!knockers.wait().contains(&false), "somebody was not refused");
 }
 
 #[test]
@@ -105,7 +82,7 @@ fn unix_listeners_keep_their_path_and_its_file() {
     let line = Generations::start(Launch::before(&origin).listen(&listen));
     let inode = || std::fs::metadata(&path).unwrap().ino();
     let (before, mut idle) = (inode(), line.idle_client());
-    let knockers = Knockers::start(&line.place(), 4);
+    let knockers = knockers(&line.place(), 4);
     for _ in 0..3 {
         knockers.go_on();
         upgrade_whole(&line);
@@ -113,7 +90,7 @@ fn unix_listeners_keep_their_path_and_its_file() {
         idle.get("/idle");
         assert_eq!(idle.response().text(), "GET /idle 0");
     }
-    assert_eq!(knockers.end(), 0, "nobody was refused");
+    all_served(knockers);
     drop(idle);
     let admin = line.admin_place().clone();
     assert_eq!(line.stop().code, Some(0));
@@ -122,14 +99,19 @@ fn unix_listeners_keep_their_path_and_its_file() {
     assert!(!admin.exists(), "that of the admin interface too");
 }
 
-fn write(shelf: &Shelf, origin: &Origin, listen: &[&str], more: &str) -> std::path::PathBuf {
+pub(super) fn write(
+    shelf: &Shelf,
+    origin: &Origin,
+    listen: &[&str],
+    more: &str,
+) -> std::path::PathBuf {
     let (listen, place) = (format!("{listen:?}"), origin.place());
     let text = format!("listen = {listen}\nupstream.endpoints = [\"{place}\"]\n{more}");
     shelf.write("ebbtide.toml", &text)
 }
 
 /// Addresses that nobody has: no outgoing connection takes these ports.
-fn addresses<const N: usize>() -> [String; N] {
+pub(super) fn addresses<const N: usize>() -> [String; N] {
     let host = format!("127.{}.8.1", 100 + std::process::id() % 100);
     let held = [(); N].map(|()| std::net::TcpListener::bind((&*host, 0)).unwrap());
     held.each_ref().map(|listener| listener.local_addr().unwrap().to_string())
@@ -144,14 +126,14 @@ fn changed_configuration(prepare: impl FnOnce(Launch) -> Launch) {
     let mut idle = Client::connect(&place(&gone));
     idle.get("/idle");
     assert_eq!(idle.response().status, 200);
-    let [on_kept, on_gone] = [&kept, &gone].map(|it| Knockers::start(&place(it), 6));
+    let [on_kept, on_gone] = [&kept, &gone].map(|it| knockers(&place(it), 6));
     on_kept.go_on();
     on_gone.go_on();
     write(&shelf, &origin, &[&kept, &new], "[timeouts]\nhead = \"7s\"\n");
     upgrade_whole(&line);
-    on_gone.wait_refused();
+    all_refused(on_gone);
     on_kept.go_on();
-    let on_new = Knockers::start(&place(&new), 2);
+    let on_new = knockers(&place(&new), 2);
     on_new.go_on();
     // Who was connected at an address that is no more goes on all the same.
     idle.get("/still");
@@ -159,10 +141,11 @@ fn changed_configuration(prepare: impl FnOnce(Launch) -> Launch) {
     // And back again.
     write(&shelf, &origin, &[&gone, &kept], "");
     upgrade_whole(&line);
-    on_new.wait_refused();
-    let again = Knockers::start(&place(&gone), 2);
+    all_refused(on_new);
+    let again = knockers(&place(&gone), 2);
     again.go_on();
-    assert_eq!((again.end(), on_kept.end()), (0, 0));
+    all_served(again);
+    all_served(on_kept);
 }
 
 #[test]
@@ -173,11 +156,10 @@ fn changed_configuration_keeps_binds_and_closes_without_a_reset() {
 #[test]
 fn changed_configuration_closes_without_a_reset_also_where_nothing_can_be_filtered() {
     use rustix::thread::CapabilitySet;
-    if !is_privileged() {
-        eprintln!("not tried: the test has no capability to give up");
-        return;
-    }
-    changed_configuration(|launch| launch.without(CapabilitySet::NET_ADMIN));
+    changed_configuration(|launch| match is_privileged() {
+        true => launch.without(CapabilitySet::NET_ADMIN),
+        false => launch,
+    });
 }
 
 fn at_path(launch: Launch, path: &Path) -> Launch {
@@ -197,7 +179,7 @@ fn process_that_somebody_else_started_takes_over() {
     let mut held = line.client();
     held.get("/hold/1");
     origin.wait_started("/hold/1");
-    let knockers = Knockers::start(&place, 4);
+    let knockers = knockers(&place, 4);
     let mut others = Vec::new();
     for generation in 2..=4_u64 {
         knockers.go_on();
@@ -221,7 +203,7 @@ fn process_that_somebody_else_started_takes_over() {
     assert_eq!(line.proxy_exit(), 0);
     held.get("/after");
     assert_eq!(held.response().text(), "GET /after 0");
-    assert_eq!(knockers.end(), 0);
+    all_served(knockers);
     let last = others.pop().unwrap();
     for other in &others {
         other.wait_clean_exit();
@@ -290,10 +272,7 @@ fn command_waits_for_the_elder_if_it_is_told() {
 /// In a container the first process cannot be replaced, and says what can be done.
 #[test]
 fn first_process_of_a_container_refuses_and_names_the_other_way() {
-    if !is_privileged() {
-        eprintln!("not tried: only root can begin a namespace of processes");
-        return;
-    }
+    assert!(is_privileged(), "only root can begin a namespace of processes");
     let (origin, shelf) = (app(), Shelf::new());
     let binary = env!("CARGO_BIN_EXE_ebbtide");
     let script =

@@ -76,15 +76,16 @@ pub(super) struct Ended {
 #[derive(Clone, Debug)]
 pub(super) struct Fact {
     pub(super) who: String,
-    /// When the client began to connect.
+    /// When the client began to connect, and from which port it did.
     pub(super) began: Instant,
+    pub(super) port: u16,
     /// How it ended; none if its client ended it.
     pub(super) end: Option<Ended>,
 }
 
 impl Fact {
     fn new(who: &str, began: Instant) -> Fact {
-        Fact { who: who.to_owned(), began, end: None }
+        Fact { who: who.to_owned(), began, port: 0, end: None }
     }
 
     fn ended(mut self, stage: &Stage, how: How, what: impl Into<String>) -> Fact {
@@ -127,9 +128,12 @@ pub(super) fn start(stage: &Arc<Stage>, seed: u64) -> Vec<JoinHandle<Vec<Fact>>>
 
 /// Connects; at times nobody listens any more, and that is the last fact.
 fn connect(stage: &Stage, who: &str) -> Result<(Client, Fact), Fact> {
-    let fact = Fact::new(who, Instant::now());
+    let mut fact = Fact::new(who, Instant::now());
     match Client::try_connect(&stage.place, PATIENCE) {
-        Ok(client) => Ok((client, fact)),
+        Ok(client) => {
+            fact.port = client.port();
+            Ok((client, fact))
+        }
         Err(End::Refused) => Err(fact.ended(stage, How::Refused, "connect")),
         // Its handshake was not answered: it never believed that it was connected.
         Err(End::TimedOut) => Err(fact.ended(stage, How::Refused, "connect: no answer")),
@@ -160,13 +164,15 @@ fn keep(stage: &Stage, who: &str, mut rng: Rng, step: Step) -> Vec<Fact> {
                 continue;
             }
         }
+        // The last step begins when it is over.
         let end = loop {
-            if stage.is_over() {
-                break None;
-            }
+            let last = stage.is_over();
             match step(&mut client, &mut rng) {
                 Ok(()) => stage.serve(),
                 Err(end) => break Some(end),
+            }
+            if last {
+                break None;
             }
         };
         facts.push(match end {
