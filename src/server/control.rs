@@ -204,6 +204,7 @@ impl Control {
             asked = self.signals.next() => self.asked(asked),
             errors = done(&mut self.closing) => {
                 self.closed(errors);
+                self.bind_missing();
                 Some(Happened::ListenersClosed)
             }
             () = done(&mut self.finishing) => Some(Happened::Finished),
@@ -236,6 +237,7 @@ impl Control {
                 self.events.tick();
                 self.events.watch(&self.overview.access);
                 self.settle_doubts();
+                self.bind_missing();
                 None
             }
         }
@@ -367,13 +369,14 @@ impl Control {
             // They are the successor's.
             return self.close_some(listeners, std::future::ready(false));
         }
-        let released = self.elders.release(names);
-        self.close_some(listeners, async {
+        let (released, overview) = (self.elders.release(names), Rc::clone(&self.overview));
+        self.close_some(listeners, async move {
             let ours = match called_off {
                 Some(ended) => ended.await.unwrap_or(true),
                 None => true,
             };
-            ours && released.await
+            // Somebody may have come to have them meanwhile.
+            ours && released.await && !overview.is_outgoing()
         });
     }
 
@@ -411,6 +414,11 @@ impl Control {
             errors.extend(close(listeners, accepting, Rc::new(deliverer)).await);
             errors
         }));
+    }
+
+    /// Whether listeners are being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// Takes over what went wrong while listeners were closed.

@@ -109,6 +109,11 @@ impl Overview {
         elders.iter().map(|elder| (elder.generation, elder.connections.values().sum())).collect()
     }
 
+    /// Whether another process has the listeners.
+    pub(super) fn is_outgoing(&self) -> bool {
+        self.state.borrow().is_outgoing()
+    }
+
     /// The phase.
     pub(super) fn phase(&self) -> Phase {
         self.state.borrow().phase

@@ -16,6 +16,7 @@ import os
 import socket
 import struct
 import sys
+import time
 
 VERSION = 1
 LONGEST = 128 * 1024
@@ -112,10 +113,18 @@ def successor(channel, mode, tell):
                 return
             if mode == "serves-unasked":
                 send(channel, packet({"type": "serving"}))
-            elif mode in ("ready-ends", "ready-hangs", "serves-takes-nothing"):
+            elif mode in ("ready-ends", "ready-hangs", "serves-takes-nothing", "deaf", "declines",
+                          "dismisses"):
                 send(channel, packet({"type": "ready", "released": [], "unclaimed": []}))
         if kind == "go" and mode == "ready-ends":
             return
+        if kind == "go" and mode == "deaf":
+            time.sleep(PATIENCE)
+            return
+        if kind == "go" and mode == "declines":
+            send(channel, packet({"type": "refused", "error": "no more room"}))
+        if kind == "go" and mode == "dismisses":
+            send(channel, packet({"type": "release", "names": ["127.0.0.1:0"]}))
         if kind == "go" and mode == "serves-takes-nothing":
             send(channel, packet({"type": "serving"}))
         if kind == "connections":
@@ -177,7 +186,7 @@ def main():
         listener.settimeout(PATIENCE)
         channel, _ = listener.accept()
         if mode.startswith("ends"):
-            # As if it had ended with all that it had, at once.
+            # Whoever finds that nobody is there any more listens here itself.
             listener.close()
     channel.setblocking(True)
     channel.settimeout(PATIENCE)

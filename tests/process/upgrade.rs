@@ -3,6 +3,7 @@
 
 mod account;
 mod connections;
+mod dropped;
 mod identity;
 mod killed;
 mod paths;

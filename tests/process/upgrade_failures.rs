@@ -3,6 +3,7 @@
 
 mod before_serving;
 mod strangers;
+mod unseen;
 
 use std::net::TcpListener;
 use std::process::Output;

@@ -458,15 +458,28 @@ impl Proxy {
     /// before the process hears of the signal. It goes on `thaw` later. The moment just
     /// before the signal.
     pub(crate) fn terminate_frozen(&self, thaw: Duration, while_frozen: impl FnOnce()) -> Instant {
-        self.signal(Signal::STOP);
-        let state =
-            || self.proc("stat").rsplit_once(')').map(|(_, rest)| rest.trim().starts_with('T'));
-        within(PATIENCE, "the process to stand still", || state().filter(|stopped| *stopped));
+        self.freeze();
         while_frozen();
         let at = self.terminate();
         pause(thaw);
         self.signal(Signal::CONT);
         at
+    }
+
+    /// Stops the process in its tracks, with all its threads.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        within(PATIENCE, "the process to stand still", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+            let mut stats =
+                tasks.map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+            let stands = |stat: Option<String>| {
+                stat.is_some_and(|stat| {
+                    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim().starts_with('T'))
+                })
+            };
+            stats.all(stands).then_some(())
+        });
     }
 
     /// Sends SIGTERM; the moment just before.

@@ -56,7 +56,7 @@ impl Control {
             Step::Left(left) => {
                 // What it has said before its end counts.
                 while let Some(news) = self.succession.late_news() {
-                    if let Some(happened) = self.hear(news) {
+                    if let Some(happened) = self.hear_late(news) {
                         self.happened(happened);
                     }
                 }
@@ -163,6 +163,18 @@ impl Control {
         None
     }
 
+    /// The same, of one whose channel has ended.
+    fn hear_late(&mut self, news: News) -> Option<Happened> {
+        match news {
+            // The listeners are closed as befits one who has them alone, now that it may.
+            News::Release(_) | News::Leave => self.succession.stays(),
+            // Whoever it was is not there any more.
+            News::Here { .. } => {}
+            news => return self.hear(news),
+        }
+        None
+    }
+
     /// The successor accepts: what we still have goes there, or has much time.
     fn handed_over(&mut self) -> Option<Happened> {
         let out = self.succession.outgoing.as_mut()?;
@@ -185,12 +197,13 @@ impl Control {
     /// Its own successor goes on in the successor's place, or itself again: it is that one
     /// who stays. Two can not take back, so it is the younger elder who does.
     fn is_with(&mut self, pid: u32, generation: u32) {
-        let serves = |out: &&mut Outgoing| out.serving.is_some();
-        let Some(out) = self.succession.outgoing.as_mut().filter(serves) else { return };
         // By generations: two processes may have one number, each in a place of its own.
-        if generation == self.overview.generation.saturating_add(1) && !out.replaced {
+        let first = self.overview.generation.saturating_add(1);
+        let is_another =
+            |out: &&mut Outgoing| out.serving.is_some() && (generation != first || out.replaced);
+        let Some(out) = self.succession.outgoing.as_mut().filter(is_another) else {
             return;
-        }
+        };
         out.pid = pid;
         out.process = None;
         out.replaced = true;

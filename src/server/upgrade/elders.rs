@@ -48,6 +48,8 @@ struct Elder {
     channel: Rc<Channel>,
     task: Option<JoinHandle<()>>,
     state: State,
+    /// As far as the control thread has heard: what else an elder has said comes first.
+    holds: bool,
 }
 
 impl Elders {
@@ -62,7 +64,7 @@ impl Elders {
         let elder = |(generation, channel)| {
             let known = states.iter().find(|state| state.generation == generation);
             let state = known.cloned().unwrap_or(State { generation, ..State::default() });
-            (generation, Elder { channel: Rc::new(channel), task: None, state })
+            (generation, Elder { channel: Rc::new(channel), task: None, state, holds: true })
         };
         let all = channels.into_iter().map(elder).collect();
         let (said, pause) = (VecDeque::new(), watch::Sender::new(true));
@@ -145,9 +147,16 @@ impl Elders {
         !self.all.is_empty()
     }
 
+    /// Takes note that one has closed its copies of our listeners.
+    pub(in crate::server) fn released(&mut self, generation: u32) {
+        if let Some(elder) = self.all.get_mut(&generation) {
+            elder.holds = false;
+        }
+    }
+
     /// Whether none of them has copies of our listeners any more.
     pub(in crate::server) fn hold_nothing(&self) -> bool {
-        self.holding.borrow().is_empty()
+        !self.all.values().any(|elder| elder.holds)
     }
 
     /// Tells the youngest that this process accepts.
@@ -156,6 +165,12 @@ impl Elders {
             // One that is gone sees nothing more.
             let _gone = elder.channel.say(&Message::Serving).await;
         }
+    }
+
+    /// Has nothing to do with them any more. What they have just sent is still taken.
+    pub(in crate::server) fn part(&mut self) {
+        self.pause.send_replace(true);
+        self.all.clear();
     }
 
     /// Takes nothing more from any of them: this process ends.

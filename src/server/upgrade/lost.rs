@@ -1,6 +1,7 @@
 //! The control thread of a process that loses its successor: what [`super::loss`] has
 //! decided is done here.
 
+use std::error::Error;
 use std::time::Instant;
 
 use super::doubt::Doubt;
@@ -8,6 +9,7 @@ use super::loss::{End, Fate, Loss, We};
 use super::outgoing::{Kept, Left, Over};
 use super::succession::Outgoing;
 use crate::admin::Progress;
+use crate::drain::Phase;
 use crate::handoff::{Channel, Launched, Process};
 use crate::lifecycle::Event as Happened;
 use crate::limits::{LAST_MOMENT, REAP, SEEN_TO_END};
@@ -34,7 +36,6 @@ impl Control {
         let Left { departures, over, rest, .. } = left;
         self.departures = Some(departures);
         let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
-        self.count_lost(lost, "it was sent, and the successor cannot be told to leave it");
         self.returned.extend(ours);
         let Outgoing { launched, process, pid, .. } = out;
         let (why, doubt) = part(loss, over, launched, process, channel).await;
@@ -105,32 +106,57 @@ impl Control {
     pub(in crate::server) fn open_again(&mut self) {
         // What there was of a drain is of no account.
         self.stopping = Stopping::new(self.overview.generation);
-        self.bind_again();
+        let listeners = std::mem::take(&mut self.listeners);
+        let missing = named(&self.config).map(|(.., name)| name);
+        let missing = missing.filter(|name| !listeners.iter().any(|one| one.name() == name));
+        self.succession.missing = missing.map(|name| (name, false)).collect();
+        self.open(listeners);
+        self.bind_missing();
+        self.open_doors();
+    }
+
+    /// Listeners that were closed because the successor had no use for them are bound again
+    /// when they are; if that fails, until it does not.
+    pub(in crate::server) fn bind_missing(&mut self) {
+        let settled = self.overview.phase() == Phase::Serving && !self.is_closing();
+        if self.succession.missing.is_empty() || !settled || self.succession.is_under_way() {
+            return;
+        }
+        let mut bound = Vec::new();
+        for (listen, secure, name) in named(&self.config) {
+            let Some(told) = self.succession.missing.get_mut(&name) else { continue };
+            match Listener::bind(listen, secure) {
+                Ok(listener) => {
+                    let proto = if secure { "https" } else { "http" };
+                    self.events.emit(Event::listening(listener.to_string(), proto));
+                    self.succession.missing.remove(&name);
+                    bound.push(listener.named(name));
+                }
+                Err(_) if *told => {}
+                Err(error) => {
+                    *told = true;
+                    let cause = Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
+                    self.events.emit(event.with("error", format!("{error}: {cause}")));
+                }
+            }
+        }
+        if !bound.is_empty() {
+            self.open(bound);
+        }
+    }
+
+    /// Has the workers accept from these listeners.
+    fn open(&mut self, listeners: Vec<Listener>) {
         let Some(workers) = &mut self.workers else { return };
-        let (opened, events) = (workers.open(&self.listeners), self.events.clone());
+        let (opened, events) = (workers.open(&listeners), self.events.clone());
+        self.listeners.extend(listeners);
         tokio::task::spawn_local(async move {
             if let Err(error) = opened.await {
                 let event = Event::new(Level::Error, "accept_failed");
                 events.emit(event.with("why", "listener").with("error", error.to_string()));
             }
         });
-        self.open_doors();
-    }
-
-    /// Listeners that were closed because the successor had no use for them.
-    fn bind_again(&mut self) {
-        for (listen, secure, name) in named(&self.config) {
-            if self.listeners.iter().any(|listener| listener.name() == name) {
-                continue;
-            }
-            match Listener::bind(listen, secure) {
-                Ok(listener) => self.listeners.push(listener.named(name)),
-                Err(error) => {
-                    let event = Event::new(Level::Error, "listener_lost").with("addr", name);
-                    self.events.emit(event.with("error", error.to_string()));
-                }
-            }
-        }
     }
 }
 

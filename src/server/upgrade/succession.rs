@@ -1,5 +1,6 @@
 //! How far a replacement has come, and what comes next in it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,8 @@ pub(in crate::server) struct Succession {
     pub(super) stays: bool,
     /// Those that were lost, and may still have our listeners.
     pub(super) doubts: Vec<Doubt>,
+    /// Listeners that are to be bound again, and whether it was told that this has failed.
+    pub(super) missing: BTreeMap<String, bool>,
 }
 
 /// A successor that may accept.
@@ -65,6 +68,11 @@ impl Succession {
     /// Whether connections go to a successor.
     pub(in crate::server) fn moves(&self) -> bool {
         !self.stays && self.serves()
+    }
+
+    /// Whether there is a successor, or about to be one.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.preparing.is_some() || self.outgoing.is_some()
     }
 
     /// Whether there is a successor that accepts.

@@ -99,14 +99,19 @@ fn unix_listeners_keep_their_path_and_its_file() {
     assert!(!admin.exists(), "that of the admin interface too");
 }
 
-fn write(shelf: &Shelf, origin: &Origin, listen: &[&str], more: &str) -> std::path::PathBuf {
+pub(super) fn write(
+    shelf: &Shelf,
+    origin: &Origin,
+    listen: &[&str],
+    more: &str,
+) -> std::path::PathBuf {
     let (listen, place) = (format!("{listen:?}"), origin.place());
     let text = format!("listen = {listen}\nupstream.endpoints = [\"{place}\"]\n{more}");
     shelf.write("ebbtide.toml", &text)
 }
 
 /// Addresses that nobody has: no outgoing connection takes these ports.
-fn addresses<const N: usize>() -> [String; N] {
+pub(super) fn addresses<const N: usize>() -> [String; N] {
     let host = format!("127.{}.8.1", 100 + std::process::id() % 100);
     let held = [(); N].map(|()| std::net::TcpListener::bind((&*host, 0)).unwrap());
     held.each_ref().map(|listener| listener.local_addr().unwrap().to_string())

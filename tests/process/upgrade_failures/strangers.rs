@@ -36,7 +36,7 @@ const FIRST_WORDS: [&str; 14] = [
     "out-of-turn",
 ];
 
-fn script() -> PathBuf {
+pub(super) fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/handoff.py")
 }
 
@@ -95,6 +95,8 @@ fn successor_that_breaks_off_is_as_good_as_none() {
     speak(&mut bench, "acknowledges-nothing", &["1s"]);
     speak(&mut bench, "ready-hangs", &[]);
     speak(&mut bench, "ready-ends", &[]);
+    speak(&mut bench, "declines", &["no more room"]);
+    speak(&mut bench, "dismisses", &["before it accepts"]);
     // The client that is kept, and the WebSocket, were sent to it, and go on here.
     let heard = speak(&mut bench, "serves-takes-nothing", &[]);
     assert!(heard.iter().any(|message| message["type"] == "connections"), "{heard:?}");
