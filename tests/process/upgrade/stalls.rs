@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, ms, pause, within};
 /// The process of the last event of this name.
 fn member_of(line: &Generations, event: &str, generation: u64) -> Member {
     let events = line.events(event);
-    let pid = events.last().expect("it has happened").number("pid");
+    let pid = events.last().expect("it has happened").number("successor");
     line.member(u32::try_from(pid).unwrap(), generation).expect("it is there")
 }
 
