@@ -26,7 +26,7 @@ fn listeners_that_a_lost_successor_had_dropped_are_open_again() {
     for (round, delay) in [0, 10, 200, 800].into_iter().enumerate() {
         write(&shelf, &origin, &[&kept], "");
         let (_, serving) = line.upgrade();
-        let pid = u32::try_from(serving.number("pid")).unwrap();
+        let pid = u32::try_from(serving.number("successor")).unwrap();
         pause(ms(delay));
         line.member(pid, 2).expect("it has only just begun").signal(Signal::KILL);
         let lost = line.wait_nth("upgrade_lost", round);
@@ -71,7 +71,7 @@ fn listener_that_somebody_else_has_meanwhile_is_open_again_when_it_is_free() {
     let (_, serving) = line.upgrade();
     let taken =
         within(PATIENCE, "its address to be free", || std::net::TcpListener::bind(&gone).ok());
-    let pid = u32::try_from(serving.number("pid")).unwrap();
+    let pid = u32::try_from(serving.number("successor")).unwrap();
     line.member(pid, 2).expect("it is there").signal(Signal::KILL);
     let lost = line.wait_event("listener_lost");
     assert_eq!(lost.text("addr"), gone);
