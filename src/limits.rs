@@ -68,9 +68,6 @@ pub const ADMIN_BODY_MAX: usize = 8 << 10;
 /// Octets of an answer that goes on, between two ends of lines.
 pub const ADMIN_LINE_MAX: usize = 64 << 10;
 
-/// News of an upgrade on their way to whoever asked for it.
-pub const PROGRESS: usize = 64;
-
 /// How long the admin client waits for an answer.
 pub const ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -38,6 +38,9 @@ pub enum ClientError {
         "no admin address: give --admin unix:PATH or --admin HOST:PORT, or set {ADMIN_VARIABLE}"
     )]
     NoAddress,
+    /// Nobody said whom to ask, for what TCP may not.
+    #[error("no admin address: give --admin unix:PATH, or set {ADMIN_VARIABLE}")]
+    NoUnixAddress,
     /// What was given is no address.
     #[error("{0:?} is no admin address: expected unix:PATH, HOST:PORT or :PORT")]
     Address(String),
@@ -98,7 +101,7 @@ impl ClientError {
     /// The exit status of the command: 2 for wrong usage, else 1.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::NoAddress | Self::Address(_) | Self::NoUnix(_) => 2,
+            Self::NoAddress | Self::NoUnixAddress | Self::Address(_) | Self::NoUnix(_) => 2,
             _ => 1,
         }
     }

@@ -28,6 +28,7 @@ use super::bind::{AdminListener, Kind};
 use super::commands::Commands;
 use super::routes::{Origin, answer};
 use super::status::Status;
+use crate::handoff::takeover::may_ask;
 use crate::limits::{
     ADMIN_BUFFER, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT, ADMIN_LAST_WORD,
     ADMIN_STOP_TIMEOUT,
@@ -196,11 +197,6 @@ async fn accept_once(listener: &AdminListener, events: &Events) -> io::Result<Op
             Ok(None)
         }
     }
-}
-
-/// Ourselves or root.
-pub(super) fn may_ask(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 /// What a connection waits for, and since when. It waits for us only where it has asked

@@ -19,10 +19,11 @@ use super::bind::{AdminListener, bind};
 use super::client::{Client, ClientError, Style};
 use super::commands::{Commands, Progress, Refusal, Upgrade};
 use super::routes::Origin;
-use super::server::{Activity, Connection, Door, Service, View, may_ask, serve};
+use super::server::{Activity, Connection, Door, Service, View, serve};
 use super::status::{Status, example};
 use super::upgrade::run as upgrade;
 use crate::config::Listen;
+use crate::handoff::takeover::may_ask;
 use crate::limits::{
     ADMIN_BODY_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_TIMEOUT, ADMIN_IDLE_TIMEOUT,
 };

@@ -28,7 +28,10 @@ use crate::limits::{ADMIN_CLIENT_TIMEOUT, ADMIN_LINE_MAX};
 /// If the process does not begin it, or the successor fails: in its own words.
 pub fn upgrade(admin: Option<&str>, binary: Option<&Path>, wait: bool) -> Result<(), ClientError> {
     let local = |doing| move |cause| ClientError::Local { doing, cause };
-    let client = Client::of(admin)?;
+    let client = Client::of(admin).map_err(|error| match error {
+        ClientError::NoAddress => ClientError::NoUnixAddress,
+        other => other,
+    })?;
     let binary = binary.map(std::path::absolute).transpose();
     let binary = binary.map_err(local("cannot say where the binary is"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -101,7 +101,8 @@ impl Takeover {
                     }
                 },
                 Ok(Ok(fd)) => {
-                    let who = peer(fd.as_fd())?;
+                    // One of whom nothing is known is nobody who may ask.
+                    let Ok(who) = peer(fd.as_fd()) else { continue };
                     if may_ask(who.uid) {
                         return Channel::from_fd(fd);
                     }
@@ -148,8 +149,9 @@ pub fn connect(path: &Path) -> io::Result<Option<Channel>> {
     Ok(Some(channel))
 }
 
-/// Whether this user may have our sockets, or give us his.
-fn may_ask(uid: u32) -> bool {
+/// Whether this user may ask us for everything, or give us his sockets: ourselves or root.
+#[must_use]
+pub fn may_ask(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 

@@ -11,9 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll;
 use rustix::time::Timespec;
 use slab::Slab;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::kept::Kept;
+use crate::handoff::watch;
 use crate::net::{discard, end, unread};
 use crate::telemetry::ConnectionState;
 use crate::tls::Session;
@@ -98,9 +100,8 @@ const EVENTS: usize = 256;
 
 impl Lot {
     /// An empty lot, watched by the runtime of this thread.
-    #[expect(deprecated, reason = "an OwnedFd is all that the unsafe replacement asks for")]
     pub(super) fn new() -> io::Result<Self> {
-        let epoll = AsyncFd::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+        let epoll = watch(epoll::create(epoll::CreateFlags::CLOEXEC)?, Interest::READABLE)?;
         Ok(Lot { epoll, entries: Slab::new(), events: Vec::with_capacity(EVENTS) })
     }
 

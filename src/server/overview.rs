@@ -103,15 +103,15 @@ impl Overview {
         self.state.borrow().stop.map(|stop| stop.by)
     }
 
-    /// Whether another process has the listeners.
-    pub(super) fn is_outgoing(&self) -> bool {
-        self.state.borrow().is_outgoing()
-    }
-
     /// The generations that are still there, and how many connections each of them has.
     pub(super) fn elders_left(&self) -> Vec<(u32, u64)> {
         let elders = self.elders.borrow();
         elders.iter().map(|elder| (elder.generation, elder.connections.values().sum())).collect()
+    }
+
+    /// Whether another process has the listeners.
+    pub(super) fn is_outgoing(&self) -> bool {
+        self.state.borrow().is_outgoing()
     }
 
     /// The phase.

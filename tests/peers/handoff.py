@@ -186,7 +186,7 @@ def main():
         listener.settimeout(PATIENCE)
         channel, _ = listener.accept()
         if mode.startswith("ends"):
-            # As if it had ended with all that it had, at once.
+            # Whoever finds that nobody is there any more listens here itself.
             listener.close()
     channel.setblocking(True)
     channel.settimeout(PATIENCE)

@@ -529,7 +529,7 @@ fn an_elder_that_leaves_early_names_its_successor_before_it_is_gone() {
     assert_eq!(held.response().text(), "held");
     elder.wait_gone(PATIENCE);
     let named = ear.wait_where("MAINPID", |message| message.value("MAINPID").is_some());
-    assert_eq!(named.value("MAINPID"), Some(serving.number("pid").to_string().as_str()));
+    assert_eq!(named.value("MAINPID"), Some(serving.number("successor").to_string().as_str()));
     assert!(named.says("READY=1"), "{named:?}");
     let heard = within(PATIENCE, "the successor's first word", || {
         let heard = ear.heard();

@@ -199,10 +199,11 @@ impl Control {
     /// Its own successor goes on in the successor's place, or itself again: it is that one
     /// who stays. Two can not take back, so it is the younger elder who does.
     fn is_with(&mut self, pid: u32, generation: u32) {
-        let serves = |out: &&mut Outgoing| out.serving.is_some();
-        let Some(out) = self.succession.outgoing.as_mut().filter(serves) else { return };
         // By generations: two processes may have one number, each in a place of its own.
-        if generation == self.overview.generation.saturating_add(1) && !out.replaced {
+        let first = self.overview.generation.saturating_add(1);
+        let is_another =
+            |out: &&mut Outgoing| out.serving.is_some() && (generation != first || out.replaced);
+        let Some(out) = self.succession.outgoing.as_mut().filter(is_another) else {
             return;
         };
         out.pid = pid;

@@ -83,10 +83,10 @@ impl Follower {
 
     /// The elder hears nothing any more, so that these could not be acknowledged. Whose they
     /// are, and those behind them, its last word says: if it is that they stay with it, they
-    /// do. Else they are ours: it has ended, and nobody else has them. Both are there already.
+    /// do. Else they are ours: it has ended, and nobody else has them.
     async fn last_words(&mut self, mut ours: Vec<Parcel>) -> Vec<Word> {
         let (mut said, mut broken) = (Vec::new(), 0);
-        while !said.iter().any(|word| matches!(word, Word::Gone)) {
+        loop {
             let Received { message, fds, octets } = match self.channel.recv().await {
                 Ok(Some(received)) => received,
                 Err(Broken::Malformed(_)) => {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::handoff::Tally;
+use crate::telemetry::tally::add;
 
 /// The generation under which those that are gone are added up.
 const GONE: u32 = 0;
@@ -32,19 +33,14 @@ impl Ledger {
 
     /// A generation is gone.
     pub(super) fn close(&mut self, generation: u32) {
-        for (name, count) in self.0.remove(&generation).unwrap_or_default() {
-            let sum = self.0.entry(GONE).or_default().entry(name).or_default();
-            *sum = sum.wrapping_add(count);
-        }
+        let counted = self.0.remove(&generation).unwrap_or_default();
+        add(self.0.entry(GONE).or_default(), &counted);
     }
 
     /// The sum of all of them.
     pub(in crate::server) fn sum(&self) -> Tally {
         let mut sum = Tally::new();
-        for (name, count) in self.0.values().flatten() {
-            let total = sum.entry(name.clone()).or_default();
-            *total = total.wrapping_add(*count);
-        }
+        self.0.values().for_each(|counted| add(&mut sum, counted));
         sum
     }
 

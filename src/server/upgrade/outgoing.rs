@@ -110,17 +110,24 @@ impl Line {
     /// Lets the successor accept, and hands connections over until it or we are done.
     pub(super) async fn run(mut self, go: Message) -> Left {
         let mut load = Load::default();
-        let over = match self.drive(go, &mut load).await {
+        let mut heard = VecDeque::new();
+        let over = match self.drive(go, &mut load, &mut heard).await {
             Ok(never) => match never {},
             Err(over) => over,
         };
+        let untold = heard.iter().any(|news| matches!(news, News::Release(_) | News::Leave));
         let Line { channel, departures, counters, .. } = self;
         let mut rest = Rest { channel, load, counters };
-        let dismissed = rest.hear();
+        let dismissed = rest.hear() || untold;
         Left { departures, over, dismissed, rest }
     }
 
-    async fn drive(&mut self, go: Message, load: &mut Load) -> Result<Infallible, Over> {
+    async fn drive(
+        &mut self,
+        go: Message,
+        load: &mut Load,
+        heard: &mut VecDeque<News>,
+    ) -> Result<Infallible, Over> {
         let mut unsaid = VecDeque::from([go]);
         let mut came = Vec::new();
         let mut ended = false;
@@ -131,7 +138,13 @@ impl Line {
                 biased;
                 received = self.channel.recv() => {
                     let received = received?.ok_or(Over::Ended)?;
-                    self.hear(received.message, load).await?;
+                    heard.extend(self.hear(received.message, load)?);
+                }
+                // Behind all that has come: one that has ended wants nothing any more.
+                () = std::future::ready(()), if !heard.is_empty() => {
+                    for news in heard.drain(..) {
+                        let _nobody_asks = self.news.send(news).await;
+                    }
                 }
                 said = say(&self.channel, unsaid.front()) => {
                     said?;
@@ -155,9 +168,7 @@ impl Line {
                     load.is_sent();
                 }
                 () = std::future::ready(()), if takes && !load.waiting.is_empty() => {
-                    if let Some(departure) = load.pack() {
-                        let _nobody_asks = self.news.send(News::Unmovable(departure)).await;
-                    }
+                    heard.extend(load.pack().map(News::Unmovable));
                 }
                 some = self.departures.recv_many(&mut came, HANDOFF_BATCH), if takes && !ended => {
                     ended = some == 0;
@@ -168,15 +179,15 @@ impl Line {
         }
     }
 
-    async fn hear(&self, message: Message, load: &mut Load) -> Result<(), Over> {
+    fn hear(&self, message: Message, load: &mut Load) -> Result<Option<News>, Over> {
         let news = match message {
             Message::Ack { batch } => {
                 load.acknowledge(batch, &self.counters);
-                return Ok(());
+                return Ok(None);
             }
             Message::Hold => {
                 load.held = Some(now());
-                return Ok(());
+                return Ok(None);
             }
             Message::Here { pid, generation } => {
                 load.resume();
@@ -188,8 +199,7 @@ impl Line {
             Message::Refused { error } => return Err(Over::Declined(error)),
             other => return Err(Over::OutOfTurn(other.name())),
         };
-        let _nobody_asks = self.news.send(news).await;
-        Ok(())
+        Ok(Some(news))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, ms, pause, within};
 /// The process of the last event of this name.
 fn member_of(line: &Generations, event: &str, generation: u64) -> Member {
     let events = line.events(event);
-    let pid = events.last().expect("it has happened").number("pid");
+    let pid = events.last().expect("it has happened").number("successor");
     line.member(u32::try_from(pid).unwrap(), generation).expect("it is there")
 }
 
@@ -28,6 +28,9 @@ fn with_a_post_behind() -> (Origin, Generations, Client, Member) {
     line.upgrade();
     let successor = member_of(&line, "upgrade_serving", 2);
     successor.signal(Signal::STOP);
+    // Its workers hear a moment later than everybody else that connections move.
+    line.wait_phase("draining");
+    pause(ms(100));
     origin.release("/hold/1");
     assert_eq!(client.response().text(), "held");
     (origin, line, client, successor)
@@ -97,6 +100,8 @@ fn oldest_process_does_not_give_up_one_that_waits_for_its_own_successor() {
     line.wait_nth("upgrade_ready", 1);
     let newest = member_of(&line, "upgrade_ready", 3);
     newest.signal(Signal::STOP);
+    // Until the one in the middle has stopped to listen to the oldest: nothing shows that.
+    pause(ms(120));
     for (n, client) in held.iter_mut().enumerate() {
         origin.release(&format!("/hold/{n}"));
         assert_eq!(client.response().text(), "held");

@@ -41,6 +41,8 @@ impl Two {
     fn end(mut self) {
         self.origin.release("/hold/1");
         assert_eq!(self.held.response().text(), "held");
+        // Who was told to close and does not is lingered for.
+        drop(self.held);
         leaves(&self.line, self.elder);
         self.line.wait_alive(0);
     }

@@ -21,14 +21,15 @@ fn soon(launch: Launch) -> Launch {
         .set("drain.upgrade.goaway_grace", "100ms")
 }
 
-/// That it is the elder who has it, and says so.
+/// That it is the elder who has something, and says so.
 #[track_caller]
-fn waits_for_one(line: &Generations, elder: &Member) {
-    within(PATIENCE, "an elder that has one connection", || {
+fn waits_for_it(line: &Generations, elder: &Member) {
+    within(PATIENCE, "an elder that drains", || {
         let status = line.status();
         let its = &status["elders"][0];
         let waits = its["waiting"].as_object().is_some_and(|why| !why.is_empty());
-        (its["pid"] == elder.pid && waits).then_some(())
+        let drains = its["phase"] == "draining";
+        (its["pid"] == elder.pid && drains && waits).then_some(())
     });
 }
 
@@ -47,7 +48,7 @@ fn websocket_over_http2(connect: impl FnOnce(&Generations) -> H2) {
     for length in LENGTHS {
         tunnel.echo(&mut h2, pattern(length));
     }
-    waits_for_one(&line, &elder);
+    waits_for_it(&line, &elder);
     // Browsers drop WebSockets on GOAWAY: it comes behind the Close.
     tunnel.is_told(&mut h2);
     assert_eq!(h2.goaways().len(), 0, "{}", h2.story());
@@ -100,7 +101,7 @@ fn websocket_over_tls_goes_on_in_the_elder_until_the_plan_tells_it() {
     for length in LENGTHS {
         echo(&mut client, pattern(length));
     }
-    waits_for_one(&line, &elder);
+    waits_for_it(&line, &elder);
     assert_eq!(client.octets(4), Frame::close(1001).octets(false));
     client.send(Frame::close(1001).octets(true));
     assert_eq!(client.end(), TlsEnd::Clean);
@@ -117,11 +118,11 @@ fn request_over_tls_that_is_under_way_is_answered_and_told() {
     let mut reading = line.tls_client();
     reading.send("GET /half HT");
     let (elder, _) = line.upgrade();
+    waits_for_it(&line, &elder);
     reading.send("TP/1.1\r\nHost: app.test\r\n\r\n");
     let response = reading.response();
     assert_eq!((response.text(), response.says_close()), ("GET /half 0".to_owned(), true));
     assert_eq!(reading.end(), TlsEnd::Clean);
-    waits_for_one(&line, &elder);
     origin.release("/hold/1");
     let response = client.response();
     assert_eq!((response.text(), response.says_close()), ("held".to_owned(), true));

@@ -103,7 +103,7 @@ fn successor_lets_nobody_in_before_it_says_so() {
     oldest.signal(Signal::STOP);
     elder.signal(Signal::USR2);
     let ready = line.wait_nth("upgrade_ready", 1);
-    let pid = u32::try_from(ready.number("pid")).unwrap();
+    let pid = u32::try_from(ready.number("successor")).unwrap();
     let successor = line.member(pid, 3).unwrap();
     // It has been let go when it names its listeners.
     let named =
@@ -145,12 +145,13 @@ fn successor_in_another_network_is_refused_by_itself() {
     let launch = || taking_over(Launch::before(&origin).admin(), &socket);
     let elder = launch().start();
     // The listener for clients, and where it is another one that of the admin interface.
-    for launch in [launch(), launch().listen("127.0.0.2:0")] {
+    for (n, launch) in [launch(), launch().listen("127.0.0.2:0")].into_iter().enumerate() {
         let proxy = launch.under(&["unshare", "--net"]).shell("ip link set lo up").spawn();
         assert_eq!(proxy.wait_exit().code(), 1, "{}", proxy.said());
         assert_says(&proxy.said(), &["start_failed", "127.0.0.1:", "network namespace"]);
+        let failed = || elder.events("upgrade_failed").into_iter().nth(n);
+        assert_says(within(PATIENCE, "its failure", failed).text("error"), &["namespace"]);
     }
-    assert_eq!(elder.events("upgrade_failed").len(), 2, "{}", elder.said());
     elder.idle_client();
     // The same where it is the same network.
     let next = launch().under(&["unshare", "--mount"]).start();
