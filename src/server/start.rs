@@ -261,13 +261,6 @@ async fn open(
     *overview.ledger.borrow_mut() = inheritance.ledger;
     let mut elders = Elders::new(inheritance.elders, inheritance.states, port);
     overview.elders.replace(elders.states());
-    for listener in &listeners {
-        let proto = if listener.is_secure() { "https" } else { "http" };
-        events.emit(Event::listening(listener.to_string(), proto));
-    }
-    if let Some(admin) = &admin {
-        events.emit(Event::listening(admin.address(), "admin"));
-    }
     let shared = elders.are_there();
     elders.resume();
     elders.older_release().await;
@@ -275,9 +268,11 @@ async fn open(
     paths.try_for_each(|set| set).map_err(system("set the mode of a listener"))?;
     admin.as_mut().map_or(Ok(()), AdminListener::set_mode).map_err(system("set its mode"))?;
     // Not a moment before it says so: who is called off until then has let nobody in.
+    let admin_at = admin.as_ref().map(AdminListener::address);
     let serve = |listener| Admin::serve(listener, &config, &overview, events, shared);
     let admin = admin.map(serve).transpose().map_err(system("serve the admin listener"))?;
     workers.open(&listeners).await.map_err(system("start a worker"))?;
+    say_listening(events, &listeners, admin_at);
     elders.say_serving().await;
     let parts = Parts {
         config,
@@ -295,6 +290,17 @@ async fn open(
         events: events.clone(),
     };
     Control::new(parts).map_err(system("start the watchdog"))
+}
+
+/// Names each address, once somebody accepts there.
+fn say_listening(events: &Events, listeners: &[Listener], admin: Option<String>) {
+    for listener in listeners {
+        let proto = if listener.is_secure() { "https" } else { "http" };
+        events.emit(Event::listening(listener.to_string(), proto));
+    }
+    if let Some(address) = admin {
+        events.emit(Event::listening(address, "admin"));
+    }
 }
 
 /// What is counted and known of a process that starts.
