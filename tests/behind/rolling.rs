@@ -1,6 +1,6 @@
 //! Rolling restarts that no client notices.
 //!
-//! `EBBTIDE_BEHIND_RESTARTS` sets how often each ebbtide is restarted, 20 times unless it
+//! `TESTS_BEHIND_RESTARTS` sets how often each ebbtide is restarted, 20 times unless it
 //! says otherwise.
 
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use crate::support::pause;
 
 /// How often each ebbtide is restarted.
 fn restarts() -> u64 {
-    let set = std::env::var("EBBTIDE_BEHIND_RESTARTS").ok();
-    set.map_or(20, |value| value.parse().expect("EBBTIDE_BEHIND_RESTARTS is a number"))
+    let set = std::env::var("TESTS_BEHIND_RESTARTS").ok();
+    set.map_or(20, |value| value.parse().expect("TESTS_BEHIND_RESTARTS is a number"))
 }
 
 /// Held by those who keep the machine busy; alone by who measures half a second.

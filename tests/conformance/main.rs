@@ -28,11 +28,11 @@
 //! case. The origin ([`recorder`]) keeps the octets as they come, and what they are is
 //! decided by a strict parser ([`strict`]) that shares no code with the proxy.
 //!
-//! The cases run against any proxy: with `EBBTIDE_CONFORMANCE_TARGET=HOST:PORT`, and
-//! `EBBTIDE_CONFORMANCE_ORIGIN=HOST:PORT` for the address where that proxy expects its
+//! The cases run against any proxy: with `TESTS_CONFORMANCE_TARGET=HOST:PORT`, and
+//! `TESTS_CONFORMANCE_ORIGIN=HOST:PORT` for the address where that proxy expects its
 //! origin and where the recording one then listens, they go there instead of to a proxy
 //! of their own. HTTP/2 goes to the same place with prior knowledge, or to
-//! `EBBTIDE_CONFORMANCE_H2_TARGET`, or over TLS to `EBBTIDE_CONFORMANCE_TLS_TARGET`. Such
+//! `TESTS_CONFORMANCE_H2_TARGET`, or over TLS to `TESTS_CONFORMANCE_TLS_TARGET`. Such
 //! a proxy is not held to what only ebbtide promises. nginx and HAProxy are started by
 //! the tests themselves, from the packages that `tests/run` installs.
 //!

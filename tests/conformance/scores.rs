@@ -68,7 +68,7 @@ pub(crate) fn table<S>(cases: &[Case<S>], columns: &[(String, &Verdicts)]) -> St
 static FILE: Mutex<()> = Mutex::new(());
 
 /// Holds the table of a section against the file, where our own column is a promise,
-/// or writes it there when `EBBTIDE_CONFORMANCE_WRITE` says so.
+/// or writes it there when `TESTS_CONFORMANCE_WRITE` says so.
 ///
 /// # Panics
 /// When our column differs.
@@ -76,7 +76,7 @@ pub(crate) fn keep(section: &str, table: &str) {
     println!("{section}\n\n{table}\n");
     let _one = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let text = std::fs::read_to_string(path()).expect("scores.md");
-    if std::env::var_os("EBBTIDE_CONFORMANCE_WRITE").is_some() {
+    if std::env::var_os("TESTS_CONFORMANCE_WRITE").is_some() {
         std::fs::write(path(), with_section(&text, section, table)).expect("scores.md");
         return;
     }
@@ -84,7 +84,7 @@ pub(crate) fn keep(section: &str, table: &str) {
     assert_eq!(
         ours(&kept),
         ours(table),
-        "our column of `{section}` in scores.md; write it with EBBTIDE_CONFORMANCE_WRITE=1"
+        "our column of `{section}` in scores.md; write it with TESTS_CONFORMANCE_WRITE=1"
     );
 }
 

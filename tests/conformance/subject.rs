@@ -127,11 +127,11 @@ impl Elsewhere {
     /// Reads the environment; `None` when it names nothing.
     pub(crate) fn named() -> Option<Elsewhere> {
         let place = |name: &str| std::env::var(name).ok().map(|text| Place::parse(&text));
-        let http = place("EBBTIDE_CONFORMANCE_TARGET")?;
-        let origin = place("EBBTIDE_CONFORMANCE_ORIGIN")
-            .expect("EBBTIDE_CONFORMANCE_ORIGIN says where the target expects its origin");
-        let clear = place("EBBTIDE_CONFORMANCE_H2_TARGET").map(Way::Clear);
-        let h2 = clear.or_else(|| place("EBBTIDE_CONFORMANCE_TLS_TARGET").map(Way::Tls));
+        let http = place("TESTS_CONFORMANCE_TARGET")?;
+        let origin = place("TESTS_CONFORMANCE_ORIGIN")
+            .expect("TESTS_CONFORMANCE_ORIGIN says where the target expects its origin");
+        let clear = place("TESTS_CONFORMANCE_H2_TARGET").map(Way::Clear);
+        let h2 = clear.or_else(|| place("TESTS_CONFORMANCE_TLS_TARGET").map(Way::Tls));
         let h2 = h2.unwrap_or_else(|| Way::Clear(http.clone()));
         Some(Elsewhere { http, h2, origin })
     }

@@ -19,8 +19,8 @@
 //! | `rfc9113_6_settings_and_windows` | http2/6.5, 6.9 | 19 |
 //! | `rfc9113_7_to_8` | http2/7, http2/8 | 20 |
 //!
-//! The scripts run against any server: with `EBBTIDE_H2_TARGET=HOST:PORT` (prior
-//! knowledge) and `EBBTIDE_H2_TLS_TARGET=HOST:PORT` they go there instead of to a
+//! The scripts run against any server: with `TESTS_H2_TARGET=HOST:PORT` (prior
+//! knowledge) and `TESTS_H2_TLS_TARGET=HOST:PORT` they go there instead of to a
 //! proxy of their own. It has to answer `/` with 200 and at least five octets; that
 //! it holds `/hold` back is not needed.
 

@@ -45,12 +45,12 @@ pub(crate) struct Server {
 impl Server {
     /// In clear text, with prior knowledge.
     pub(crate) fn clear() -> Server {
-        Server::reached("EBBTIDE_H2_TARGET", false, Proxy::place)
+        Server::reached("TESTS_H2_TARGET", false, Proxy::place)
     }
 
     /// Over TLS.
     pub(crate) fn tls() -> Server {
-        Server::reached("EBBTIDE_H2_TLS_TARGET", true, Proxy::tls_place)
+        Server::reached("TESTS_H2_TLS_TARGET", true, Proxy::tls_place)
     }
 
     fn reached(variable: &str, is_tls: bool, place: impl Fn(&Proxy) -> Place) -> Server {

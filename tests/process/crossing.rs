@@ -9,7 +9,7 @@
 //! a crossing is excused when it is exactly that one, and only if most of the others were
 //! noticed. A forged answer on a connection that was never used before is only counted.
 //!
-//! `EBBTIDE_CROSSING_REQUESTS` sets how many requests there are, `EBBTIDE_CROSSING_SEED`
+//! `TESTS_CROSSING_REQUESTS` sets how many requests there are, `TESTS_CROSSING_SEED`
 //! what goes wrong with which of them.
 
 mod fault;
@@ -110,8 +110,8 @@ fn told(account: &Account, requests: u64, took: Duration) -> String {
 
 #[test]
 fn no_response_crosses_to_another_client_however_broken_the_app_servers_are() {
-    let requests = number("EBBTIDE_CROSSING_REQUESTS", REQUESTS);
-    let seed = number("EBBTIDE_CROSSING_SEED", 1);
+    let requests = number("TESTS_CROSSING_REQUESTS", REQUESTS);
+    let seed = number("TESTS_CROSSING_SEED", 1);
     let book = Arc::new(Book::default());
     let origins: Vec<Origin> = (0..4).map(|n| Origin::new(seed ^ n << 8, &book)).collect();
     let mut launch = Launch::before_addr(&origins[0].place.to_string());

@@ -1,7 +1,7 @@
 //! The search over instants for event streams: a stop comes at a random moment, while
 //! events of random sizes and line ends, cut at random octets, are under way.
 //!
-//! Each event has its number; a strict reader looks at what came. `EBBTIDE_RACE_RUNS`
+//! Each event has its number; a strict reader looks at what came. `TESTS_RACE_RUNS`
 //! sets how many stops there are for the other searches; here it is a tenth of that.
 
 use std::sync::Arc;
@@ -77,8 +77,7 @@ fn client(feed: Feed, seed: u64, stream: usize) -> u64 {
 
 #[test]
 fn whenever_the_stop_comes_no_event_is_halved_and_none_that_was_sent_is_lost() {
-    let runs =
-        std::env::var("EBBTIDE_RACE_RUNS").ok().map(|runs| runs.parse::<u64>().unwrap() / 10);
+    let runs = std::env::var("TESTS_RACE_RUNS").ok().map(|runs| runs.parse::<u64>().unwrap() / 10);
     for seed in 0..runs.unwrap_or(RUNS) {
         let mut rng = Rng::new(seed);
         let sent: Arc<[AtomicU64; STREAMS]> = Arc::default();

@@ -1,7 +1,7 @@
 //! The race search: seeded runs of the real binary with the signal at random instants
 //! around the moments that matter, judged on the clients' side by promises 1 to 4.
 //!
-//! `EBBTIDE_RACE_SEED` replays one run, `EBBTIDE_RACE_RUNS` sets how many there are.
+//! `TESTS_RACE_SEED` replays one run, `TESTS_RACE_RUNS` sets how many there are.
 
 mod actor;
 mod h2;
@@ -214,9 +214,9 @@ pub(crate) fn wait_until(moment: Instant) {
 /// Plays seeds until one loses something. A broken rule has to be found, if with some
 /// patience: the rarest shows in about one run of a hundred.
 fn search(sabotage: Option<&'static str>) -> Result<(), String> {
-    let runs = if sabotage.is_some() { 10 * RUNS } else { search::runs("EBBTIDE_RACE", RUNS) };
+    let runs = if sabotage.is_some() { 10 * RUNS } else { search::runs("TESTS_RACE", RUNS) };
     let play = |seed| Run::of(seed, sabotage).play(sabotage);
-    search::search("EBBTIDE_RACE", runs, ABREAST, play)
+    search::search("TESTS_RACE", runs, ABREAST, play)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Stops under full load: clients of every kind go on through each stop of the real
 //! binary, and count for themselves what they lost.
 //!
-//! `EBBTIDE_STORM_STOPS` sets the number of stops.
+//! `TESTS_STORM_STOPS` sets the number of stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,7 +176,7 @@ fn pipelining(place: &Place, tally: &Tally, _: &mut Rng) -> Over {
 
 /// How many stops a storm has.
 pub(crate) fn stops() -> u64 {
-    let set = std::env::var("EBBTIDE_STORM_STOPS").ok();
+    let set = std::env::var("TESTS_STORM_STOPS").ok();
     set.and_then(|value| value.parse().ok()).unwrap_or(5)
 }
 

@@ -1,7 +1,7 @@
 //! Stops under the load of HTTP/2 and TLS clients of other make, which go on through
 //! each stop of the real binary and count for themselves what they lost.
 //!
-//! `EBBTIDE_STORM_STOPS` sets the number of stops.
+//! `TESTS_STORM_STOPS` sets the number of stops.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The race search over an upgrade: seeded runs of the real binary with upgrades, kills
 //! of either process and stops at random instants, judged on the clients' side.
 //!
-//! `EBBTIDE_UPGRADE_RACE_SEED` replays one run, `EBBTIDE_UPGRADE_RACE_RUNS` sets how many
+//! `TESTS_UPGRADE_RACE_SEED` replays one run, `TESTS_UPGRADE_RACE_RUNS` sets how many
 //! there are.
 
 mod actor;
@@ -359,9 +359,9 @@ fn moved(line: &Generations) -> u64 {
 }
 
 fn search(deed: Option<Deed>, judge: Judge) -> Result<(), String> {
-    let runs = search::runs("EBBTIDE_UPGRADE_RACE", RUNS);
+    let runs = search::runs("TESTS_UPGRADE_RACE", RUNS);
     let play = |seed| Run::of(seed, deed).play(judge);
-    search::search("EBBTIDE_UPGRADE_RACE", runs, ABREAST, play)
+    search::search("TESTS_UPGRADE_RACE", runs, ABREAST, play)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Upgrades under full load: clients of every kind go on through each replacement of the
 //! binary, and count for themselves what it did to them.
 //!
-//! `EBBTIDE_STORM_UPGRADES` sets the number of upgrades.
+//! `TESTS_STORM_UPGRADES` sets the number of upgrades.
 
 mod callers;
 pub(crate) mod score;
@@ -142,7 +142,7 @@ impl Storm {
 
 /// How many upgrades a storm has.
 fn upgrades() -> usize {
-    let set = std::env::var("EBBTIDE_STORM_UPGRADES").ok();
+    let set = std::env::var("TESTS_STORM_UPGRADES").ok();
     set.and_then(|value| value.parse().ok()).unwrap_or(5)
 }
 

@@ -1,7 +1,7 @@
 //! The search over instants for tunnels: a stop comes at a random moment, while frames of
 //! random sizes, cut at random octets, are under way in both directions.
 //!
-//! On each side a strict parser reads; each message has its number. `EBBTIDE_RACE_RUNS`
+//! On each side a strict parser reads; each message has its number. `TESTS_RACE_RUNS`
 //! sets how many stops there are for the other searches; here it is a tenth of that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,7 +193,7 @@ fn multiplexed(mut h2: H2, mut streams: Vec<Stream>, mut rng: Rng) -> Vec<u64> {
 }
 
 fn runs() -> u64 {
-    let runs = std::env::var("EBBTIDE_RACE_RUNS").ok();
+    let runs = std::env::var("TESTS_RACE_RUNS").ok();
     runs.map_or(RUNS, |runs| runs.parse::<u64>().unwrap() / 10)
 }
 

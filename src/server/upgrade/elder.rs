@@ -152,7 +152,7 @@ impl Control {
             News::Release(names) => {
                 // It is about to stop, and whoever went there would not stay long.
                 self.release(&names);
-                self.succession.stays();
+                self.succession.stop_moving();
                 self.tell_to_stay();
             }
             // That, or there are too many of us.
@@ -169,7 +169,7 @@ impl Control {
     fn hear_late(&mut self, news: News) -> Option<Happened> {
         match news {
             // The listeners are closed as befits one who has them alone, now that it may.
-            News::Release(_) | News::Leave => self.succession.stays(),
+            News::Release(_) | News::Leave => self.succession.stop_moving(),
             // Whoever it was is not there any more.
             News::Here { .. } => {}
             news => return self.hear(news),

@@ -35,7 +35,7 @@ impl Control {
         };
         let Left { departures, over, rest, .. } = left;
         self.departures = Some(departures);
-        let Kept { ours, lost, channel } = rest.keep(&over, loss.must_end());
+        let Kept { ours, taken, lost, channel } = rest.keep(&over, loss.must_end());
         self.count_lost(lost, "it was sent, and the successor cannot be told to leave it");
         self.returned.extend(ours);
         let Outgoing { launched, process, pid, .. } = out;
@@ -46,24 +46,24 @@ impl Control {
         let error = format!("the successor (pid {pid}) is lost: {why}");
         match loss.fate() {
             Fate::GoOn => {
-                self.tell_of_loss(loss, &error);
+                self.tell_of_loss(loss, &error, taken);
                 self.go_on(&error);
                 loss.serving.then_some(Happened::TakenBack)
             }
             Fate::TakeBack => {
-                self.tell_of_loss(loss, &error);
+                self.tell_of_loss(loss, &error, taken);
                 self.go_on(&error);
                 Some(Happened::TakenBack)
             }
             Fate::Stay => {
                 self.stay_outgoing(loss, &error, gone);
-                self.tell_of_loss(loss, &error);
+                self.tell_of_loss(loss, &error, taken);
                 loss.dismissed.then_some(Happened::Leave)
             }
         }
     }
 
-    fn tell_of_loss(&self, loss: Loss, error: &str) {
+    fn tell_of_loss(&self, loss: Loss, error: &str, taken: usize) {
         let back = loss.fate() != Fate::Stay;
         let expected = !back && (loss.we == We::Stop || loss.dismissed);
         let (level, name) = match expected {
@@ -71,7 +71,8 @@ impl Control {
             false => (Level::Error, "upgrade_lost"),
         };
         let event = Event::new(level, name).with("error", error.to_owned());
-        self.events.emit(event.with("returned", self.returned.len()).with("taken_back", back));
+        let event = event.with("returned", self.returned.len()).with("moved", taken);
+        self.events.emit(event.with("taken_back", back));
     }
 
     /// Without it, as it was before.

@@ -50,6 +50,8 @@ pub(super) struct Rest {
 /// What has become of that.
 pub(super) struct Kept {
     pub(super) ours: Vec<Departure>,
+    /// How many are the successor's, whatever becomes of it.
+    pub(super) taken: usize,
     /// How many connections are nobody's, since the other could not be told: those are
     /// closed.
     pub(super) lost: usize,
@@ -246,11 +248,11 @@ impl Rest {
         self.hear();
         let unheard = said.is_err_and(|error| !error.is_end());
         let knows = !unheard || matches!(over, Over::Declined(_));
-        let Load { open, packed, waiting, .. } = self.load;
+        let Load { open, packed, waiting, taken, .. } = self.load;
         let (open, lost) = if knows { (open, VecDeque::new()) } else { (VecDeque::new(), open) };
         let ours = open.into_iter().chain(packed).flat_map(Sent::into_departures).chain(waiting);
         let lost = lost.iter().map(|sent| sent.riders.len()).sum();
-        Kept { ours: ours.collect(), lost, channel: (!unheard).then_some(self.channel) }
+        Kept { ours: ours.collect(), taken, lost, channel: (!unheard).then_some(self.channel) }
     }
 }
 
@@ -264,6 +266,8 @@ struct Load {
     open: VecDeque<Sent>,
     /// The number of the last batch.
     number: u64,
+    /// How many connections the successor has acknowledged.
+    taken: usize,
     /// Since when nobody reads at the other end.
     held: Option<Instant>,
 }
@@ -344,6 +348,7 @@ impl Load {
     fn acknowledge(&mut self, number: u64, counters: &Counters) {
         let Some(at) = self.open.iter().position(|sent| sent.number == number) else { return };
         for (kind, _) in self.open.remove(at).iter().flat_map(|sent| &sent.riders) {
+            self.taken += 1;
             counters.moved(*kind);
         }
     }

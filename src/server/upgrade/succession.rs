@@ -134,7 +134,7 @@ impl Succession {
     }
 
     /// Connections are not to go to the successor any more.
-    pub(super) fn stays(&mut self) {
+    pub(super) fn stop_moving(&mut self) {
         self.stays = true;
     }
 

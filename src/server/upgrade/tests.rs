@@ -190,8 +190,8 @@ fn what_a_successor_has_not_taken_in_time_stays_with_the_elder_who_says_so() {
             let left = elder.line.await.unwrap();
             assert!(matches!(left.over, Over::Late(_)), "{}", left.over);
             // It may keep its end for long.
-            let Kept { ours, lost, channel: _kept } = left.rest.keep(&left.over, goes_on);
-            assert_eq!((ours.len(), lost), (3, 0));
+            let Kept { ours, taken, lost, channel: _kept } = left.rest.keep(&left.over, goes_on);
+            assert_eq!((ours.len(), taken, lost), (3, 1, 0));
             assert_eq!(elder.overview.own_totals().moved.iter().sum::<u64>(), 1);
             let mut successor = Successor::new(theirs, 2);
             let (words, came) = successor.hear_all().await;

@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, Rng, ms, pause, within};
 
 /// How many upgrades there are where many are asked for.
 fn many() -> usize {
-    let set = std::env::var("EBBTIDE_STORM_UPGRADES").ok();
+    let set = std::env::var("TESTS_STORM_UPGRADES").ok();
     set.and_then(|value| value.parse().ok()).unwrap_or(0).max(20)
 }
 
