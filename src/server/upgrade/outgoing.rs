@@ -270,6 +270,8 @@ struct Load {
     taken: usize,
     /// Since when nobody reads at the other end.
     held: Option<Instant>,
+    /// How many have said that they read there, one after the other.
+    readers: u32,
 }
 
 /// A batch that was sent.
@@ -289,7 +291,10 @@ impl Load {
             return (Deadline::after(since, HANDOFF_HOLD), why);
         }
         let oldest = self.open.front().or(self.packed.as_ref());
-        let late = oldest.map(|sent| Deadline::after(sent.at, HANDOFF_ACK));
+        // One that came in the place of another may be ended by that one if it stalls, which
+        // takes as long as a hold; then that one reads again.
+        let patience = if self.readers > 1 { HANDOFF_HOLD } else { HANDOFF_ACK };
+        let late = oldest.map(|sent| Deadline::after(sent.at, patience));
         let why = "it has not taken over in time what was sent to it";
         (late.unwrap_or(Deadline::NEVER), why)
     }
@@ -338,6 +343,7 @@ impl Load {
     /// Somebody reads again, who has seen nothing yet.
     fn resume(&mut self) {
         self.held = None;
+        self.readers = self.readers.saturating_add(1);
         let now = now();
         for sent in self.open.iter_mut().chain(&mut self.packed) {
             sent.at = now;
