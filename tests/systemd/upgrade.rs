@@ -485,16 +485,23 @@ fn what_is_said_of_an_upgrade_that_fails() {
     assert!(ear.all("MAINPID").is_empty());
 }
 
-/// What drains longer than the manager would wait asks for time, as long as it is the
-/// main process.
-#[test]
-fn an_elder_that_drains_asks_for_time() {
+/// One that is not to name a successor while a test lasts, a request under way in it, and
+/// what it says.
+fn with_work() -> (Origin, Ear, Generations, Client) {
     let (origin, ear) = (Origin::new(), Ear::new());
     let launch = Launch::before(&origin).env("NOTIFY_SOCKET", &ear.address());
     let line = Generations::start(launch.set("upgrade.commit_after", "10m"));
     let mut held = line.client();
     held.get("/hold");
     origin.wait_started("/hold");
+    (origin, ear, line, held)
+}
+
+/// What drains longer than the manager would wait asks for time, as long as it is the
+/// main process.
+#[test]
+fn an_elder_that_drains_asks_for_time() {
+    let (origin, ear, line, mut held) = with_work();
     assert!(ear.all("EXTEND_TIMEOUT_USEC").is_empty());
     let (elder, serving) = line.upgrade();
     within(PATIENCE, "three requests for time", || {
@@ -517,12 +524,7 @@ fn an_elder_that_drains_asks_for_time() {
 /// The one that is about to exit names its successor, however soon that is.
 #[test]
 fn an_elder_that_leaves_early_names_its_successor_before_it_is_gone() {
-    let (origin, ear) = (Origin::new(), Ear::new());
-    let launch = Launch::before(&origin).env("NOTIFY_SOCKET", &ear.address());
-    let line = Generations::start(launch.set("upgrade.commit_after", "10m"));
-    let mut held = line.client();
-    held.get("/hold");
-    origin.wait_started("/hold");
+    let (origin, ear, line, mut held) = with_work();
     let (elder, serving) = line.upgrade();
     assert!(ear.all("MAINPID").is_empty(), "it has work, and is the main process");
     origin.release("/hold");
